@@ -91,6 +91,8 @@ def resize_like(x: Tensor, other: Tensor) -> Tensor:
     torch exports a resize to a size as a chain of Shape, Slice and Concat.
     """
     (h, w), (height, width) = static_shape(x)[-2:], static_shape(other)[-2:]
+    if (h, w) == (height, width):
+        return x
     return F.interpolate(
         x, scale_factor=(height / h, width / w), mode="bilinear", align_corners=False
     )

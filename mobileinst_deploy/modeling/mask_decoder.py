@@ -119,7 +119,10 @@ def _enhance(enhancer: SemanticEnhancer | None, x: Tensor, x6: Tensor | None) ->
 
 
 class FpnMaskDecoder(MaskDecoder):
-    """Table 6's FPN: one top-down pass, two 3x3 per level, their sum at 1/8, two 1x1."""
+    """Table 6's FPN: one top-down pass, two 3x3 per level, their sum at 1/8, two 1x1.
+
+    The last 1x1 has its BN: without that the row would be 18.480 G and not 18.484.
+    """
 
     def __init__(self, channels: Channels, width: int) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class FpnMaskDecoder(MaskDecoder):
             return nn.Sequential(ConvBNReLU(width, width, 3), ConvBNReLU(width, width, 3))
 
         self.p3, self.p4, self.p5 = two(), two(), two()
-        self.head = nn.Sequential(ConvBNReLU(width, width), nn.Conv2d(width, width, 1))
+        self.head = nn.Sequential(ConvBNReLU(width, width), ConvBN(width, width))
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """See :meth:`MaskDecoder.forward`."""
@@ -188,6 +191,10 @@ def _averaging_matrix(length: int, bins: int) -> np.ndarray:
 
 class SparseInstMaskDecoder(MaskDecoder):
     """Table 6's SparseInst: its instance-context encoder, then 1, 2 or 4 convolutions.
+
+    The maps come to D channels first and then pass the encoder's own lateral convolutions, as if
+    the encoder stood behind the same projections as the others: the MAC ledger shows both. Inside
+    the encoder is no BN; that too is the ledger's.
 
     Args:
         channels: Of X3 to X6.
