@@ -1,0 +1,145 @@
+"""Files that are written whole or not at all, and known by their sha256."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mobileinst_deploy.errors import InputError, OutputError
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, 64 hex digits.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", "Check the path and its permissions"
+        ) from error
+
+
+def canonical_sha256(document: Any) -> str:
+    """The sha256 of a JSON document whatever the order of its keys or its white space."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary neighbour of ``path``, then put it in its place.
+
+    A reader sees the old file or the new one, never half of one.
+
+    Args:
+        path: Where the file shall be; its folder is made when missing.
+        write: Given the temporary path, writes it.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+@contextmanager
+def folder_atomically(folder: Path, replaceable: frozenset[str]) -> Iterator[Path]:
+    """Fill a temporary folder that becomes ``folder`` when the block ends well.
+
+    An existing ``folder`` is replaced only while it holds nothing but files that such a folder is
+    known to hold; after a failure or an interruption it is there as it was.
+
+    Args:
+        folder: The folder to make.
+        replaceable: Names that may be lost with an older folder.
+
+    Yields:
+        The temporary folder, on the same file system.
+
+    Raises:
+        OutputError: It cannot be written, or would destroy something else.
+    """
+    folder = folder.absolute()
+    if folder.exists() or folder.is_symlink():
+        if not folder.is_dir():
+            raise OutputError(f"{folder} is a file, not a folder", "Give another output folder")
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in replaceable)
+        if foreign:
+            raise OutputError(
+                f"{folder} holds {foreign[0]}, which no export made", "Give a new or empty folder"
+            )
+    with _output_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        with _output_errors(folder):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if folder.exists():
+                folder.rename(old)
+            try:
+                temporary.rename(folder)
+            except BaseException:
+                if old.exists():
+                    old.rename(folder)
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(
+                f"there is no space left to write {path}", "Free some space or write elsewhere"
+            ) from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "Give a folder that you may write to",
+        ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
