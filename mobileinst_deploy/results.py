@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import tempfile
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mobileinst_deploy.errors import OutputError
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -58,3 +55,182 @@ class Latency:
             "mad_ms": self.mad,
             "samples_ms": list(self.samples_ms),
         }
+
+
+@dataclass(frozen=True)
+class ClipLatency:
+    """One clip length's schedule: keyframe, T-1 reuse frames, keyframe, ...
+
+    Attributes:
+        clip_length: T.
+        keyframe: The frame graph's runs within this schedule.
+        reuse: The mask-head graph's runs within it; None at T = 1.
+        prepare_ms: Median time to fill the input tensors, timed apart, ms; None if not measured.
+    """
+
+    clip_length: int
+    keyframe: Latency
+    reuse: Latency | None
+    prepare_ms: float | None = None
+
+    @property
+    def amortised_ms(self) -> float:
+        """Median keyframe and T-1 median reuse frames, per frame, ms (paper, table 4)."""
+        reuse = 0.0 if self.reuse is None else (self.clip_length - 1) * self.reuse.p50
+        return (self.keyframe.p50 + reuse) / self.clip_length
+
+    @property
+    def worst_ms(self) -> float:
+        """The slowest single frame, ms: what a viewer notices."""
+        reuse = () if self.reuse is None else self.reuse.samples_ms
+        return max(self.keyframe.samples_ms + reuse)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "clip_length": self.clip_length,
+            "amortised_ms": self.amortised_ms,
+            "worst_ms": self.worst_ms,
+            "prepare_ms": self.prepare_ms,
+            "keyframe": self.keyframe.to_dict(),
+            "reuse": None if self.reuse is None else self.reuse.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A latency measurement and all that decides whether to believe it.
+
+    Attributes:
+        bundle_sha256: Of the measured bundle's manifest.
+        model_id: Of the measured model.
+        input_size: (height, width), pixels.
+        trained: Whether the weights were trained; it does not change the speed.
+        device: Who ran it: ``kind`` (``host``, ``adb``, ``qemu``), ``name``, and what is known.
+        emulated: Whether the times are those of an emulator and must never be shown as latencies.
+        settings: Protocol name, warm-ups, runs, seconds, threads, core asked for and read back.
+        clips: One entry per clip length.
+        state_before: Clocks, temperatures, battery before; unknown values are null.
+        state_after: The same after.
+        invalid: Reasons why the measurement must not be believed; empty when valid.
+        notes: What a reader must know, such as why it is not comparable with the paper.
+    """
+
+    bundle_sha256: str
+    model_id: str
+    input_size: tuple[int, int]
+    trained: bool
+    device: Mapping[str, Any]
+    emulated: bool
+    settings: Mapping[str, Any]
+    clips: tuple[ClipLatency, ...]
+    state_before: Mapping[str, Any] = field(default_factory=dict)
+    state_after: Mapping[str, Any] = field(default_factory=dict)
+    invalid: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the protocol's conditions held throughout."""
+        return not self.invalid
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of ``latency.json``."""
+        return {
+            "schema": SCHEMA,
+            "bundle_sha256": self.bundle_sha256,
+            "model_id": self.model_id,
+            "input_size": list(self.input_size),
+            "trained": self.trained,
+            "device": dict(self.device),
+            "emulated": self.emulated,
+            "settings": dict(self.settings),
+            "valid": self.valid,
+            "invalid": list(self.invalid),
+            "notes": list(self.notes),
+            "clips": [clip.to_dict() for clip in self.clips],
+            "state_before": dict(self.state_before),
+            "state_after": dict(self.state_after),
+        }
+
+
+@dataclass(frozen=True)
+class TensorParity:
+    """One output tensor against its reference, the worst over all pictures.
+
+    Attributes:
+        graph: Role of the graph.
+        tensor: Output name.
+        max_abs: Largest absolute difference, in the tensor's unit.
+        max_rel: Largest difference relative to the reference, over elements above the tolerance's
+            absolute part, a ratio.
+        cosine: Lowest cosine similarity over the pictures.
+        max_excess: Largest ``|got - want| / (atol + rtol |want|)``; passes up to 1.
+        worst: (picture, then the index within the tensor) where the excess is largest.
+        passed: Whether every element and the cosine are within tolerance.
+    """
+
+    graph: str
+    tensor: str
+    max_abs: float
+    max_rel: float
+    cosine: float
+    max_excess: float
+    worst: tuple[int, ...]
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rung of the ladder.
+
+    Attributes:
+        rung: Its name.
+        passed: Whether it held.
+        detail: What was compared, or what is wrong, in words.
+        figures: The measured numbers behind it, by name.
+    """
+
+    rung: str
+    passed: bool
+    detail: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The whole ladder of ``verify``.
+
+    Attributes:
+        bundle_sha256: Of the verified bundle's manifest.
+        model_id: Its model.
+        trained: Whether its weights were trained.
+        device: Where the graphs ran.
+        reference: Where the reference came from.
+        tolerance: What was allowed.
+        checks: The rungs, in order, up to the first that made the next ones meaningless.
+        tensors: Per tensor values.
+    """
+
+    bundle_sha256: str
+    model_id: str
+    trained: bool
+    device: str
+    reference: str
+    tolerance: Mapping[str, float]
+    checks: tuple[Check, ...]
+    tensors: tuple[TensorParity, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rung held."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def first_failure(self) -> Check | None:
+        """The lowest rung that did not hold."""
+        return next((check for check in self.checks if not check.passed), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of ``parity.json``."""
+        return {"schema": SCHEMA, "passed": self.passed, **asdict(self)}
