@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 CLASS_PRIOR = 0.01
@@ -46,27 +47,32 @@ def initialise_heads(class_head: nn.Linear, kernel_head: nn.Linear) -> None:
 
 @torch.no_grad()
 def randomize_batchnorm(model: nn.Module, seed: int) -> None:
-    """Give every BatchNorm statistics and an affine part such as training leaves behind.
+    """Give every BatchNorm an affine part and statistics such as training leaves behind.
 
-    A fresh BatchNorm is almost the identity, so that folding it wrongly would go unnoticed. Tests
-    and untrained demonstrations call this.
+    A fresh BatchNorm is almost the identity: folding it wrongly would go unnoticed, and in eval
+    mode activations grow unchecked until no mask has an edge. Here the affine parts are drawn at
+    random, and the statistics are those of two random pictures passing through. Tests and
+    untrained demonstrations call this.
 
     Args:
-        model: Changed in place.
-        seed: Of its own generator.
+        model: A network that takes pictures (B, 3, H, W) in 0 to 255; changed in place.
+        seed: Of its own generator; torch's global one is left alone.
     """
     generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if not isinstance(module, nn.BatchNorm2d):
-            continue
-        assert module.running_mean is not None  # noqa: S101
-        assert module.running_var is not None  # noqa: S101
-        n = module.num_features
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5, generator=generator)
+        norm.bias.uniform_(-0.3, 0.3, generator=generator)
+    # Octaves of noise, like a photograph's spectrum; without the fine ones early edges see nothing.
+    octaves = [torch.randn(2, 3, side, side, generator=generator) for side in (4, 16, 64, 256)]
+    layers = [F.interpolate(o, (256, 256), mode="bilinear", align_corners=False) for o in octaves]
+    pictures = (128 + 40 * torch.stack(layers).sum(0)).clamp(0, 255)
 
-        def draw(low: float, high: float, n: int = n) -> torch.Tensor:
-            return torch.rand(n, generator=generator) * (high - low) + low
-
-        module.running_mean.copy_(draw(-0.5, 0.5))
-        module.running_var.copy_(draw(0.5, 2.0))
-        module.weight.copy_(draw(0.5, 1.5))
-        module.bias.copy_(draw(-0.3, 0.3))
+    was_training = model.training
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics become this batch's, with nothing of the old ones
+    model.train()(pictures)
+    model.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
