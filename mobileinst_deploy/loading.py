@@ -1,0 +1,82 @@
+"""From what the user names to a network with weights: a zoo id, a model.toml, or a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobileinst_deploy.checkpoint import load_checkpoint, load_weights
+from mobileinst_deploy.errors import CheckpointError
+from mobileinst_deploy.files import sha256_of
+from mobileinst_deploy.modeling import MobileInst, build_model
+from mobileinst_deploy.specs import ModelConfig, Tolerance
+from mobileinst_deploy.zoo import ZooEntry, load_model_toml
+
+_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode and where its weights came from.
+
+    Attributes:
+        id: Zoo id, the model.toml's id, or the checkpoint's file name.
+        config: Its configuration, at the size asked for.
+        model: In eval mode.
+        trained: Whether a weights file was read; False means random weights.
+        seed: Of random weights, else None.
+        checkpoint_sha256: Of the weights file, else None.
+        tolerance: What its exports are allowed.
+    """
+
+    id: str
+    config: ModelConfig
+    model: MobileInst
+    trained: bool
+    seed: int | None
+    checkpoint_sha256: str | None
+    tolerance: Tolerance
+
+
+def load_model(
+    name: str, *, weights: Path | None = None, size: tuple[int, int] | None = None
+) -> LoadedModel:
+    """Build the network that ``name`` stands for and give it its weights.
+
+    Args:
+        name: A zoo id, a path to a model.toml, or a checkpoint that carries its configuration.
+        weights: A checkpoint to use in place of the model's own weights.
+        size: (height, width) in place of the configuration's.
+
+    Raises:
+        ConfigError: No such model, or a size that it cannot have.
+        CheckpointError: The weights are unreadable or of another model.
+    """
+    path = Path(name)
+    if path.suffix in _CHECKPOINT_SUFFIXES:
+        if weights is not None:
+            raise CheckpointError(
+                f"{name} is a checkpoint already", "Give either a checkpoint or --weights, not both"
+            )
+        config, _ = load_checkpoint(path)
+        entry = ZooEntry(path.stem, "", config, Tolerance(), 0, path, None, path.parent)
+    else:
+        entry = load_model_toml(name)
+    config = entry.config if size is None else replace(entry.config, input_size=size)
+    return _load(entry, config, weights or entry.weights)
+
+
+def _load(entry: ZooEntry, config: ModelConfig, weights: Path | None) -> LoadedModel:
+    model = build_model(config, entry.seed)
+    if weights is not None:
+        load_weights(model, weights)
+    model.eval()
+    return LoadedModel(
+        id=entry.id,
+        config=config,
+        model=model,
+        trained=weights is not None,
+        seed=entry.seed if weights is None else None,
+        checkpoint_sha256=None if weights is None else sha256_of(weights),
+        tolerance=entry.tolerance,
+    )
