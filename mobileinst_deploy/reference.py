@@ -1,0 +1,52 @@
+"""PyTorch's own outputs on pictures: what every exported graph is held to."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobileinst_deploy.bundle import Golden
+from mobileinst_deploy.modeling import MobileInst, apply_kernels
+from mobileinst_deploy.specs import GraphSpec, graph_specs
+
+
+def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
+    """Run PyTorch on pictures: the reference that exported graphs are held to.
+
+    Args:
+        model: In eval mode.
+        images: (P, 3, H, W) uint8, RGB.
+        keyframe: (P,) int64; each picture's keyframe comes no later than itself.
+    """
+    frames: list[dict[str, np.ndarray]] = []
+    reuse: list[np.ndarray] = []
+    kernels: list[Tensor] = []
+    names = [t.name for t in graph_specs(model.config)["frame"].outputs]
+    with torch.inference_mode():
+        for index in range(len(images)):
+            image = torch.from_numpy(images[index : index + 1]).float()
+            features = model.features(image)
+            decoded = model.decode(features)
+            kernels.append(decoded.kernels)
+            outputs = {
+                "class_logits": decoded.class_logits,
+                "objectness_logits": decoded.objectness_logits,
+                "kernels": decoded.kernels,
+                "mask_logits": apply_kernels(decoded.kernels, features.mask_features),
+            }
+            frames.append({name: outputs[name].numpy() for name in names})
+            carried = kernels[int(keyframe[index])]
+            reuse.append(apply_kernels(carried, features.mask_features).numpy())
+    return Golden(
+        images=images,
+        keyframe=keyframe,
+        frame={name: np.concatenate([f[name] for f in frames]) for name in names},
+        mask_logits=np.concatenate(reuse),
+    )
+
+
+def golden_feeds(golden: Golden, spec: GraphSpec) -> dict[str, np.ndarray]:
+    """A graph's inputs for the golden data's first picture, by name."""
+    feeds = {"image": golden.image(0), "kernels": golden.kernels(0)}
+    return {t.name: feeds[t.name] for t in spec.inputs}
