@@ -119,7 +119,7 @@ class RunnerResult:
         runtime_version: ONNX Runtime's own version.
         core: The core asked for, or None.
         affinity: The cores that the kernel allowed when asked after pinning.
-        peak_memory_kib: Highest resident memory of the process, KiB.
+        peak_memory_kib: Highest resident memory of the process, KiB, or None if unknown.
         load_ms: Time to load each graph.
         calls: Runs of ``outputs``, ``count`` and ``profile``, in order.
         warmups: Untimed runs of ``bench``.
@@ -133,7 +133,7 @@ class RunnerResult:
     runtime_version: str
     core: int | None
     affinity: tuple[int, ...]
-    peak_memory_kib: int
+    peak_memory_kib: int | None
     load_ms: Mapping[Role, float]
     calls: tuple[CallResult, ...]
     warmups: tuple[Sample, ...]
@@ -270,7 +270,7 @@ def _result(document: dict[str, Any]) -> RunnerResult:
     if mode not in get_args(Mode):
         raise _MalformedError(f"unknown mode {mode!r}")
     core = _part(document, "core", dict)
-    asked = core.get("asked")
+    asked, peak = core.get("asked"), document.get("peak_memory_kib")
     affinity = tuple(_checked(v, int, "affinity") for v in _part(core, "affinity", list))
     graphs = _part(document, "graphs", dict)
     profiles = _part(document, "profiles", dict, {})
@@ -280,7 +280,7 @@ def _result(document: dict[str, Any]) -> RunnerResult:
         runtime_version=_part(_part(document, "runtime", dict), "version", str),
         core=None if asked is None else _checked(asked, int, "core"),
         affinity=affinity,
-        peak_memory_kib=_part(document, "peak_memory_kib", int),
+        peak_memory_kib=None if peak is None else _checked(peak, int, "peak_memory_kib"),
         load_ms={
             _role(k): _part(_checked(v, dict, k), "load_ms", float) for k, v in graphs.items()
         },

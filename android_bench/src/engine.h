@@ -1,0 +1,78 @@
+// Calls made ready to run: the graphs they need, their input tensors, and timed runs of them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "plan.h"
+#include "runtime.h"
+
+namespace mobileinst {
+
+struct Timing {
+  double prepare_ms = 0.0;  // filling the input tensors
+  double run_ms = 0.0;      // inference alone
+};
+
+class Engine;
+
+// A call with its files read and its tensors made. Running it fills the tensors anew each time, as every new picture would.
+class ReadyCall {
+ public:
+  // Throws Failure(files) for an unreadable or corrupt input.
+  ReadyCall(Engine& engine, const Call& call);
+
+  // Throws Failure(run), and Failure(contract) when a result's shape is not the plan's.
+  Timing run();
+
+  const Call& call() const { return call_; }
+  const Results& results() const { return *results_; }  // of the last run
+
+  // Throws Failure(nonfinite) when a result holds NaN or infinity.
+  void check_finite() const;
+
+ private:
+  struct Source {
+    std::vector<std::uint8_t> stored;  // as in the file; empty when taken over from a frame call
+    std::string taken_over;
+    Dtype dtype{};
+  };
+  void prepare();
+  void examine(std::vector<ort::Value*>&& values);
+
+  Engine& engine_;
+  const Call& call_;
+  std::vector<Source> sources_;
+  std::vector<std::vector<std::uint8_t>> buffers_;
+  std::vector<Owned<ort::Value>> inputs_;
+  std::vector<const ort::Value*> input_values_;
+  std::vector<const char*> input_names_;
+  std::vector<const char*> output_names_;
+  std::shared_ptr<Results> results_;
+};
+
+class Engine {
+ public:
+  // Opens the runtime and loads every graph that a call names; with `profile`, each with a profiler writing into the plan's folder.
+  Engine(const Plan& plan, bool profile);
+
+  const Runtime& runtime() const { return runtime_; }
+  std::map<Role, Graph>& graphs() { return graphs_; }
+
+ private:
+  friend class ReadyCall;
+  // The latest frame call's results, for the calls that take one over.
+  struct Latest {
+    const Call* call = nullptr;
+    std::shared_ptr<Results> results;
+  };
+
+  Runtime runtime_;
+  Owned<ort::MemoryInfo> memory_;
+  std::map<Role, Graph> graphs_;
+  Latest latest_;
+};
+
+}  // namespace mobileinst

@@ -1,0 +1,26 @@
+// Files as whole byte strings: read with a limit, written so that no reader ever sees half of one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mobileinst {
+
+// Throws Failure(files) when the file cannot be read or holds more than `limit` bytes.
+std::vector<std::uint8_t> read_file(const std::string& path, std::size_t limit);
+
+// Writes beside the target, then renames. Throws Failure(files).
+void write_file(const std::string& path, const void* data, std::size_t size);
+
+// Makes the folder where it is missing; its parent must exist. Throws Failure(files).
+void make_folder(const std::string& path);
+
+// CRC-32 as in zlib and PNG.
+std::uint32_t crc32(const void* data, std::size_t size);
+
+// Eight lower-case hex digits.
+std::string hex(std::uint32_t value);
+
+}  // namespace mobileinst

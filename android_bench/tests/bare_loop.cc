@@ -1,0 +1,69 @@
+// What Run costs without the runner around it: bare_loop PLAN prints the milliseconds of each graph's run in loops that read the clock
+// only at their two ends. Loops of both graphs alternate, as the runner's own schedule does, so that the two can be compared.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <vector>
+
+#include "clock.h"
+#include "core.h"
+#include "engine.h"
+#include "failure.h"
+
+using namespace mobileinst;
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  try {
+    const auto plan = load_plan(argv[1]);
+    if (plan.core) pin_to(*plan.core);
+    Engine engine(plan, false);
+    const auto* const api = engine.runtime().api();
+    ort::MemoryInfo* raw = nullptr;
+    engine.runtime().check(api->CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kDefaultMemory, &raw), Kind::run, "memory");
+    const auto memory = engine.runtime().own(raw);
+    std::map<Role, std::vector<double>> ms;
+    for (int round = 0; round < plan.warmups + plan.runs; ++round) {
+      for (const auto& call : plan.calls) {
+        std::vector<std::vector<float>> buffers;
+        std::vector<Owned<ort::Value>> owned;
+        std::vector<const ort::Value*> inputs;
+        std::vector<const char*> input_names;
+        std::vector<const char*> output_names;
+        for (const auto& input : call.inputs) {
+          buffers.emplace_back(input.signature.elements(), 1.0F);
+          ort::Value* value = nullptr;
+          engine.runtime().check(
+              api->CreateTensorWithDataAsOrtValue(memory.get(), buffers.back().data(), input.signature.bytes(),
+                                                  input.signature.shape.data(), input.signature.shape.size(), ort::kFloat32, &value),
+              Kind::run, "input");
+          owned.push_back(engine.runtime().own(value));
+          inputs.push_back(value);
+          input_names.push_back(input.signature.name.c_str());
+        }
+        for (const auto& result : call.results) output_names.push_back(result.name.c_str());
+        auto* const session = engine.graphs().at(call.role).session();
+        constexpr int kRepeats = 10;
+        std::vector<ort::Value*> outputs(output_names.size());
+        const auto start = now();
+        for (int repeat = 0; repeat < kRepeats; ++repeat) {
+          std::fill(outputs.begin(), outputs.end(), nullptr);
+          auto* const status = api->Run(session, nullptr, input_names.data(), inputs.data(), inputs.size(), output_names.data(),
+                                        output_names.size(), outputs.data());
+          engine.runtime().check(status, Kind::run, "run");
+          for (auto* const output : outputs) api->ReleaseValue(output);
+        }
+        const double each = ms_between(start, now()) / kRepeats;
+        if (round >= plan.warmups) ms[call.role].push_back(each);
+      }
+    }
+    for (auto& [role, samples] : ms) {
+      std::sort(samples.begin(), samples.end());
+      std::printf("%s %.6f\n", name_of(role), samples[samples.size() / 2]);
+    }
+  } catch (const Failure& failure) {
+    std::fprintf(stderr, "%s\n", failure.what());
+    return static_cast<int>(failure.kind);
+  }
+  return 0;
+}
