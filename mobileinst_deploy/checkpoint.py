@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mobileinst_deploy.errors import CheckpointError, ConfigError
 from mobileinst_deploy.files import write_atomically
-from mobileinst_deploy.modeling import MobileInst, build_model
+from mobileinst_deploy.modeling import MobileInst
 from mobileinst_deploy.specs import Backbone, ModelConfig
 
 State = dict[str, Tensor]
@@ -33,6 +33,7 @@ CONFIG_KEY = "mobileinst.config"
 _TORCH_SUFFIXES = (".pth", ".pt")
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 _COUNTER = "num_batches_tracked"
+_CLASS_HEAD = ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
 _SHOWN = 5
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a bare pickle of protocol 2 and up
 
@@ -103,47 +104,30 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_model(path: Path) -> MobileInst:
-    """Build the model that an own checkpoint describes, with its weights, in eval mode.
-
-    Raises:
-        CheckpointError: As :func:`load_checkpoint`.
-    """
-    config, state = load_checkpoint(path)
-    model = build_model(config)
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a ``.safetensors`` file; empty for a ``.pth``.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    _require_file(path)
-    if path.suffix in _TORCH_SUFFIXES:
-        return {}
-    return _read_safetensors(path, tensors=False)[1]
-
-
-def load_weights(model: MobileInst, path: Path) -> None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> None:
     """Load a whole network's weights into a model.
 
     Args:
         model: Changed only when everything fits.
         path: An own ``.safetensors``, or a ``.pth`` with a state dict in this project's names.
+        other_classes: Also take weights of a model with other classes, and then leave the class
+            head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
             model that differs in something the tensors' shapes do not show.
     """
     state, metadata = _read(path)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     config = _config_in(path, metadata)
     if config is not None:
-        _require_same_model(path, config, model.config)
-    state = {_stripped(name, ("module.",)): tensor for name, tensor in state.items()}
-    model.load_state_dict(_fit(path, state, model.state_dict(), "this model"))
+        _require_same_model(path, config, model.config, other_classes)
+    expected = model.state_dict()
+    own_head = {}
+    if other_classes and not _same_classes(state, config, model):
+        own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
+        state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
+    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -169,7 +153,7 @@ def load_backbone(model: MobileInst, path: Path) -> None:
     state, _ = _read(path)
     kept = {}
     for key, tensor in state.items():
-        key = _stripped(key, ("module.", "backbone."))
+        key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
     model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
@@ -262,11 +246,11 @@ def _require_file(path: Path) -> None:
         raise CheckpointError(f"{path} is empty", "Download or copy it again")
 
 
-def _read_safetensors(path: Path, tensors: bool = True) -> tuple[State, dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys() if tensors else []
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is not a complete safetensors file: {_first_line(error)}",
@@ -331,23 +315,28 @@ def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
         ) from error
 
 
-def _require_same_model(path: Path, there: ModelConfig, here: ModelConfig) -> None:
+def _require_same_model(
+    path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
+) -> None:
     """Refuse weights that fit by shape and yet mean something else, such as other classes."""
+    free = {"input_size", "classes"} if other_classes else {"input_size"}
     ours, theirs = here.to_dict(), there.to_dict()
-    differing = [k for k in ours if ours[k] != theirs[k] and k != "input_size"]
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
     if differing:
         key = differing[0]
-        values = f" ({theirs[key]} there, {ours[key]} here)" if key != "classes" else ""
+        values = "" if key == "classes" else f" ({key} is {theirs[key]} there and {ours[key]} here)"
         raise CheckpointError(
             f"{path} was trained as a model with another {' and '.join(differing)}{values}",
-            "Use the model that it was trained as, or export the checkpoint by its own path",
+            "Use the model that it was trained as",
         )
 
 
-def _stripped(name: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        name = name.removeprefix(prefix)
-    return name
+def _same_classes(state: State, config: ModelConfig | None, model: MobileInst) -> bool:
+    """Whether a file's class head speaks of the model's classes; by shape where it does not say."""
+    if config is not None:
+        return config.classes == model.config.classes
+    head = state.get(_CLASS_HEAD[0])
+    return head is not None and head.shape[:1] == (model.config.num_classes,)
 
 
 def _listed(noun: str, names: list[str]) -> str:
