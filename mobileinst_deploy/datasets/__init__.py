@@ -1,0 +1,1 @@
+"""Data to train and evaluate on: COCO, YouTube-VIS, and shapes that are drawn on demand."""
