@@ -234,3 +234,57 @@ class ParityReport:
     def to_dict(self) -> dict[str, Any]:
         """The form of ``parity.json``."""
         return {"schema": SCHEMA, "passed": self.passed, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One clip run through an exported pair: what was done and where the time went.
+
+    Attributes:
+        bundle_sha256: Of the pair's manifest.
+        model_id: Its model.
+        trained: Whether its weights were trained; otherwise the masks mean nothing.
+        device: Where the graphs ran.
+        emulated: Whether that is an emulator; then the time of the graphs is left out.
+        source: The clip's name.
+        size: (height, width) of its pictures in pixels.
+        frames: How many were run.
+        expected: How many the clip should have, if that was known.
+        stopped: Why the run ended early, or None when it saw the whole clip.
+        schedule: T, or ``auto``.
+        settings: What counted as an instance.
+        keyframes: How many frames ran the frame graph.
+        tracks: Number of tracks by class name.
+        seconds: Time per stage over all frames, s.
+        wall_seconds: Time from the first picture asked for to the last written, s.
+        notes: What a reader must know of the result.
+        files: What was written, by what it is.
+    """
+
+    bundle_sha256: str
+    model_id: str
+    trained: bool
+    device: str
+    emulated: bool
+    source: str
+    size: tuple[int, int]
+    frames: int
+    expected: int | None
+    stopped: str | None
+    schedule: str
+    settings: Mapping[str, float]
+    keyframes: int
+    tracks: Mapping[str, int]
+    seconds: Mapping[str, float]
+    wall_seconds: float
+    notes: tuple[str, ...]
+    files: Mapping[str, str]
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """End to end, reading and writing included; None on an emulator."""
+        return None if self.emulated else self.frames / self.wall_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of ``run.json``."""
+        return {"schema": SCHEMA, **asdict(self), "frames_per_second": self.frames_per_second}
