@@ -6,7 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+from mobileinst_deploy.modeling.topformer import KEY_DIM, Attention
 
 CLASS_PRIOR = 0.01
 HEAD_STD = 0.01
@@ -46,27 +48,34 @@ def initialise_heads(class_head: nn.Linear, kernel_head: nn.Linear) -> None:
 
 
 @torch.no_grad()
-def randomize_batchnorm(model: nn.Module, seed: int) -> None:
+def randomize_batchnorm(model: nn.Module, seed: int, pictures: Tensor | None = None) -> None:
     """Give every BatchNorm an affine part and statistics such as training leaves behind.
 
     A fresh BatchNorm is almost the identity: folding it wrongly would go unnoticed, and in eval
     mode activations grow unchecked until no mask has an edge. Here the affine parts are drawn at
-    random, and the statistics are those of two random pictures passing through. Tests and
-    untrained demonstrations call this.
+    random, and the statistics are those of pictures passing through. Tests and untrained
+    demonstrations call this.
 
     Args:
         model: A network that takes pictures (B, 3, H, W) in 0 to 255; changed in place.
         seed: Of its own generator; torch's global one is left alone.
+        pictures: What passes through, (B, 3, H, W) in 0 to 255; None means two pictures of noise.
+            Deep maps of small noise are few samples: a large network is only well conditioned on
+            pictures like those it will see.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.weight.uniform_(0.5, 1.5, generator=generator)
         norm.bias.uniform_(-0.3, 0.3, generator=generator)
-    # Octaves of noise, like a photograph's spectrum; without the fine ones early edges see nothing.
-    octaves = [torch.randn(2, 3, side, side, generator=generator) for side in (4, 16, 64, 256)]
-    layers = [F.interpolate(o, (256, 256), mode="bilinear", align_corners=False) for o in octaves]
-    pictures = (128 + 40 * torch.stack(layers).sum(0)).clamp(0, 255)
+    for module in model.modules():
+        if isinstance(module, Attention):
+            # TopFormer does not scale QK^T; unless its queries are small, as training makes them,
+            # the softmax saturates and turns rounding errors into other results.
+            module.to_q.bn.weight.mul_(KEY_DIM**-0.5)
+            module.to_q.bn.bias.mul_(KEY_DIM**-0.5)
+    if pictures is None:
+        pictures = _noise(generator)
 
     was_training = model.training
     momenta = [norm.momentum for norm in norms]
@@ -76,3 +85,11 @@ def randomize_batchnorm(model: nn.Module, seed: int) -> None:
     model.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _noise(generator: torch.Generator) -> Tensor:
+    """Two pictures (2, 3, 256, 256) in 0 to 255 with a photograph's spectrum."""
+    # Octaves; without the fine ones early edges see nothing.
+    octaves = [torch.randn(2, 3, side, side, generator=generator) for side in (4, 16, 64, 256)]
+    layers = [F.interpolate(o, (256, 256), mode="bilinear", align_corners=False) for o in octaves]
+    return (128 + 40 * torch.stack(layers).sum(0)).clamp(0, 255)
