@@ -1,0 +1,1 @@
+"""Training: losses, matching, query passing, data and a loop that survives interruption."""

@@ -1,0 +1,295 @@
+"""From clips to batches: what is drawn, how it is varied, and in an order fixed by the seed.
+
+Sample k of a run depends on the seed and on k alone. So a resumed run, or one with another number
+of workers, sees what an undisturbed one would have seen, and no sampler has state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mobileinst_deploy.errors import DatasetError, MediaError
+from mobileinst_deploy.specs import SIZE_MULTIPLE
+from mobileinst_deploy.train.config import DataConfig, LossConfig
+from mobileinst_deploy.train.objective import Target
+
+MAX_UNREADABLE = 20
+
+
+class LabelledFrames(NamedTuple):
+    """Some frames of one clip and the instances in them.
+
+    Attributes:
+        images: (F, H, W, 3) uint8, RGB.
+        labels: (n,) int64 class indices of the instances that any of the frames shows.
+        masks: (n, F, H, W) bool; all False where an instance is not in a frame.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+
+
+class ClipSource(Protocol):
+    """Clips to draw from. A set of pictures is a source of clips of one frame.
+
+    Attributes:
+        classes: Class names, in label order.
+    """
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        ...
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Some frames of a clip.
+
+        Raises:
+            MediaError: A picture cannot be read.
+        """
+        ...
+
+
+class Batch(NamedTuple):
+    """What one training step takes.
+
+    Attributes:
+        images: (B, 3, H, W) uint8; of pairs (2B, 3, H, W), first the earlier frames.
+        targets: B targets, of the pictures or the earlier frames.
+        later: B targets of the later frames, or None for pictures.
+        unreadable: Samples that were drawn but could not be read, and were replaced.
+    """
+
+    images: Tensor
+    targets: list[Target]
+    later: list[Target] | None
+    unreadable: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+
+        def move(targets: list[Target]) -> list[Target]:
+            return [Target(t.labels.to(device), t.masks.to(device)) for t in targets]
+
+        later = None if self.later is None else move(self.later)
+        return Batch(self.images.to(device), move(self.targets), later, self.unreadable)
+
+
+class Sample(NamedTuple):
+    """One drawn picture or pair, and how many draws before it could not be read."""
+
+    frames: LabelledFrames
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class Samples(Dataset[Sample]):
+    """The endless sequence of samples of one stage.
+
+    Args:
+        source: Where clips come from.
+        config: How they are varied.
+        pairs: Whether a sample is two frames of a clip, or one.
+        seed: Of the draws.
+        length: How many there are, for the loader's sake.
+    """
+
+    source: ClipSource
+    config: DataConfig
+    pairs: bool
+    seed: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``, the same at every call.
+
+        Raises:
+            DatasetError: Picture after picture cannot be read.
+        """
+        rng = np.random.default_rng([self.seed, int(self.pairs), index])
+        for unreadable in range(MAX_UNREADABLE):
+            clip = int(rng.integers(len(self.source)))
+            try:
+                frames = self.source.read(clip, self._choose(rng, self.source.length(clip)))
+            except MediaError as error:
+                last = error
+                continue
+            return Sample(vary(frames, self.config, rng), unreadable)
+        raise DatasetError(
+            f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
+            "Check the pictures' folder",
+        )
+
+    def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
+        first = int(rng.integers(length))
+        if not self.pairs:
+            return [first]
+        reach = min(self.config.max_gap, length - 1)
+        low, high = max(first - reach, 0), min(first + reach, length - 1)
+        other = int(rng.integers(low, high)) if high > low else first
+        if high > low and other >= first:
+            other += 1  # skips the frame itself, in either direction of time
+        return [first, other]
+
+
+def vary(frames: LabelledFrames, config: DataConfig, rng: np.random.Generator) -> LabelledFrames:
+    """Mirror and rescale, all frames of a sample alike.
+
+    Args:
+        frames: What was read.
+        config: ``flip``, ``short_sides`` and ``long_side`` say how.
+        rng: Where the draws come from; always drawn alike, so that options do not shift them.
+    """
+    mirrored = bool(rng.random() < 0.5)
+    short = rng.random()
+    if config.flip and mirrored:
+        frames = LabelledFrames(
+            frames.images[:, :, ::-1], frames.labels, frames.masks[:, :, :, ::-1]
+        )
+    if config.short_sides:
+        side = config.short_sides[int(short * len(config.short_sides))]
+        frames = rescale(frames, side, config.long_side)
+    return frames
+
+
+def rescale(frames: LabelledFrames, short_side: int, long_side: int) -> LabelledFrames:
+    """Resize so that the short side has a length, or the long one its limit if that is smaller."""
+    height, width = frames.images.shape[1:3]
+    scale = min(short_side / min(height, width), long_side / max(height, width))
+    h, w = max(round(height * scale), 1), max(round(width * scale), 1)
+    if (h, w) == (height, width):
+        return frames
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+
+    def masks(mask: np.ndarray) -> np.ndarray:
+        soft = cv2.resize(mask.astype(np.uint8) * 255, (w, h), interpolation=how)
+        return np.asarray(soft) > 127
+
+    n, f = frames.masks.shape[:2]
+    images = np.stack([cv2.resize(image, (w, h), interpolation=how) for image in frames.images])
+    out = np.zeros((n, f, h, w), bool)
+    for i in range(n):
+        for j in range(f):
+            out[i, j] = masks(frames.masks[i, j])
+    return LabelledFrames(images, frames.labels, out)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Pad samples right and bottom to one size and take masks to the loss's stride."""
+
+    mask_stride: int
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """Samples, all of pictures or all of pairs, to a batch."""
+        shapes = [s.frames.images.shape for s in samples]
+        count = shapes[0][0]
+        h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
+        images = np.zeros((count, len(samples), 3, h, w), np.uint8)
+        targets: list[list[Target]] = [[] for _ in range(count)]
+        for i, (frames, _) in enumerate(samples):
+            height, width = frames.images.shape[1:3]
+            images[:, i, :, :height, :width] = frames.images.transpose(0, 3, 1, 2)
+            labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
+            for j in range(count):
+                masks = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+                targets[j].append(Target(labels, torch.from_numpy(masks)))
+        later = targets[1] if count == 2 else None
+        flat = torch.from_numpy(images.reshape(count * len(samples), 3, h, w))
+        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples))
+
+
+def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
+    """The share of each stride x stride cell that a mask covers.
+
+    Args:
+        masks: (n, h, w) bool.
+        size: (H, W), multiples of ``stride``, at least (h, w); the rest is outside.
+        stride: Side of a cell in pixels.
+
+    Returns:
+        (n, H / stride, W / stride) float32.
+    """
+    n, h, w = masks.shape
+    padded = np.zeros((n, *size), bool)
+    padded[:, :h, :w] = masks
+    cells = padded.reshape(n, size[0] // stride, stride, size[1] // stride, stride)
+    shares: np.ndarray = cells.mean(axis=(2, 4), dtype=np.float32)
+    return shares
+
+
+def batches(
+    samples: Samples,
+    losses: LossConfig,
+    batch: int,
+    first: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """The batches of one process, from a given one onwards.
+
+    Args:
+        samples: Of the stage.
+        losses: Their mask stride.
+        batch: Samples of one process in one batch.
+        first: Number of batches to leave out because an earlier run has seen them.
+        process: This process, from 0.
+        processes: How many there are; they share the sequence of samples between them.
+    """
+    order = _Order(len(samples), batch, first, process, processes)
+    workers = samples.config.workers
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=order,
+            collate_fn=Collate(losses.mask_stride),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread if workers else None,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Indices of the samples of each batch of one process, in order."""
+
+    length: int
+    batch: int
+    first: int
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return self.length // (self.batch * self.processes) - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.batch * self.processes
+        for i in range(self.first, self.length // step):
+            start = i * step + self.process * self.batch
+            yield list(range(start, start + self.batch))
+
+
+def _one_thread(worker: int) -> None:
+    del worker
+    cv2.setNumThreads(1)
+
+
+Opener = Callable[[DataConfig], tuple[ClipSource, ClipSource | None]]

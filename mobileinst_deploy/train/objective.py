@@ -1,0 +1,179 @@
+"""What a training step minimises: the losses of pictures, and of pairs of frames by query passing.
+
+Query passing (paper section 3.5) trains kernels to hold over time without new parameters. Of two
+frames t and t + delta, the queries that leave the global stage at frame t enter the local stage at
+frame t + delta; the masks that come out are supervised with frame t + delta's masks of the
+instances that the queries were matched to at frame t. The paper does not say what happens to an
+instance that has vanished by then: here its query is supervised with an empty mask, since an empty
+mask is what kernel reuse should give for it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobileinst_deploy.modeling import Decoded, Features, MobileInst, apply_kernels
+from mobileinst_deploy.specs import MASK_STRIDE
+from mobileinst_deploy.train.config import LossConfig
+from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
+from mobileinst_deploy.train.matching import Match, match
+
+
+class Target(NamedTuple):
+    """The instances of one frame.
+
+    Attributes:
+        labels: (n,) int64 class indices.
+        masks: (n, h, w) float32, from 0 to 1: the share of each cell inside, at the loss's stride.
+            All zero where the instance is not in this frame.
+    """
+
+    labels: Tensor
+    masks: Tensor
+
+
+class PictureLosses(NamedTuple):
+    """Losses of a batch of pictures, not weighted yet, and the matching they came from.
+
+    Attributes:
+        focal: Focal loss summed over queries and classes, per instance.
+        dice: Mean over matched pairs.
+        bce: Mean over matched pairs.
+        objectness: Mean over matched pairs.
+        matches: One per picture; ``instances`` index into the picture's :class:`Target`.
+    """
+
+    focal: Tensor
+    dice: Tensor
+    bce: Tensor
+    objectness: Tensor
+    matches: list[Match]
+
+
+class Objective(nn.Module):
+    """A network with its losses, as one module, so that an engine can wrap and distribute it.
+
+    Args:
+        model: The network.
+        config: Weights and options of the losses.
+    """
+
+    def __init__(self, model: MobileInst, config: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: list[Target],
+        later: list[Target] | None = None,
+        query_passing: bool = False,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            images: (B, 3, H, W) uint8 or float, RGB, 0 to 255. With ``later``, (2B, 3, H, W): first
+                the frames t, then the frames t + delta.
+            targets: B targets of the pictures, or of the frames t.
+            later: B targets of the frames t + delta, with the same instances in the same order.
+            query_passing: Whether pairs also get query passing. Without it their frames are trained
+                as pictures alone.
+
+        Returns:
+            Scalars by name; ``loss`` is their weighted sum.
+        """
+        features = self.model.features(images.float())
+        decoded = self.model.decode(features)
+        everything = targets if later is None else targets + later
+        with torch.autocast(images.device.type, enabled=False):
+            features = _float(features)
+            picture = self._picture(decoded, features.mask_features, everything)
+            c = self.config
+            losses = {
+                "focal": c.class_weight * picture.focal,
+                "dice": c.mask_weight * picture.dice,
+                "bce": c.mask_weight * picture.bce,
+                "objectness": c.objectness_weight * picture.objectness,
+            }
+        if later is not None and query_passing:
+            b = len(targets)
+            passed = self.model.decode(
+                Features(features.mask_features[b:], None),
+                queries=decoded.stage_queries[0][:b],
+                first_stage=1,
+            )
+            with torch.autocast(images.device.type, enabled=False):
+                masks = apply_kernels(passed.kernels.float(), features.mask_features[b:])
+                losses["passed"] = c.mask_weight * self._masks(masks, later, picture.matches[:b])
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    def _picture(
+        self, decoded: Decoded, mask_features: Tensor, targets: list[Target]
+    ) -> PictureLosses:
+        class_logits = decoded.class_logits.float()
+        masks = self._resized(apply_kernels(decoded.kernels.float(), mask_features))
+        objectness = decoded.objectness_logits.float().squeeze(2)
+        matches: list[Match] = []
+        classes = torch.zeros_like(class_logits)
+        logits, wanted, quality = [], [], []
+        for i, target in enumerate(targets):
+            flat = target.masks.flatten(1)
+            present = flat.amax(1) > 0 if len(flat) else flat.new_zeros(0, dtype=torch.bool)
+            index = present.nonzero().squeeze(1)
+            found = match(
+                class_logits[i],
+                masks[i],
+                target.labels[index],
+                flat[index],
+                self.config.class_weight,
+                self.config.mask_weight,
+            )
+            found = Match(found.queries, index[found.instances])
+            matches.append(found)
+            classes[i, found.queries, target.labels[found.instances]] = 1.0
+            logits.append(masks[i, found.queries])
+            wanted.append(flat[found.instances])
+            quality.append(objectness[i, found.queries])
+        pairs, truth, scores = torch.cat(logits), torch.cat(wanted), torch.cat(quality)
+        count = max(len(pairs), 1)
+        focal = sigmoid_focal(class_logits, classes).sum() / count
+        # Sums over nothing keep the graph connected where a batch holds no instance at all.
+        iou = mask_iou(pairs, truth)
+        quality_loss = F.binary_cross_entropy_with_logits(scores, iou, reduction="sum")
+        return PictureLosses(
+            focal,
+            dice(pairs, truth).sum() / count,
+            pixel_bce(pairs, truth).sum() / count,
+            quality_loss / count,
+            matches,
+        )
+
+    def _masks(self, mask_logits: Tensor, targets: list[Target], matches: list[Match]) -> Tensor:
+        """Dice and pixel BCE of given pairs, the mean over pairs."""
+        masks = self._resized(mask_logits)
+        pairs = torch.cat([masks[i, m.queries] for i, m in enumerate(matches)])
+        truth = torch.cat(
+            [t.masks.flatten(1)[m.instances] for t, m in zip(targets, matches, strict=True)]
+        )
+        total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum() / max(len(pairs), 1)
+        return total
+
+    def _resized(self, mask_logits: Tensor) -> Tensor:
+        """(B, N, H/8, W/8) to (B, N, P), P cells at the loss's stride."""
+        scale = MASK_STRIDE // self.config.mask_stride
+        if scale > 1:
+            mask_logits = F.interpolate(
+                mask_logits, scale_factor=scale, mode="bilinear", align_corners=False
+            )
+        return mask_logits.flatten(2)
+
+
+def _float(features: Features) -> Features:
+    context = None if features.context is None else features.context.float()
+    return Features(features.mask_features.float(), context)
