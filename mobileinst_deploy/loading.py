@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from mobileinst_deploy.checkpoint import load_checkpoint, load_weights
 from mobileinst_deploy.errors import CheckpointError
 from mobileinst_deploy.files import sha256_of
-from mobileinst_deploy.modeling import MobileInst, build_model
+from mobileinst_deploy.modeling import MobileInst, build_model, randomize_batchnorm
+from mobileinst_deploy.pictures import reference_clips
 from mobileinst_deploy.specs import ModelConfig, Tolerance
 from mobileinst_deploy.zoo import ZooEntry, load_model_toml
 
@@ -63,20 +67,35 @@ def load_model(
     else:
         entry = load_model_toml(name)
     config = entry.config if size is None else replace(entry.config, input_size=size)
-    return _load(entry, config, weights or entry.weights)
+    return build_loaded(
+        entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance
+    )
 
 
-def _load(entry: ZooEntry, config: ModelConfig, weights: Path | None) -> LoadedModel:
-    model = build_model(config, entry.seed)
+def build_loaded(
+    model_id: str, config: ModelConfig, weights: Path | None, *, seed: int, tolerance: Tolerance
+) -> LoadedModel:
+    """A network at a configuration, with a file's weights or with the seed's random ones.
+
+    Raises:
+        CheckpointError: The weights are unreadable or of another model.
+    """
+    model = build_model(config, seed)
     if weights is not None:
         load_weights(model, weights)
+    else:
+        # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
+        # use; statistics of photographs make a random network as well conditioned as a trained one.
+        images, keyframe = reference_clips(config.input_size)
+        photographs = torch.from_numpy(images[np.unique(keyframe)]).float()
+        randomize_batchnorm(model, seed, photographs)
     model.eval()
     return LoadedModel(
-        id=entry.id,
+        id=model_id,
         config=config,
         model=model,
         trained=weights is not None,
-        seed=entry.seed if weights is None else None,
+        seed=seed if weights is None else None,
         checkpoint_sha256=None if weights is None else sha256_of(weights),
-        tolerance=entry.tolerance,
+        tolerance=tolerance,
     )

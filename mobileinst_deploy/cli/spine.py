@@ -1,0 +1,296 @@
+"""models, export, verify, bench and inspect: from a checkpoint to a verified, measured pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.errors import ConfigError, MeasurementInvalid, VerificationFailed
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.bundle import ExportBundle, Golden
+    from mobileinst_deploy.loading import LoadedModel
+    from mobileinst_deploy.results import ParityReport
+    from mobileinst_deploy.specs import GraphRunner
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
+]
+PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
+PAIR_DEVICES = ("cpu", "adb", "qemu")
+
+
+def models(json: Json = False) -> None:
+    """List the model zoo: what each model is, costs, and whether it has trained weights."""
+    from mobileinst_deploy.report import models_table, zoo_rows
+
+    rows = zoo_rows()
+    if json:
+        print_json({"models": rows})
+    else:
+        people.print(models_table(rows))
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="Zoo id, path to a model.toml, or a checkpoint with its config.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    weights: Weights = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
+    ] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
+    dynamic_kernels: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-kernels/--static-kernels",
+            help="Let the mask-head graph take any number of kernels, or exactly N.",
+        ),
+    ] = True,
+    simplify: Annotated[
+        bool, typer.Option("--simplify/--no-simplify", help="Fold constants and shapes.")
+    ] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Climb the parity ladder afterwards.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Export a model as a frame graph and a mask-head graph, and prove them equal to PyTorch."""
+    from mobileinst_deploy.export import export_model
+    from mobileinst_deploy.loading import load_model
+    from mobileinst_deploy.specs import parse_size
+
+    with progress_bar() as progress:
+        source = load_model(
+            model, weights=weights, size=parse_size(size) if size is not None else None
+        )
+        bundle = export_model(
+            source,
+            output,
+            opset=opset,
+            dynamic_kernels=dynamic_kernels,
+            simplify=simplify,
+            progress=progress,
+        )
+    people.print(f"Exported [bold]{bundle.model_id}[/] ({bundle.weights_note}) to {output}")
+    document: dict[str, Any] = {"folder": str(output), "pair_id": bundle.pair_id}
+    if verify:
+        from mobileinst_deploy.bundle import load_golden
+        from mobileinst_deploy.ort import CpuRunner
+
+        report = _climb(bundle, CpuRunner(bundle), load_golden(bundle), "PyTorch, at this export")
+        document["parity"] = report.to_dict()
+    if json:
+        print_json(document)
+    if verify:
+        _insist(report, output)
+
+
+def verify(
+    folder: PairFolder,
+    weights: Weights = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Your own pictures, as one clip: a keyframe, then reuse frames."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
+    serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="On failure, name the first node that differs.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Prove an exported pair equal to PyTorch, rung by rung; exit 1 when anything is off."""
+    from mobileinst_deploy.bundle import load_bundle, load_golden
+
+    bundle = load_bundle(folder)
+    golden = load_golden(bundle)
+    reference = "PyTorch, at the export"
+    if weights is not None or image:
+        from mobileinst_deploy.pictures import user_clip
+        from mobileinst_deploy.reference import make_golden
+
+        source = _source_of(bundle, weights)
+        pictures = (golden.images, golden.keyframe)
+        if image:
+            pictures = user_clip(image, bundle.config.input_size)
+        golden = make_golden(source.model, *pictures)
+        reference = "PyTorch, computed now" + (f" on {len(image)} given pictures" if image else "")
+    with _runner(bundle, device, serial) as runner:
+        report = _climb(bundle, runner, golden, reference)
+    found = None
+    if locate and not report.passed:
+        found = _locate(bundle, golden, weights, report)
+    if json:
+        document = report.to_dict()
+        if locate:
+            document["first_divergence"] = found
+        print_json(document)
+    _insist(report, folder)
+
+
+def bench(
+    folder: PairFolder,
+    device: Annotated[str, typer.Option(help="Where to measure: cpu, adb or qemu.")] = "cpu",
+    clip_lengths: Annotated[
+        str, typer.Option(help="Clip lengths T: a keyframe and T-1 reuse frames.")
+    ] = "1,3,6",
+    runs: Annotated[int, typer.Option(min=1, help="Keyframes per clip length, at least.")] = 50,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs before.")] = 10,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Time per clip length, at least, in seconds.")
+    ] = 10.0,
+    live_kernels: Annotated[
+        int | None, typer.Option(min=1, help="Kernels handed to reuse frames; default: all.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure single-thread latency by the protocol's pattern; the report goes to latency.json."""
+    from mobileinst_deploy.bench import bench_host, parse_clip_lengths
+    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.files import write_json
+    from mobileinst_deploy.report import latency_table
+
+    bundle = load_bundle(folder)
+    lengths = parse_clip_lengths(clip_lengths)
+    _known_device(device)
+    with progress_bar() as progress:
+        report = bench_host(
+            bundle,
+            clip_lengths=lengths,
+            runs=runs,
+            warmup=warmup,
+            seconds=seconds,
+            live_kernels=live_kernels,
+            progress=progress,
+        )
+    write_json(folder / "latency.json", report.to_dict())
+    people.print(latency_table(report))
+    if json:
+        print_json(report.to_dict())
+    if not report.valid:
+        raise MeasurementInvalid(
+            f"this measurement must not be believed: {report.invalid[0]}",
+            "Close what else is running and measure again; the samples are in latency.json",
+        )
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="An exported pair or a graph.")],
+    json: Json = False,
+) -> None:
+    """Show what is in a pair or an ONNX file: inputs, outputs, operators, parameters, MACs."""
+    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.graphs import summarise
+    from mobileinst_deploy.report import summary_json, summary_table
+
+    if path.is_dir():
+        bundle = load_bundle(path)
+        people.print(f"[bold]{bundle.model_id}[/], pair {bundle.pair_id}: {bundle.weights_note}")
+        free = {"n": bundle.config.num_queries}
+        files = {str(role): graph.path for role, graph in bundle.graphs.items()}
+    else:
+        free, files = {}, {path.name: path}
+    summaries = {name: summarise(file, free) for name, file in files.items()}
+    if json:
+        print_json({name: summary_json(summary) for name, summary in summaries.items()})
+        return
+    for name, summary in summaries.items():
+        people.print(summary_table(name, summary))
+
+
+def _climb(
+    bundle: ExportBundle, runner: GraphRunner, golden: Golden, reference: str
+) -> ParityReport:
+    from mobileinst_deploy.files import write_json
+    from mobileinst_deploy.report import parity_table
+    from mobileinst_deploy.verify import verify_bundle
+
+    with progress_bar() as progress:
+        report = verify_bundle(bundle, runner, golden, reference=reference, progress=progress)
+    write_json(bundle.folder / "parity.json", report.to_dict())
+    people.print(parity_table(report))
+    return report
+
+
+def _insist(report: ParityReport, folder: Path) -> None:
+    failed = report.first_failure
+    if failed is not None:
+        raise VerificationFailed(
+            f"rung '{failed.rung}' failed: {failed.detail}",
+            f"Do not deploy {folder}; `mobileinst verify {folder} --locate` names the first "
+            "node that differs",
+        )
+
+
+def _source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
+    """The network that a bundle was exported from, rebuilt at the bundle's configuration."""
+    from mobileinst_deploy.loading import build_loaded, load_model
+    from mobileinst_deploy.zoo import zoo_ids
+
+    if weights is None and bundle.trained:
+        if bundle.model_id in zoo_ids():
+            source = load_model(bundle.model_id, size=bundle.config.input_size)
+            if source.checkpoint_sha256 == bundle.checkpoint_sha256:
+                return source
+        raise ConfigError(
+            "the weights that this pair was exported from are not at hand",
+            "Give them with --weights",
+        )
+    return build_loaded(
+        bundle.model_id, bundle.config, weights, seed=bundle.seed or 0, tolerance=bundle.tolerance
+    )
+
+
+def _locate(
+    bundle: ExportBundle, golden: Golden, weights: Path | None, report: ParityReport
+) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    from mobileinst_deploy.graphs import load_graph
+    from mobileinst_deploy.locate import first_divergence
+    from mobileinst_deploy.reference import golden_feeds
+    from mobileinst_deploy.specs import ROLES
+    from mobileinst_deploy.tracing import trace_graph
+
+    source = _source_of(bundle, weights)
+    failing = [t.graph for t in report.tensors if not t.passed]
+    for role in sorted(ROLES, key=lambda r: r not in failing):
+        graph = bundle.graphs[role]
+        feeds = golden_feeds(golden, graph.spec)
+        reference = trace_graph(source.model, graph.spec, feeds, graph.opset)
+        found = first_divergence(load_graph(graph.path), reference, feeds, bundle.tolerance)
+        if found is not None:
+            people.print(
+                f"[bold]{role}[/]: first difference at node [bold]{found.node}[/] "
+                f"({found.op_type}), output {found.output}: max abs {found.max_abs:.3g} at "
+                f"{found.position}, tensor {found.compared} of those compared"
+            )
+            return {"graph": role, **asdict(found)}
+    people.print(
+        "On this machine, without ONNX Runtime's rewriting, every node agrees with PyTorch: "
+        "the difference arises in the runtime that ran the graphs."
+    )
+    return None
+
+
+@contextmanager
+def _runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterator[GraphRunner]:
+    """Whatever runs the graphs on the asked-for device."""
+    _known_device(device)
+    from mobileinst_deploy.ort import CpuRunner
+
+    yield CpuRunner(bundle)
+
+
+def _known_device(device: str) -> None:
+    if device not in PAIR_DEVICES:
+        raise ConfigError(f"there is no device {device!r}", f"Use {', '.join(PAIR_DEVICES)}")
