@@ -39,7 +39,8 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
     """The zoo for people."""
     table = Table(title="The zoo")
     for name in ("id", "backbone", "input", "classes", "parameters", "MACs", "weights"):
-        table.add_column(name, justify="right" if name in ("parameters", "MACs") else "left")
+        right = name in ("classes", "parameters", "MACs")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for row in rows:
         table.add_row(
             row["id"],

@@ -12,9 +12,14 @@ from rich.console import Console
 
 from mobileinst_deploy.progress import Progress
 
+_LOG_WIDTH = 110
+
 #: Everything for people goes here, so that stdout carries only what a machine asked for.
 #: rich itself honours NO_COLOR and drops colour and motion when this is not a terminal.
-people = Console(stderr=True, highlight=False)
+#: A log is not 80 columns wide: there, tables take the room that they need.
+people = Console(
+    stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH, soft_wrap=False
+)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

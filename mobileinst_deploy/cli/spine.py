@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.runners import known_device, pair_runner
 from mobileinst_deploy.errors import ConfigError, MeasurementInvalid, VerificationFailed
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ Weights = Annotated[
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
 ]
 PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
-PAIR_DEVICES = ("cpu", "adb", "qemu")
 
 
 def models(json: Json = False) -> None:
@@ -124,7 +122,7 @@ def verify(
             pictures = user_clip(image, bundle.config.input_size)
         golden = make_golden(source.model, *pictures)
         reference = "PyTorch, computed now" + (f" on {len(image)} given pictures" if image else "")
-    with _runner(bundle, device, serial) as runner:
+    with pair_runner(bundle, device, serial) as runner:
         report = _climb(bundle, runner, golden, reference)
     found = None
     if locate and not report.passed:
@@ -161,7 +159,7 @@ def bench(
 
     bundle = load_bundle(folder)
     lengths = parse_clip_lengths(clip_lengths)
-    _known_device(device)
+    known_device(device)
     with progress_bar() as progress:
         report = bench_host(
             bundle,
@@ -280,17 +278,3 @@ def _locate(
         "the difference arises in the runtime that ran the graphs."
     )
     return None
-
-
-@contextmanager
-def _runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterator[GraphRunner]:
-    """Whatever runs the graphs on the asked-for device."""
-    _known_device(device)
-    from mobileinst_deploy.ort import CpuRunner
-
-    yield CpuRunner(bundle)
-
-
-def _known_device(device: str) -> None:
-    if device not in PAIR_DEVICES:
-        raise ConfigError(f"there is no device {device!r}", f"Use {', '.join(PAIR_DEVICES)}")
