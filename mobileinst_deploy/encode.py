@@ -85,7 +85,7 @@ class OverlayFile:
                 self._audio.copy_until(pts * self._clip.time_base)
         except (OSError, av.error.FFmpegError) as error:
             self._failed = True
-            raise _no_output(self._path, error) from error
+            raise no_output(self._path, error) from error
 
     def __exit__(
         self,
@@ -105,7 +105,7 @@ class OverlayFile:
             temporary.chmod(0o644)
             temporary.replace(self._path)
         except (OSError, av.error.FFmpegError) as cause:
-            raise _no_output(self._path, cause) from cause
+            raise no_output(self._path, cause) from cause
         finally:
             if self._audio is not None:
                 self._audio.close()
@@ -211,7 +211,8 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
     write_atomically(path, write)
 
 
-def _no_output(path: Path, error: OSError | av.error.FFmpegError) -> OutputError:
+def no_output(path: Path, error: OSError | av.error.FFmpegError) -> OutputError:
+    """The sentence for a file that the operating system did not let us write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutputError(
             f"there is no space left to write {path}", "Free some space or write elsewhere"

@@ -57,3 +57,76 @@ class Every:
 
     def observe(self, since: int, mask_logits: np.ndarray) -> None:
         """Nothing to learn."""
+
+
+class Auto:
+    """A keyframe when the scene asks for one: it has changed, or the masks have lost their edge.
+
+    Two cheap signs are watched. The picture: how far a thumbnail's brightness is from the
+    keyframe's, which a cut, a pan or a fast object raises. The masks: how certain their pixels are
+    compared with the keyframe's, which falls when kernels no longer fit what they look for.
+
+    Args:
+        longest: Most frames per keyframe.
+        change: Mean difference of brightness from the keyframe, 0 to 255, that calls for a new one.
+        certainty: Share of the keyframe's mask certainty below which a new one is called for.
+    """
+
+    name = "auto"
+
+    def __init__(self, longest: int = 12, change: float = 8.0, certainty: float = 0.9) -> None:
+        self._longest = longest
+        self._change = change
+        self._certainty = certainty
+        self._thumbnail = np.zeros(0, np.float32)
+        self._sure_then = self._sure_now = 0.0
+
+    def wants_keyframe(self, image: np.ndarray, since: int | None) -> bool:
+        """See :meth:`Schedule.wants_keyframe`."""
+        thumbnail = _thumbnail(image)
+        wanted = (
+            since is None
+            or since + 1 >= self._longest
+            or self._sure_now < self._certainty * self._sure_then
+            or float(np.abs(thumbnail - self._thumbnail).mean()) > self._change
+        )
+        if wanted:
+            self._thumbnail = thumbnail
+        return wanted
+
+    def observe(self, since: int, mask_logits: np.ndarray) -> None:
+        """See :meth:`Schedule.observe`."""
+        self._sure_now = mask_certainty(mask_logits)
+        if since == 0:
+            self._sure_then = self._sure_now
+
+
+def mask_certainty(mask_logits: np.ndarray) -> float:
+    """How far inside their masks pixels are from the threshold: mean of tanh(logit / 2), 0 to 1.
+
+    Args:
+        mask_logits: (k, h, w); only logits above 0 count. 0 when there are none.
+    """
+    inside = mask_logits[mask_logits > 0]
+    return float(np.tanh(inside / 2).mean()) if inside.size else 0.0
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """(H/32, W/32) brightness, 0 to 255, of every fourth pixel of an image (1, 3, H, W)."""
+    grey = image[0, :, ::4, ::4].mean(axis=0)
+    height, width = grey.shape
+    blocks: np.ndarray = grey.reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
+    return blocks
+
+
+def parse_schedule(text: str) -> Schedule:
+    """A schedule by its name on the command line: a whole number, or ``auto``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if text == "auto":
+        return Auto()
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"-T {text} is not a clip length", "Use 1, 2, 3 ... or auto")
+    return Every(int(text))

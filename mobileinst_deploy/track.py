@@ -344,6 +344,8 @@ def distinct_instances(
     masks = threshold(mask_logits[strong])
     visible = masks.any(axis=(1, 2))
     strong, masks = strong[visible], masks[visible]
+    if not len(strong):
+        return strong
     overlap = iou(masks, masks) >= duplicate_iou
     stays = np.zeros(len(strong), bool)
     for i in range(len(strong)):

@@ -1,0 +1,285 @@
+"""Run a clip through an exported pair: a stream of pictures in; overlay, tracks, timings out."""
+
+from __future__ import annotations
+
+import csv
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.encode import OverlayFile, write_picture
+from mobileinst_deploy.errors import MobileInstError
+from mobileinst_deploy.files import write_atomically, write_json
+from mobileinst_deploy.geometry import fit, unfit_masks
+from mobileinst_deploy.overlay import Shape, draw_overlay
+from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.results import RunReport
+from mobileinst_deploy.schedule import Schedule
+from mobileinst_deploy.specs import GraphRunner
+from mobileinst_deploy.track import FrameModel, RunnerModel, TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.trackfile import TrackFile
+from mobileinst_deploy.video import Clip, Picture
+
+#: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
+STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+
+
+def run_clip(
+    bundle: ExportBundle,
+    runner: GraphRunner,
+    clip: Clip,
+    folder: Path,
+    schedule: Schedule,
+    settings: TrackSettings,
+    *,
+    progress: Progress = silent,
+) -> RunReport:
+    """Segment and track a clip.
+
+    Writes ``overlay.mp4`` (``overlay.png`` for a picture), ``tracks.json``, ``timings.csv`` (per
+    frame) and ``run.json`` (the report). Memory does not grow with the clip, but for some dozens of
+    bytes per frame and mask.
+
+    Whatever ends the run early, from Ctrl-C to a damaged clip, the frames before it are written as
+    a whole clip would be, and then the cause is raised.
+
+    Args:
+        bundle: The pair.
+        runner: Runs its graphs.
+        clip: The pictures.
+        folder: Where the results go; made when missing, and only once a picture could be read.
+        schedule: Which frames become keyframes.
+        settings: What counts as an instance.
+        progress: Told of each frame.
+
+    Raises:
+        MediaError: The clip has no readable picture, or not to its end.
+        OutputError: The results cannot be written.
+        DeviceError: The runner failed.
+        KeyboardInterrupt: The user's; every result is in place by then.
+    """
+    work = _Run(bundle, runner, clip, folder, schedule, settings)
+    try:
+        work.through(progress)
+        return work.finish(stopped=None)
+    except MobileInstError as error:
+        if not work.frames:
+            raise
+        work.finish(stopped=error.cause)
+        raise type(error)(
+            error.cause, f"{error.next_step}; the {work.frames} frames before are in {folder}"
+        ) from error
+    except KeyboardInterrupt:
+        if work.frames:
+            work.finish(stopped="interrupted")
+        raise
+    finally:
+        work.close()
+
+
+class _Run:
+    """What one run holds open and counts."""
+
+    def __init__(
+        self,
+        bundle: ExportBundle,
+        runner: GraphRunner,
+        clip: Clip,
+        folder: Path,
+        schedule: Schedule,
+        settings: TrackSettings,
+    ) -> None:
+        self._bundle = bundle
+        self._runner = runner
+        self._clip = clip
+        self._folder = folder
+        self._schedule = schedule
+        self._settings = settings
+        self._clock = _Clock()
+        specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+        model = _TimedModel(RunnerModel(runner, specs), self._clock)
+        self._tracker = Tracker(model, schedule, settings)
+        self._overlay = OverlayFile(folder / "overlay.mp4", clip)
+        self._tracks: TrackFile | None = None
+        self._size = (0, 0)
+        self.frames = 0
+        self._keyframes = 0
+
+    def through(self, progress: Progress) -> None:
+        """Run the whole clip and make the overlay whole, even when this ends by an exception."""
+        with self._overlay:
+            pictures = iter(self._clip)
+            while True:
+                with self._clock.stage("read"):
+                    picture = next(pictures, None)
+                if picture is None:
+                    break
+                self._one(picture)
+                progress(f"run {self._clip.name}", self.frames, self._clip.expected)
+        # The encoder works behind; only now is everything written.
+        self._clock.stop()
+
+    def close(self) -> None:
+        """Let go of what is not a result."""
+        if self._tracks is not None:
+            self._tracks.close()
+
+    def _one(self, picture: Picture) -> None:
+        clock, config = self._clock, self._bundle.config
+        with clock.stage("prepare"):
+            fitted, geometry = fit(picture.pixels, config.input_size)
+            image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
+        with clock.stage("track"):
+            result = self._tracker.step(image)
+        if self._tracks is None:
+            self._size = geometry.original
+            self._tracks = TrackFile(self._folder / "tracks.json")
+        with clock.stage("masks"):
+            masks = unfit_masks(result.mask_logits, geometry)
+            self._tracks.add(result.ids, masks)
+        with clock.stage("draw"):
+            drawn = draw_overlay(picture.pixels, self._shapes(result, masks), result.keyframe)
+        with clock.stage("write"):
+            if self._clip.still:
+                write_picture(self._folder / "overlay.png", drawn)
+            else:
+                self._overlay.write(drawn, picture.pts)
+        self.frames += 1
+        self._keyframes += result.keyframe
+        clock.next_frame(picture.pts * self._clip.time_base, result)
+
+    def _shapes(self, result: TrackedFrame, masks: np.ndarray) -> Iterator[Shape]:
+        """The strongest last, so that it lies on top."""
+        for i in np.argsort(result.scores, kind="stable"):
+            name = self._bundle.config.classes[result.classes[i]]
+            identity = int(result.ids[i])
+            yield Shape(identity, f"{name} {result.scores[i]:.2f}  #{identity}", masks[i])
+
+    def finish(self, *, stopped: str | None) -> RunReport:
+        """Write tracks, timings and the report."""
+        names = self._bundle.config.classes
+        kinds = Counter(names[track.class_index] for track in self._tracker.tracks.values())
+        if self._tracks is not None:
+            self._tracks.write(self._tracker.tracks)
+        emulated = self._runner.emulated
+        seconds = self._clock.totals()
+        if emulated:
+            del seconds["graphs"]
+        self._clock.write(self._folder / "timings.csv", without_graphs=emulated)
+        overlay = "overlay.png" if self._clip.still else "overlay.mp4"
+        report = RunReport(
+            bundle_sha256=self._bundle.sha256,
+            model_id=self._bundle.model_id,
+            trained=self._bundle.trained,
+            device=self._runner.name,
+            emulated=emulated,
+            source=self._clip.name,
+            size=self._size,
+            frames=self.frames,
+            expected=self._clip.expected,
+            stopped=stopped,
+            schedule=self._schedule.name,
+            settings=asdict(self._settings),
+            keyframes=self._keyframes,
+            tracks=dict(sorted(kinds.items())),
+            seconds=seconds,
+            wall_seconds=self._clock.wall_seconds,
+            notes=tuple(self._overlay.notes),
+            files={
+                kind: str(self._folder / name)
+                for kind, name in (
+                    ("overlay", overlay),
+                    ("tracks", "tracks.json"),
+                    ("timings", "timings.csv"),
+                    ("report", "run.json"),
+                )
+                if name == "run.json" or (self._folder / name).exists()
+            },
+        )
+        write_json(self._folder / "run.json", report.to_dict())
+        return report
+
+
+class _TimedModel:
+    """A model whose time goes to the stage ``graphs``."""
+
+    def __init__(self, model: FrameModel, clock: _Clock) -> None:
+        self._model = model
+        self._clock = clock
+
+    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        with self._clock.stage("graphs"):
+            return self._model.frame(image)
+
+    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+        with self._clock.stage("graphs"):
+            return self._model.mask_head(image, kernels)
+
+
+class _Clock:
+    """Time per stage and frame; a stage within a stage stops the outer one's clock."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self.wall_seconds = 0.0
+        self._now = dict.fromkeys(STAGES, 0.0)
+        self._open: list[str] = []
+        self._mark = 0.0
+        self._rows = array("d")
+        self._width = 3 + len(STAGES)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._switch()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._switch()
+            self._open.pop()
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self._now[self._open[-1]] += now - self._mark
+        self._mark = now
+
+    def next_frame(self, shown_at: Fraction, result: TrackedFrame) -> None:
+        self._rows.extend((float(shown_at), result.since, len(result.ids)))
+        self._rows.extend(1000 * self._now[stage] for stage in STAGES)
+        self._now = dict.fromkeys(STAGES, 0.0)
+        self.stop()
+
+    def stop(self) -> None:
+        self.wall_seconds = time.perf_counter() - self._begun
+
+    def _table(self) -> np.ndarray:
+        return np.array(self._rows).reshape(-1, self._width)
+
+    def totals(self) -> dict[str, float]:
+        sums = self._table()[:, 3:].sum(axis=0) / 1000
+        return dict(zip(STAGES, sums.tolist(), strict=True))
+
+    def write(self, path: Path, *, without_graphs: bool) -> None:
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                rows.writerow(
+                    ["frame", "seconds", "since_keyframe", "instances"]
+                    + [f"{stage}_ms" for stage in STAGES]
+                )
+                for index, row in enumerate(self._table().tolist()):
+                    times = [f"{ms:.3f}" for ms in row[3:]]
+                    if without_graphs:
+                        times[STAGES.index("graphs")] = ""
+                    rows.writerow([index, f"{row[0]:.6f}", int(row[1]), int(row[2]), *times])
+
+        write_atomically(path, write)

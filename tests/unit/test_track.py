@@ -1,0 +1,232 @@
+"""Tracking: keyframes, kernel reuse, kernel association, identities that come back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from colour_model import CONFIG, KERNELS, ColourModel, ColourRunner, image
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import expit
+
+from mobileinst_deploy.errors import ConfigError, DeviceError
+from mobileinst_deploy.schedule import Every
+from mobileinst_deploy.specs import graph_specs
+from mobileinst_deploy.track import (
+    RunnerModel,
+    Tracker,
+    TrackSettings,
+    associate,
+    class_scores,
+    distinct_instances,
+    track_clip,
+    unit,
+)
+
+RED, GREEN, BLUE = {"red": (8, 8)}, {"green": (24, 48)}, {"blue": (40, 96)}
+
+
+def follow(model, images, clip_length=1, **settings):
+    return list(track_clip(model, images, Every(clip_length), TrackSettings(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("clip_length", "since"), [(1, [0] * 7), (3, [0, 1, 2, 0, 1, 2, 0]), (6, [0, 1, 2, 3, 4, 5, 0])]
+)
+def test_a_keyframe_comes_every_t_frames(clip_length, since):
+    model = ColourModel()
+    frames = follow(model, [image(**RED)] * 7, clip_length)
+    assert [f.since for f in frames] == since
+    assert [f.index for f in frames] == list(range(7))
+    assert model.frames == since.count(0)
+
+
+def test_reuse_frames_get_the_live_kernels_only():
+    model = ColourModel()
+    frames = follow(model, [image(**RED, **GREEN)] * 3, 3)
+    assert model.kernels_asked == [2, 2]
+    np.testing.assert_array_equal(frames[1].mask_logits, frames[0].mask_logits)
+
+
+def test_masks_follow_an_object_between_keyframes():
+    frames = follow(ColourModel(), [image(red=(8, 8)), image(red=(8, 64))], 3)
+    for frame, left in zip(frames, (8, 64), strict=True):
+        rows, columns = np.nonzero(frame.mask_logits[0] > 0)
+        assert (rows.min(), columns.min()) == (1, left // 8)
+
+
+def test_without_instances_the_mask_head_is_not_run():
+    model = ColourModel()
+    frames = follow(model, [image()] * 3, 3)
+    assert model.kernels_asked == []
+    assert [f.mask_logits.shape for f in frames] == [(0, 8, 16)] * 3
+
+
+def test_identities_last_while_kernels_wander():
+    model = ColourModel()
+    model.noise = 1.0
+    frames = follow(model, [image(**RED, **GREEN, **BLUE)] * 20)
+    for frame in frames:
+        assert frame.ids.tolist() == [1, 2, 3]
+        assert frame.classes.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("hidden", "identity"), [(1, 1), (4, 1), (5, 2), (9, 2)])
+def test_an_instance_hidden_no_longer_than_the_memory_gets_its_identity_back(hidden, identity):
+    clip = [image(**RED), *[image()] * hidden, image(**RED)]
+    frames = follow(ColourModel(), clip, memory=4)
+    assert [f.ids.tolist() for f in frames] == [[1], *[[]] * hidden, [identity]]
+
+
+def test_a_newcomer_does_not_take_the_identity_of_one_who_left():
+    frames = follow(ColourModel(), [image(**RED), image(**GREEN), image(**RED, **GREEN)])
+    assert [f.ids.tolist() for f in frames] == [[1], [2], [1, 2]]
+
+
+def test_two_queries_on_one_object_make_one_track():
+    model = ColourModel()
+    model.objectness[:] = 4.0, 4.0, 4.0, 4.0
+    (frame,) = follow(model, [image(**RED)])
+    assert len(frame.ids) == 1
+
+
+def test_the_stronger_of_two_queries_stays_whichever_comes_first():
+    model = ColourModel()
+    model.objectness[[0, 3]] = 1.0, 4.0
+    (frame,) = follow(model, [image(**RED)])
+    assert frame.scores == pytest.approx(np.sqrt(expit(4.0) * expit(4.0)))
+
+
+@given(st.permutations(range(5)))
+def test_identities_do_not_hang_on_the_order_of_nearly_equal_scores(order):
+    scores = 0.5 + 1e-7 * np.array(order)
+    masks = np.stack([np.eye(5)[i].reshape(1, 5) * 2 - 1 for i in range(5)])
+    assert distinct_instances(scores, masks, 0.1, 0.5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_score_and_class_are_those_of_the_mean_logits():
+    model = ColourModel()
+    model.objectness[3] = -8.0
+    tracker = Tracker(model, Every(1))
+    for logit in (4.0, 1.0, 2.5):
+        model.objectness[0] = logit
+        frame = tracker.step(image(**RED))
+    assert frame.scores == pytest.approx(np.sqrt(expit(4.0) * expit(2.5)))
+    assert tracker.tracks[1].keyframes == 3
+    assert tracker.tracks[1].class_scores.shape == (3,)
+
+
+def test_a_weak_keyframe_continues_a_track_but_starts_none():
+    # expit(4) * expit(-2) has the root 0.34: below the score of 0.5, above its half.
+    strong, weak = ColourModel(), ColourModel()
+    weak.objectness[:] = -2.0
+    assert follow(weak, [image(**RED)], score=0.5)[0].ids.tolist() == []
+    tracker = Tracker(strong, Every(1), TrackSettings(score=0.5))
+    tracker.step(image(**RED))
+    strong.objectness[:] = -2.0
+    assert tracker.step(image(**RED)).ids.tolist() == [1]
+    # Weak for long, its mean falls below the score: it is hidden, and still remembered.
+    hidden = [tracker.step(image(**RED)).ids.tolist() for _ in range(8)]
+    assert hidden[-1] == []
+    strong.objectness[:] = 4.0
+    assert [tracker.step(image(**RED)).ids.tolist() for _ in range(12)][-1] == [1]
+
+
+def test_a_query_without_a_single_mask_pixel_is_no_instance():
+    scores, masks = np.array([0.9, 0.8]), np.full((2, 4, 4), -1.0)
+    masks[1, 0, 0] = 1.0
+    assert distinct_instances(scores, masks, 0.1, 0.5).tolist() == [1]
+
+
+def test_kernels_are_handed_over_as_the_network_made_them():
+    class Watch(ColourModel):
+        def mask_head(self, image, kernels):
+            np.testing.assert_array_equal(kernels[0], KERNELS[[0, 1]])
+            return super().mask_head(image, kernels)
+
+    follow(Watch(), [image(**RED, **GREEN)] * 2, 2)
+
+
+kernels_of = st.integers(0, 6).flatmap(
+    lambda n: arrays(np.float64, (n, 3), elements=st.floats(-1, 1, width=32))
+)
+
+
+@given(kernels_of, kernels_of, st.floats(-0.9, 0.9))
+def test_association_is_one_to_one_and_only_of_similar_kernels(known, found, similarity):
+    known, found = unit(known), unit(found)
+    match = associate(known, found, similarity)
+    taken = match[match >= 0]
+    assert len(set(taken.tolist())) == len(taken)
+    for i, which in enumerate(match):
+        if which >= 0:
+            assert found[i] @ known[which] > similarity
+
+
+def test_association_takes_the_best_total_not_the_best_pair():
+    angles = np.deg2rad([0, 30])
+    known = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    angles = np.deg2rad([14, -40])
+    found = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # 14 degrees is nearest to 0, but then -40 would be left with 30.
+    assert associate(known, found, 0.5).tolist() == [1, 0]
+
+
+def test_a_hopeless_pair_pushes_no_good_pair_aside():
+    known = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = unit(np.array([[0.9, 0.1], [-1.0, -0.1]]))
+    assert associate(known, found, 0.5).tolist() == [0, -1]
+
+
+def test_scores_combine_class_and_objectness():
+    scores = class_scores(np.array([[0.0, 100.0]]), np.array([[0.0]]))
+    np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5)]])
+    assert class_scores(np.full((1, 1), -1e4), np.zeros((1, 1))) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"score": 1.5}, {"score": float("nan")}, {"memory": -1}, {"similarity": -2}, {"keep": 2}],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        TrackSettings(**wrong)
+
+
+class TestRunnerModel:
+    def test_tracks_as_the_model_itself(self):
+        clip = [image(**RED, **GREEN), image(**GREEN), image(**RED, **BLUE)] * 3
+        direct = follow(ColourModel(), clip, 2)
+        through = follow(RunnerModel(ColourRunner(), graph_specs(CONFIG)), clip, 2)
+        for a, b in zip(direct, through, strict=True):
+            np.testing.assert_array_equal(a.ids, b.ids)
+            np.testing.assert_array_equal(a.mask_logits, b.mask_logits)
+
+    def test_fills_a_fixed_number_of_kernels_and_drops_what_they_gave(self):
+        runner = ColourRunner()
+        model = RunnerModel(runner, graph_specs(CONFIG, dynamic_kernels=False))
+        frames = follow(model, [image(**RED, **GREEN)] * 2, 2)
+        assert runner.model.kernels_asked == [CONFIG.num_queries]
+        assert frames[1].mask_logits.shape == (2, 8, 16)
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda out: out.pop("kernels"),
+            lambda out: out.update(kernels=out["kernels"] * np.nan),
+            lambda out: out.update(kernels=out["kernels"].astype(np.float64)),
+            lambda out: out.update(mask_logits=out["mask_logits"][:, :2]),
+        ],
+        ids=["missing", "nan", "dtype", "shape"],
+    )
+    def test_believes_nothing_that_the_graph_cannot_have_made(self, spoil):
+        class Broken(ColourModel):
+            def frame(self, image):
+                outputs = super().frame(image)
+                spoil(outputs)
+                return outputs
+
+        model = RunnerModel(ColourRunner(Broken()), graph_specs(CONFIG))
+        with pytest.raises(DeviceError, match="fake returned no usable"):
+            model.frame(image(**RED))
