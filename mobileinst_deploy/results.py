@@ -288,3 +288,72 @@ class RunReport:
     def to_dict(self) -> dict[str, Any]:
         """The form of ``run.json``."""
         return {"schema": SCHEMA, **asdict(self), "frames_per_second": self.frames_per_second}
+
+
+@dataclass(frozen=True)
+class EvalBlock:
+    """AP of one model on one data set, for pictures or for clips at one T.
+
+    Attributes:
+        annotations: Name of the annotation file.
+        annotations_sha256: Of its bytes.
+        items: Pictures or clips.
+        objects: Annotated objects that count, crowds included.
+        skipped: What of the annotations was left out, by reason.
+        settings: What counted as a track; empty for pictures.
+        metrics: By COCO's or YouTube-VIS's names, in [0, 1]; None where nothing could be measured.
+        per_class: AP by class name, likewise.
+    """
+
+    annotations: str
+    annotations_sha256: str
+    items: int
+    objects: int
+    skipped: Mapping[str, int]
+    settings: Mapping[str, float]
+    metrics: Mapping[str, float | None]
+    per_class: Mapping[str, float | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: the metrics first, under their own names."""
+        rest = {key: value for key, value in asdict(self).items() if key != "metrics"}
+        return {**self.metrics, **rest}
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """AP of one model.
+
+    Attributes:
+        model_id: Of the model.
+        model_sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
+        trained: Whether its weights were trained; otherwise AP means nothing.
+        runtime: What ran it: ``pytorch`` or ``onnxruntime``.
+        input_size: (height, width), pixels.
+        pictures: On pictures, if measured.
+        clips: On clips, by T.
+    """
+
+    model_id: str
+    model_sha256: str
+    trained: bool
+    runtime: str
+    input_size: tuple[int, int]
+    pictures: EvalBlock | None = None
+    clips: Mapping[str, EvalBlock] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of ``eval.json``; only what was measured is in it."""
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "model_id": self.model_id,
+            "model_sha256": self.model_sha256,
+            "trained": self.trained,
+            "runtime": self.runtime,
+            "input_size": list(self.input_size),
+        }
+        if self.pictures is not None:
+            document["pictures"] = self.pictures.to_dict()
+        if self.clips:
+            document["clips"] = {name: block.to_dict() for name, block in self.clips.items()}
+        return document
