@@ -21,6 +21,8 @@ from mobileinst_deploy.video import Clip, open_container
 
 #: Audio that an mp4 file can hold as it is.
 _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+#: The first that this FFmpeg has is used; the second is part of every FFmpeg.
+_ENCODERS = ("libx264", "mpeg4")
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers, the same in every version
 
 
@@ -124,8 +126,9 @@ class OverlayFile:
         os.close(handle)
         self._temporary = Path(name)
         self._container = av.open(name, "w", format="mp4", options={"movflags": "faststart"})
-        h264 = "libx264" in av.codecs_available
-        stream = self._container.add_stream("libx264" if h264 else "mpeg4", rate=self._clip.rate)
+        encoder = next(name for name in _ENCODERS if name in av.codecs_available)
+        h264 = encoder == "libx264"
+        stream = self._container.add_stream(encoder, rate=self._clip.rate)
         if not h264:
             self.notes.append("written as MPEG-4 part 2, because this FFmpeg has no H.264 encoder")
         # 4:2:0 halves the colour planes, so both sides must be even.

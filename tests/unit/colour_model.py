@@ -21,7 +21,9 @@ CONFIG = ModelConfig(
     width=4,
     num_heads=1,
 )
-KERNELS = np.array([[8, -8, -8, -4], [-8, 8, -8, -4], [-8, -8, 8, -4], [7, -8, -8, -4]], np.float32)
+KERNELS = np.array(
+    [[8, -8, -8, -4], [-8, 8, -8, -4], [-8, -8, 8, -4], [7.5, -8, -8, -4]], np.float32
+)
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 STRONG, WEAK = 4.0, 2.0
 

@@ -1,0 +1,339 @@
+"""Clips in: whatever people have, upright, in order, with its time stamps, or a clear refusal."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from mobileinst_deploy.errors import MediaError
+from mobileinst_deploy.video import Camera, Picture, VideoFile, open_clip
+
+
+def quadrants(height: int, width: int) -> np.ndarray:
+    """Red, green over blue, white: tells every rotation and mirroring from every other."""
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = 220, 30, 30
+    picture[: height // 2, width // 2 :] = 30, 220, 30
+    picture[height // 2 :, : width // 2] = 30, 30, 220
+    picture[height // 2 :, width // 2 :] = 230, 230, 230
+    return picture
+
+
+def corners(pixels: np.ndarray) -> list[str]:
+    """Names of the colours: top left, top right, bottom left, bottom right."""
+    height, width = pixels.shape[:2]
+    names = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white"}
+    places = [(y, x) for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
+    return [names[tuple((pixels[place] > 128).astype(int).tolist())] for place in places]
+
+
+def write_clip(
+    path: Path,
+    pictures: list[np.ndarray],
+    *,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    pts: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 25),
+) -> Path:
+    """Encode pictures as a video file."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        stream.time_base = stream.codec_context.time_base = time_base
+        if codec == "libx264":
+            stream.options = {"preset": "ultrafast", "crf": "10"}
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number if pts is None else pts[number]
+            frame.time_base = time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write a display matrix into an mp4 file's track header, as phones do."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    one = 1 << 16
+    data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_clip_comes_frame_by_frame_in_colour(tmp_path):
+    clip = open_clip(str(write_clip(tmp_path / "a.mp4", [quadrants(48, 64)] * 5)))
+    pictures = list(clip)
+    assert clip.expected == len(pictures) == 5
+    assert clip.rate == 25
+    assert [p.pts * clip.time_base for p in pictures] == [Fraction(i, 25) for i in range(5)]
+    assert pictures[0].pixels.shape == (48, 64, 3)
+    np.testing.assert_allclose(pictures[0].pixels[6, 6], (220, 30, 30), atol=12)
+
+
+def test_a_clip_can_be_read_twice(tmp_path):
+    clip = open_clip(str(write_clip(tmp_path / "a.mp4", [quadrants(48, 64)] * 3)))
+    assert len(list(clip)) == len(list(clip)) == 3
+
+
+@pytest.mark.parametrize(
+    ("matrix", "seen"),
+    [
+        ((1, 0, 0, 1), ["red", "green", "blue", "white"]),
+        ((0, 1, -1, 0), ["blue", "red", "white", "green"]),
+        ((-1, 0, 0, -1), ["white", "blue", "green", "red"]),
+        ((0, -1, 1, 0), ["green", "white", "red", "blue"]),
+        ((-1, 0, 0, 1), ["green", "red", "white", "blue"]),
+        ((1, 0, 0, -1), ["blue", "white", "red", "green"]),
+    ],
+    ids=["none", "90", "180", "270", "mirrored", "upside down"],
+)
+def test_rotation_and_mirroring_in_the_metadata_are_applied(tmp_path, matrix, seen):
+    path = turn(write_clip(tmp_path / "a.mp4", [quadrants(48, 64)]), *matrix)
+    (picture,) = open_clip(str(path))
+    assert corners(picture.pixels) == seen
+    assert picture.pixels.shape[:2] == ((48, 64) if matrix[0] else (64, 48))
+    assert picture.pixels.flags.c_contiguous
+
+
+def test_time_stamps_of_a_variable_frame_rate_are_kept(tmp_path):
+    pts = [0, 40, 50, 400, 1000]
+    path = write_clip(
+        tmp_path / "a.mp4", [quadrants(48, 64)] * 5, pts=pts, time_base=Fraction(1, 1000)
+    )
+    clip = open_clip(str(path))
+    assert [round(p.pts * clip.time_base * 1000) for p in clip] == pts
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("grey.mkv", "ffv1", "gray"),
+        ("alpha.mov", "png", "rgba"),
+        ("deep.mkv", "ffv1", "yuv420p10le"),
+        ("odd.mkv", "ffv1", "yuv444p"),
+        ("motion.avi", "mjpeg", "yuvj420p"),
+        ("old.avi", "mpeg4", "yuv420p"),
+    ],
+)
+def test_any_pixel_format_becomes_8_bit_rgb(tmp_path, name, codec, pixel_format):
+    size = (47, 63) if name.startswith("odd") else (48, 64)
+    path = tmp_path / name
+    write_clip(path, [quadrants(*size)] * 3, codec=codec, pixel_format=pixel_format)
+    pictures = list(open_clip(str(path)))
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture.pixels.shape == (*size, 3)
+        assert picture.pixels.dtype == np.uint8
+    if name.startswith("grey"):
+        assert (np.ptp(pictures[0].pixels.astype(int), axis=2) <= 2).all()
+    else:
+        assert corners(pictures[0].pixels) == ["red", "green", "blue", "white"]
+
+
+def test_one_frame_is_a_clip(tmp_path):
+    assert len(list(open_clip(str(write_clip(tmp_path / "a.mp4", [quadrants(48, 64)]))))) == 1
+
+
+def test_8k_is_a_size_like_any_other(tmp_path):
+    path = write_clip(
+        tmp_path / "a.avi", [quadrants(4320, 7680)], codec="mjpeg", pixel_format="yuvj420p"
+    )
+    (picture,) = open_clip(str(path))
+    assert picture.pixels.shape == (4320, 7680, 3)
+
+
+def test_a_stream_without_time_stamps_gets_even_ones(tmp_path):
+    path = write_clip(tmp_path / "a.h264", [quadrants(48, 64)] * 4)
+    clip = open_clip(str(path))
+    times = [p.pts for p in clip]
+    assert len(times) == 4
+    assert len(set(np.diff(times))) == 1
+    assert times[1] > times[0]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a video at all" * 50, b"#EXTM3U\nhttp://127.0.0.1:9/a.ts\n"]
+)
+def test_what_is_no_video_is_refused(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"a\.mp4"):
+        list(open_clip(str(path)))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(MediaError, match="cannot be read: No such file"):
+        open_clip(str(tmp_path / "nothing.mp4"))
+
+
+def test_a_file_with_sound_only_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_tone(path)
+    with pytest.raises(MediaError, match="no video"):
+        open_clip(str(path))
+
+
+def write_tone(path: Path, video: list[np.ndarray] | None = None, codec: str = "aac") -> Path:
+    """A file with a second of sound, and pictures at 10 a second if any are given."""
+    with av.open(str(path), "w") as container:
+        stream = None
+        if video is not None:
+            stream = container.add_stream("libx264", rate=10)
+            stream.height, stream.width = video[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+        audio = container.add_stream(codec, rate=16000)
+        for picture in video or []:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if stream is not None:
+            container.mux(stream.encode(None))
+        samples = (8000 * np.sin(np.arange(16000) / 10)).astype(np.int16).reshape(1, -1)
+        for start in range(0, 16000, 1000):
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(samples[:, start : start + 1000]), format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
+class TestDamage:
+    def pictures(self) -> list[np.ndarray]:
+        random = np.random.default_rng(0)
+        return [random.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(40)]
+
+    def test_a_clip_cut_before_its_index_is_refused(self, tmp_path):
+        path = write_clip(tmp_path / "a.mp4", self.pictures())
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(MediaError, match=r"a\.mp4 cannot be read"):
+            open_clip(str(path))
+
+    def test_a_clip_cut_behind_its_index_gives_what_is_there_and_then_says_so(self, tmp_path):
+        path = tmp_path / "a.mp4"
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.options = {"preset": "ultrafast"}
+            for picture in self.pictures():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        seen: list[Picture] = []
+        with pytest.raises(MediaError, match="damaged or cut short"):
+            seen.extend(open_clip(str(path)))
+        assert 5 < len(seen) < 40
+
+    def test_a_bad_packet_does_not_end_a_clip_but_is_told(self, tmp_path):
+        path = write_clip(
+            tmp_path / "a.mov", self.pictures()[:10], codec="png", pixel_format="rgb24"
+        )
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 40] = bytes(40)
+        path.write_bytes(data)
+        seen: list[Picture] = []
+        with pytest.raises(MediaError, match="damaged or cut short"):
+            seen.extend(VideoFile(path))
+        assert len(seen) >= 8
+
+
+class TestPictures:
+    def write(self, folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
+        folder.mkdir(exist_ok=True)
+        for name, size in sizes.items():
+            cv2.imwrite(str(folder / name), quadrants(*size)[..., ::-1])
+        return folder
+
+    def test_a_folder_is_a_clip_in_natural_order(self, tmp_path):
+        folder = self.write(tmp_path / "f", {})
+        for number in (10, 9, 1, 2):
+            cv2.imwrite(str(folder / f"frame_{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        (folder / "notes.txt").write_text("no picture")
+        clip = open_clip(str(folder))
+        assert clip.expected == 4
+        assert [int(p.pixels[0, 0, 0]) for p in clip] == [1, 2, 9, 10]
+        assert [p.pts * clip.time_base for p in clip] == [Fraction(i, 25) for i in range(4)]
+
+    def test_one_picture_is_a_still_clip(self, tmp_path):
+        folder = self.write(tmp_path / "f", {"a.jpg": (48, 64)})
+        clip = open_clip(str(folder / "a.jpg"))
+        assert clip.still
+        (picture,) = clip
+        assert corners(picture.pixels) == ["red", "green", "blue", "white"]
+
+    def test_a_folder_without_pictures_is_refused(self, tmp_path):
+        with pytest.raises(MediaError, match="holds no picture"):
+            open_clip(str(tmp_path))
+
+    def test_an_unreadable_picture_is_named(self, tmp_path):
+        folder = self.write(tmp_path / "f", {"1.png": (8, 8), "3.png": (8, 8)})
+        (folder / "2.png").write_bytes(b"no png")
+        pictures = iter(open_clip(str(folder)))
+        next(pictures)
+        with pytest.raises(MediaError, match=r"2\.png is not a readable picture"):
+            next(pictures)
+
+    def test_a_picture_of_another_size_is_named(self, tmp_path):
+        folder = self.write(tmp_path / "f", {"1.png": (8, 8), "2.png": (8, 10)})
+        with pytest.raises(MediaError, match=r"2\.png has 10x8 pixels, and the pictures before"):
+            list(open_clip(str(folder)))
+
+
+class TestCamera:
+    """With a stand-in: no machine of the tests has a camera."""
+
+    def test_a_number_is_a_camera_unless_a_file_has_that_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert isinstance(open_clip("0"), Camera)
+        Path("0").mkdir()
+        with pytest.raises(MediaError, match="holds no picture"):
+            open_clip("0")
+
+    def test_pictures_come_until_it_stops(self, monkeypatch):
+        class Capture:
+            left = 3
+
+            def __init__(self, index):
+                assert index == 7
+
+            def isOpened(self):  # noqa: N802
+                return True
+
+            def read(self):
+                self.left -= 1
+                return self.left >= 0, quadrants(48, 64)[..., ::-1]
+
+            def release(self):
+                pass
+
+        monkeypatch.setattr(cv2, "VideoCapture", Capture)
+        pictures: list[Picture] = []
+        with pytest.raises(MediaError, match="camera 7 stopped"):
+            pictures.extend(open_clip("7"))
+        assert len(pictures) == 3
+        assert corners(pictures[0].pixels) == ["red", "green", "blue", "white"]
+        assert pictures[0].pts < pictures[1].pts < pictures[2].pts
+
+    def test_a_camera_that_is_not_there_is_refused(self, monkeypatch):
+        class Nothing:
+            def __init__(self, index):
+                pass
+
+            def isOpened(self):  # noqa: N802
+                return False
+
+            def release(self):
+                pass
+
+        monkeypatch.setattr(cv2, "VideoCapture", Nothing)
+        with pytest.raises(MediaError, match="camera 0 cannot be opened"):
+            next(iter(open_clip("0")))
