@@ -59,9 +59,8 @@ def randomize_batchnorm(model: nn.Module, seed: int, pictures: Tensor | None = N
     Args:
         model: A network that takes pictures (B, 3, H, W) in 0 to 255; changed in place.
         seed: Of its own generator; torch's global one is left alone.
-        pictures: What passes through, (B, 3, H, W) in 0 to 255; None means two pictures of noise.
-            Deep maps of small noise are few samples: a large network is only well conditioned on
-            pictures like those it will see.
+        pictures: What passes through, (B, 3, H, W) in 0 to 255; None means noise.
+            A large network is best conditioned on pictures like those it will see.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -88,8 +87,13 @@ def randomize_batchnorm(model: nn.Module, seed: int, pictures: Tensor | None = N
 
 
 def _noise(generator: torch.Generator) -> Tensor:
-    """Two pictures (2, 3, 256, 256) in 0 to 255 with a photograph's spectrum."""
-    # Octaves; without the fine ones early edges see nothing.
-    octaves = [torch.randn(2, 3, side, side, generator=generator) for side in (4, 16, 64, 256)]
-    layers = [F.interpolate(o, (256, 256), mode="bilinear", align_corners=False) for o in octaves]
-    return (128 + 40 * torch.stack(layers).sum(0)).clamp(0, 255)
+    """Eight pictures (8, 3, 192, 192) in 0 to 255, as unlike each other as photographs are.
+
+    Octaves of noise, from one colour for the whole picture to single pixels, at a contrast of its
+    own. Pictures too much alike would give deep maps a variance that real pictures exceed.
+    """
+    n, side = 8, 192
+    octaves = [torch.randn(n, 3, s, s, generator=generator) for s in (1, 4, 16, 64, side)]
+    layers = [F.interpolate(o, (side, side), mode="bilinear", align_corners=False) for o in octaves]
+    contrast = 8 + 48 * torch.rand(n, 1, 1, 1, generator=generator)
+    return (128 + contrast * torch.stack(layers).sum(0)).clamp(0, 255)
