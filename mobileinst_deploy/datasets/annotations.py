@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import hotcoco.mask
 import numpy as np
-from faster_coco_eval.core import mask as coco_mask
 
 from mobileinst_deploy.errors import DatasetError, MediaError
 from mobileinst_deploy.masks import Rle, decode, encode, rle_area, rle_size
@@ -158,8 +158,8 @@ def read_catalogue(
     )
 
 
-def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
-    """Read one picture and rasterise what it shows.
+def read_frame(medium: Media, frame: int, folder: Path) -> np.ndarray:
+    """Read one picture of the catalogue as (H, W, 3) uint8, RGB.
 
     Args:
         medium: The picture or clip.
@@ -177,6 +177,16 @@ def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
             f"{medium.size[0]}x{medium.size[1]}",
             "Use the pictures that were annotated",
         )
+    return image
+
+
+def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
+    """Read one picture and rasterise what it shows; the arguments are those of :func:`read_frame`.
+
+    Raises:
+        MediaError: The picture cannot be read, or has another size than the file states.
+    """
+    image = read_frame(medium, frame, folder)
     shown: list[tuple[Annotation, np.ndarray]] = []
     for item in medium.objects:
         segmentation = item.segmentations[frame]
@@ -203,13 +213,9 @@ def to_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 def to_rle(segmentation: Any, size: tuple[int, int]) -> Rle:
     """The compressed run lengths of a checked segmentation: polygons or run lengths."""
     if isinstance(segmentation, list):
-        pieces = coco_mask.frPyObjects([p for p in segmentation if len(p) >= 6], *size)
-        merged = coco_mask.merge(pieces)
-        counts = merged["counts"]
-        return {
-            "size": list(size),
-            "counts": counts.decode() if isinstance(counts, bytes) else counts,
-        }
+        polygons = [p for p in segmentation if len(p) >= 6]
+        merged = hotcoco.mask.merge(hotcoco.mask.frPyObjects(polygons, *size))
+        return {"size": list(size), "counts": merged["counts"].decode("ascii")}
     if isinstance(segmentation["counts"], str):
         return {"size": list(size), "counts": segmentation["counts"]}
     return encode(decode(segmentation))

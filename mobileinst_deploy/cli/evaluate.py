@@ -1,0 +1,115 @@
+"""evaluate: average precision of a checkpoint or an exported pair on annotated data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DATASETS = ("coco", "ytvis")
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|CHECKPOINT", help="An exported pair, a checkpoint, or a zoo id."
+        ),
+    ],
+    dataset: Annotated[str, typer.Option(help="Form of the annotations: coco or ytvis.")],
+    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    annotations: Annotated[Path, typer.Option(help="Their JSON file.")],
+    clip_lengths: Annotated[
+        str,
+        typer.Option("-T", "--clip-lengths", help="With ytvis: frames per keyframe, one or more."),
+    ] = "1,3,6",
+    device: Annotated[
+        str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
+    ] = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for eval.json; default: the model's own."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
+) -> None:
+    """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T."""
+    lengths = _clip_lengths(clip_lengths)
+    if dataset not in DATASETS:
+        raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
+
+    from platformdirs import user_cache_path
+
+    from mobileinst_deploy.evaluate import (
+        EVAL_FILE,
+        evaluate_clips,
+        evaluate_pictures,
+        open_subject,
+        save_report,
+    )
+
+    subject = open_subject(model, device)
+    folder = output or subject.folder
+    journals = user_cache_path("mobileinst") / "evaluate"
+    pictures, clips = None, {}
+    with progress_bar() as progress:
+        if dataset == "coco":
+            pictures = evaluate_pictures(
+                subject, images, annotations, journals=journals, progress=progress
+            )
+        else:
+            for length in lengths:
+                clips[str(length)] = evaluate_clips(
+                    subject, images, annotations, length, journals=journals, progress=progress
+                )
+    document = save_report(subject, folder, pictures, clips)
+    measured: dict[str, dict[str, Any]] = (
+        {"pictures": document["pictures"]}
+        if dataset == "coco"
+        else {f"T = {name}": document["clips"][name] for name in clips}
+    )
+    people.print(_table(document, measured))
+    first = next(iter(measured.values()))
+    for reason, count in first["skipped"].items():
+        people.print(f"Left out: {count} {reason}.")
+    if not subject.trained:
+        people.print("[bold]Random weights[/]: these figures mean nothing but that it runs.")
+    people.print(f"Written to {folder / EVAL_FILE}", soft_wrap=True)
+    if json:
+        print_json(document)
+
+
+def _clip_lengths(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) >= 1 for part in parts):
+        raise ConfigError(f"-T {text!r} is not a list of clip lengths", "Use for example 1,3,6")
+    return sorted({int(part) for part in parts})
+
+
+def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    from mobileinst_deploy.average_precision import PICTURE_METRICS
+
+    first = next(iter(measured.values()))
+    names = [name for name in PICTURE_METRICS if name in first]
+    height, width = document["input_size"]
+    table = Table(
+        title=f"{document['model_id']} ({document['runtime']}, {height}x{width}) on "
+        f"{first['annotations']}: {first['items']} items, {first['objects']} objects"
+    )
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for title, block in measured.items():
+        values = ("-" if block[n] is None else f"{block[n]:.3f}" for n in names)
+        table.add_row(title, *values)
+    return table
