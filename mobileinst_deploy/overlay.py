@@ -112,8 +112,10 @@ def _draw_mask(
     mask = np.ascontiguousarray(shape.mask[top:bottom, left:right]).view(np.uint8)
     tint = np.full_like(region, colour)
     cv2.copyTo(cv2.addWeighted(region, 1 - _FILL, tint, _FILL, 0), mask, region)
-    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(region, contours, -1, colour, thick, cv2.LINE_AA)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # Straightening the stairs of the pixels is smoother to see and several times faster to draw.
+    smooth = [cv2.approxPolyDP(contour, 0.8, closed=True) for contour in contours]
+    cv2.drawContours(region, smooth, -1, colour, thick, cv2.LINE_AA)
 
 
 def _draw_label(
