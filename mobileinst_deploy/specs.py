@@ -27,6 +27,8 @@ Role = Literal["frame", "mask_head"]
 ROLES: tuple[Role, ...] = get_args(Role)
 MASK_STRIDE = 8
 SIZE_MULTIPLE = 64
+#: Of a picture's side, and of queries and channels: beyond it a number is a slip or an attack.
+LIMIT = 4096
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -53,10 +55,14 @@ class Tolerance:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            if not _is_number(value) or value < 0:
                 raise ConfigError(
-                    f"tolerance {f.name} is {value!r}, not a number from 0 up",
-                    "Give a finite number",
+                    f"tolerance {f.name} is {value!r}, not a finite number from 0 up", "Correct it"
+                )
+        for name in ("min_cosine", "min_mask_iou"):
+            if getattr(self, name) > 1:
+                raise ConfigError(
+                    f"tolerance {name} is {getattr(self, name)!r}, above 1", "Use at most 1"
                 )
 
 
@@ -119,8 +125,8 @@ class ModelConfig:
         for name in ("num_queries", "width", "num_heads", "decoder_convs", "pool_size"):
             value = getattr(self, name)
             need(
-                isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-                f"{name} is {value!r}, not a whole number from 1 up",
+                isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LIMIT,
+                f"{name} is {value!r}, not a whole number from 1 to {LIMIT}",
                 "Correct it in the model's configuration",
             )
         need(
@@ -146,7 +152,7 @@ class ModelConfig:
         for name in ("mean", "std"):
             value = getattr(self, name)
             need(
-                len(value) == 3 and all(math.isfinite(v) for v in value),
+                len(value) == 3 and all(map(_is_number, value)),
                 f"{name} is {value!r}, not three finite numbers",
                 "Give one number for each of R, G and B, in 0..255 units",
             )
@@ -197,8 +203,8 @@ class ModelConfig:
             if f.type == "bool" and not isinstance(value, bool):
                 raise ConfigError(f"{f.name} is {value!r}, not true or false", "Correct it")
             if f.name in ("mean", "std"):
-                if not all(isinstance(v, (int, float)) for v in value):
-                    raise ConfigError(f"{f.name} is {value!r}, not numbers", "Correct it")
+                if not all(map(_is_number, value)):
+                    raise ConfigError(f"{f.name} is {value!r}, not finite numbers", "Correct it")
                 value = tuple(float(v) for v in value)
             values[f.name] = value
         return cls(**values)
@@ -208,15 +214,15 @@ def check_size(size: tuple[int, int]) -> None:
     """Check a picture size (height, width).
 
     Raises:
-        ConfigError: It is not two positive multiples of 64, or above 4096 pixels a side.
+        ConfigError: It is not two positive multiples of 64, or above :data:`LIMIT` pixels a side.
     """
     ok = len(size) == 2 and all(
-        isinstance(v, int) and 0 < v <= 4096 and v % SIZE_MULTIPLE == 0 for v in size
+        isinstance(v, int) and 0 < v <= LIMIT and v % SIZE_MULTIPLE == 0 for v in size
     )
     if not ok:
         shown = "x".join(map(str, size))
         raise ConfigError(
-            f"the size {shown} is not HEIGHTxWIDTH in multiples of {SIZE_MULTIPLE}",
+            f"the size {shown} is not HEIGHTxWIDTH in multiples of {SIZE_MULTIPLE} up to {LIMIT}",
             "Use for example 384x640",
         )
 
@@ -254,7 +260,10 @@ class TensorSpec:
         return (
             array.dtype == np.dtype(self.dtype)
             and array.ndim == len(self.shape)
-            and all(isinstance(want, str) or want == got for want, got in zip(self.shape, array.shape, strict=True))
+            and all(
+                isinstance(want, str) or want == got
+                for want, got in zip(self.shape, array.shape, strict=True)
+            )
         )
 
 
@@ -333,6 +342,16 @@ class GraphRunner(Protocol):
             DeviceError: The device is gone, refused or crashed.
         """
         ...
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number; an int beyond a float's range is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _either(names: tuple[str, ...]) -> str:
