@@ -40,6 +40,11 @@ class Latency:
         return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
     @property
+    def mean(self) -> float:
+        """Arithmetic mean, ms: what other tools' published numbers are."""
+        return statistics.fmean(self.samples_ms)
+
+    @property
     def mad(self) -> float:
         """Median absolute deviation from the median, ms: the spread."""
         middle = self.p50
@@ -53,6 +58,7 @@ class Latency:
             "p50_ms": self.p50,
             "p90_ms": self.p90,
             "mad_ms": self.mad,
+            "mean_ms": self.mean,
             "samples_ms": list(self.samples_ms),
         }
 
@@ -135,7 +141,10 @@ class BenchReport:
         return not self.invalid
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of ``latency.json``."""
+        """The form of ``latency.json``.
+
+        An emulator's samples lie under another name, so that nobody reads them as latencies.
+        """
         return {
             "schema": SCHEMA,
             "bundle_sha256": self.bundle_sha256,
@@ -148,7 +157,7 @@ class BenchReport:
             "valid": self.valid,
             "invalid": list(self.invalid),
             "notes": list(self.notes),
-            "clips": [clip.to_dict() for clip in self.clips],
+            "emulated_clips" if self.emulated else "clips": [clip.to_dict() for clip in self.clips],
             "state_before": dict(self.state_before),
             "state_after": dict(self.state_after),
         }
@@ -292,13 +301,15 @@ class RunReport:
 
 @dataclass(frozen=True)
 class EvalBlock:
-    """AP of one model on one data set, for pictures or for clips at one T.
+    """AP of one model on one data set, for pictures or for clips at one T or ``auto``.
 
     Attributes:
         annotations: Name of the annotation file.
         annotations_sha256: Of its bytes.
         items: Pictures or clips.
         objects: Annotated objects that count, crowds included.
+        frames: Pictures that were run.
+        keyframes: How many of them by the frame graph; the others reused its kernels.
         skipped: What of the annotations was left out, by reason.
         settings: What counted as a track; empty for pictures.
         metrics: By COCO's or YouTube-VIS's names, in [0, 1]; None where nothing could be measured.
@@ -309,6 +320,8 @@ class EvalBlock:
     annotations_sha256: str
     items: int
     objects: int
+    frames: int
+    keyframes: int
     skipped: Mapping[str, int]
     settings: Mapping[str, float]
     metrics: Mapping[str, float | None]
@@ -331,7 +344,7 @@ class EvalReport:
         runtime: What ran it: ``pytorch`` or ``onnxruntime``.
         input_size: (height, width), pixels.
         pictures: On pictures, if measured.
-        clips: On clips, by T.
+        clips: On clips, by T or ``auto``.
     """
 
     model_id: str

@@ -17,7 +17,7 @@ for part in system apex; do mount -o remount,bind,ro "$root/$part"; done
 mount --bind "$instance/etc" "$root/system/etc"
 ln -s /system/bin "$root/bin"  # as on Android; adbd starts /bin/sh
 mount -t proc proc "$root/proc"
-mount --bind "$instance/etc/cpuinfo" "$root/proc/cpuinfo"
+for file in cpuinfo meminfo; do mount --bind "$instance/etc/$file" "$root/proc/$file"; done
 mount --bind "$instance/sys" "$root/sys"
 mount -t tmpfs -o "size=$data_size,mode=771" data "$root/data"
 mkdir -p "$root/data/local/tmp"

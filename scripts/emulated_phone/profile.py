@@ -18,6 +18,7 @@ FIELDS = {
     "cluster",
     "thermal",
     "battery",
+    "memory",
     "data",
     "affinity",
     "timeline",
@@ -79,6 +80,7 @@ class Profile:
 
     def _etc(self) -> dict[str, str]:
         battery, thermal = self.data["battery"], self.data["thermal"]
+        memory = self.data["memory"]
         properties = {"ro.boot.qemu": "1", "ro.kernel.qemu": "1", **self.data["properties"]}
         cpuinfo = "\n\n".join(
             f"processor\t: {i}\nBogoMIPS\t: 38.40\nFeatures\t: {FEATURES}\n"
@@ -89,6 +91,10 @@ class Profile:
         return {
             "etc/properties": "\n".join(f"{name}={value}" for name, value in properties.items()),
             "etc/cpuinfo": cpuinfo,
+            "etc/meminfo": (
+                f"MemTotal:       {memory['total_mb'] << 10:8} kB\n"
+                f"MemAvailable:   {memory['available_mb'] << 10:8} kB"
+            ),
             "etc/state/battery_level": str(battery["level"]),
             "etc/state/battery_temperature": str(round(battery["celsius"] * 10)),
             "etc/state/charging": str(battery["charging"]).lower(),
