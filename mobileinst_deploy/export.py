@@ -18,6 +18,7 @@ from mobileinst_deploy.bundle import (
     BUNDLE_FILES,
     GOLDEN,
     GRAPH_FILES,
+    MANIFEST,
     ExportBundle,
     load_bundle,
     save_golden,
@@ -33,7 +34,6 @@ from mobileinst_deploy.reference import golden_feeds, make_golden
 from mobileinst_deploy.simplify import simplify_graph
 from mobileinst_deploy.specs import ROLES, Role, graph_specs
 from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, trace_graph
-
 
 
 def export_model(
@@ -69,7 +69,7 @@ def export_model(
     specs = graph_specs(source.config, dynamic_kernels)
     tools = tool_versions()
     pair_id = _pair_id(source, opset, dynamic_kernels, simplify, tools)
-    with folder_atomically(folder, BUNDLE_FILES) as temporary:
+    with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
         steps = 1 + len(ROLES) * (1 + simplify)
         progress("export: PyTorch reference", 0, steps)
         golden = make_golden(source.model, *reference_clips(source.config.input_size))

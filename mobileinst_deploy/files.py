@@ -73,14 +73,16 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def folder_atomically(folder: Path, replaceable: frozenset[str]) -> Iterator[Path]:
+def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> Iterator[Path]:
     """Fill a temporary folder that becomes ``folder`` when the block ends well.
 
-    An existing ``folder`` is replaced only while it holds nothing but files that such a folder is
-    known to hold; after a failure or an interruption it is there as it was.
+    An existing ``folder`` is replaced only when it is empty, or an older one of its kind: it holds
+    ``mark`` and nothing that such a folder is not known to hold. After a failure or an interruption
+    it is there as it was.
 
     Args:
         folder: The folder to make.
+        mark: Name of the file that every folder of this kind holds.
         replaceable: Names that may be lost with an older folder.
 
     Yields:
@@ -89,34 +91,38 @@ def folder_atomically(folder: Path, replaceable: frozenset[str]) -> Iterator[Pat
     Raises:
         OutputError: It cannot be written, or would destroy something else.
     """
-    folder = folder.absolute()
-    if folder.exists() or folder.is_symlink():
-        if not folder.is_dir():
-            raise OutputError(f"{folder} is a file, not a folder", "Give another output folder")
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in replaceable)
-        if foreign:
-            raise OutputError(
-                f"{folder} holds {foreign[0]}, which no export made", "Give a new or empty folder"
-            )
     with _output_errors(folder):
+        folder = folder.resolve()
+        _require_replaceable(folder, mark, replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    old = temporary.with_name(temporary.name + ".old")
+    older = temporary.with_name(temporary.name + ".older")
     try:
         with _output_errors(folder):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             if folder.exists():
-                folder.rename(old)
-            try:
-                temporary.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
+                folder.rename(older)
+            temporary.rename(folder)
     finally:
+        # Interrupted between the two renames, the older folder goes back to its place.
+        if older.exists() and not folder.exists():
+            older.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder", "Give another output folder")
+    names = {path.name for path in folder.iterdir()}
+    foreign = sorted(names - replaceable if mark in names else names)
+    if foreign:
+        raise OutputError(
+            f"{folder} is not an older export: it holds {foreign[0]}", "Give a new or empty folder"
+        )
 
 
 @contextmanager

@@ -234,7 +234,7 @@ def parse_size(text: str) -> tuple[int, int]:
         ConfigError: It does not have that form, or a side is not a multiple of 64.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isascii() and p.isdigit() for p in parts):
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
         raise ConfigError(f"the size {text!r} is not HEIGHTxWIDTH", "Use for example 384x640")
     size = (int(parts[0]), int(parts[1]))
     check_size(size)
