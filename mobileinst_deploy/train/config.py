@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from mobileinst_deploy.errors import ConfigError
 from mobileinst_deploy.files import canonical_sha256
+from mobileinst_deploy.specs import check_size
 
 DataKind = Literal["shapes", "coco", "ytvis"]
 StageKind = Literal["image", "video"]
@@ -27,6 +28,9 @@ class LossConfig:
         class_weight: Of the focal loss.
         mask_weight: Of dice and of pixel BCE.
         objectness_weight: Of the objectness BCE.
+        semantic_weight: Of a focal loss on the classes of single cells, told from mask features by
+            a convolution that only training has. Not the paper's: it teaches a backbone that
+            begins with random weights what a class looks like. 0 leaves it out.
         mask_stride: Stride in pixels at which masks are compared. The network gives 8; a finer
             stride compares bilinearly resized logits, as they are used later.
     """
@@ -34,10 +38,11 @@ class LossConfig:
     class_weight: float = 2.0
     mask_weight: float = 2.0
     objectness_weight: float = 1.0
+    semantic_weight: float = 0.0
     mask_stride: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("class_weight", "mask_weight", "objectness_weight"):
+        for name in ("class_weight", "mask_weight", "objectness_weight", "semantic_weight"):
             _at_least(f"losses.{name}", getattr(self, name), 0)
         _one_of("losses.mask_stride", self.mask_stride, MASK_STRIDES)
 
@@ -52,13 +57,10 @@ class DataConfig:
         images: Folder of their pictures.
         validation_annotations: Held-out annotations; without them nothing is evaluated.
         validation_images: Folder of their pictures; by default ``images``.
-        seed: First clip seed of shapes. The held-out clips never share a seed with these.
-        clips: Number of shapes clips.
+        first_clip: Index of the first shapes clip within the generator's training split.
+        clips: Number of shapes clips, drawn when they are needed.
         frames: Frames of each shapes clip.
         validation_clips: Number of held-out shapes clips.
-        short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to
-            640 for COCO, 360 for YouTube-VIS.
-        long_side: The most the long side may be, pixels.
         flip: Whether half of the samples are mirrored left to right.
         max_gap: Largest delta between the two frames of a pair, frames.
         workers: Processes that read ahead; 0 reads in the training process.
@@ -69,24 +71,20 @@ class DataConfig:
     images: str = ""
     validation_annotations: str = ""
     validation_images: str = ""
-    seed: int = 0
-    clips: int = 100
-    frames: int = 12
-    validation_clips: int = 10
-    short_sides: tuple[int, ...] = ()
-    long_side: int = 864
+    first_clip: int = 0
+    clips: int = 1_000_000
+    frames: int = 24
+    validation_clips: int = 100
     flip: bool = True
     max_gap: int = 5
     workers: int = 0
 
     def __post_init__(self) -> None:
         _one_of("data.kind", self.kind, get_args(DataKind))
-        for name in ("clips", "frames", "long_side", "max_gap"):
+        for name in ("clips", "frames", "max_gap"):
             _at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("seed", "workers", "validation_clips"):
+        for name in ("first_clip", "workers", "validation_clips"):
             _at_least(f"data.{name}", getattr(self, name), 0)
-        for side in self.short_sides:
-            _at_least("data.short_sides", side, 64)
         if self.kind != "shapes" and not (self.annotations and self.images):
             raise ConfigError(
                 f"data.kind {self.kind} needs data.annotations and data.images",
@@ -107,6 +105,10 @@ class StageConfig:
         decay_at: Iterations of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
+        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+        short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to
+            640 for COCO, 360 for YouTube-VIS.
+        long_side: The most the long side may be, pixels.
     """
 
     kind: StageKind
@@ -117,12 +119,19 @@ class StageConfig:
     decay_at: tuple[int, ...] = ()
     warmup: int = 0
     query_passing: bool = False
+    size: tuple[int, ...] = ()
+    short_sides: tuple[int, ...] = ()
+    long_side: int = 864
 
     def __post_init__(self) -> None:
         _one_of("stage.kind", self.kind, get_args(StageKind))
         _one_of("stage.schedule", self.schedule, get_args(Schedule))
         for name in ("iterations", "batch"):
             _at_least(f"stage.{name}", getattr(self, name), 1)
+        for side in (self.long_side, *self.short_sides):
+            _at_least("stage.short_sides and stage.long_side", side, 64)
+        if self.size:
+            check_size(self.size)  # type: ignore[arg-type]
         _at_least("stage.warmup", self.warmup, 0)
         _at_least("stage.lr", self.lr, 0)
         if self.query_passing and self.kind != "video":
@@ -181,6 +190,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("the training configuration has no stage", "Add a [[stages]] table")
+        if self.data.kind != "shapes" and any(stage.size for stage in self.stages):
+            raise ConfigError(
+                "a stage has a size, but only shapes can be drawn at any", "Use short_sides"
+            )
         _one_of("precision", self.precision, get_args(Precision))
         for name in ("accumulate", "log_every", "save_every"):
             _at_least(name, getattr(self, name), 1)

@@ -6,7 +6,7 @@ of workers, sees what an undisturbed one would have seen, and no sampler has sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mobileinst_deploy.errors import DatasetError, MediaError
+from mobileinst_deploy.geometry import PADDING
 from mobileinst_deploy.specs import SIZE_MULTIPLE
-from mobileinst_deploy.train.config import DataConfig, LossConfig
+from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.objective import Target
 
 MAX_UNREADABLE = 20
@@ -103,14 +104,14 @@ class Samples(Dataset[Sample]):
     Args:
         source: Where clips come from.
         config: How they are varied.
-        pairs: Whether a sample is two frames of a clip, or one.
+        stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
         seed: Of the draws.
         length: How many there are, for the loader's sake.
     """
 
     source: ClipSource
     config: DataConfig
-    pairs: bool
+    stage: StageConfig
     seed: int
     length: int
 
@@ -123,7 +124,7 @@ class Samples(Dataset[Sample]):
         Raises:
             DatasetError: Picture after picture cannot be read.
         """
-        rng = np.random.default_rng([self.seed, int(self.pairs), index])
+        rng = np.random.default_rng([self.seed, int(self.stage.kind == "video"), index])
         for unreadable in range(MAX_UNREADABLE):
             clip = int(rng.integers(len(self.source)))
             try:
@@ -131,7 +132,7 @@ class Samples(Dataset[Sample]):
             except MediaError as error:
                 last = error
                 continue
-            return Sample(vary(frames, self.config, rng), unreadable)
+            return Sample(vary(frames, self.config.flip, self.stage, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
@@ -139,7 +140,7 @@ class Samples(Dataset[Sample]):
 
     def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
         first = int(rng.integers(length))
-        if not self.pairs:
+        if self.stage.kind == "image":
             return [first]
         reach = min(self.config.max_gap, length - 1)
         low, high = max(first - reach, 0), min(first + reach, length - 1)
@@ -149,23 +150,26 @@ class Samples(Dataset[Sample]):
         return [first, other]
 
 
-def vary(frames: LabelledFrames, config: DataConfig, rng: np.random.Generator) -> LabelledFrames:
+def vary(
+    frames: LabelledFrames, flip: bool, stage: StageConfig, rng: np.random.Generator
+) -> LabelledFrames:
     """Mirror and rescale, all frames of a sample alike.
 
     Args:
         frames: What was read.
-        config: ``flip``, ``short_sides`` and ``long_side`` say how.
+        flip: Whether half of the samples are mirrored.
+        stage: ``short_sides`` and ``long_side`` say how large they become.
         rng: Where the draws come from; always drawn alike, so that options do not shift them.
     """
     mirrored = bool(rng.random() < 0.5)
     short = rng.random()
-    if config.flip and mirrored:
+    if flip and mirrored:
         frames = LabelledFrames(
             frames.images[:, :, ::-1], frames.labels, frames.masks[:, :, :, ::-1]
         )
-    if config.short_sides:
-        side = config.short_sides[int(short * len(config.short_sides))]
-        frames = rescale(frames, side, config.long_side)
+    if stage.short_sides:
+        side = stage.short_sides[int(short * len(stage.short_sides))]
+        frames = rescale(frames, side, stage.long_side)
     return frames
 
 
@@ -202,7 +206,8 @@ class Collate:
         shapes = [s.frames.images.shape for s in samples]
         count = shapes[0][0]
         h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
-        images = np.zeros((count, len(samples), 3, h, w), np.uint8)
+        images = np.empty((count, len(samples), 3, h, w), np.uint8)
+        images[:] = np.array(PADDING, np.uint8)[:, None, None]
         targets: list[list[Target]] = [[] for _ in range(count)]
         for i, (frames, _) in enumerate(samples):
             height, width = frames.images.shape[1:3]
@@ -290,6 +295,3 @@ class _Order:
 def _one_thread(worker: int) -> None:
     del worker
     cv2.setNumThreads(1)
-
-
-Opener = Callable[[DataConfig], tuple[ClipSource, ClipSource | None]]

@@ -19,6 +19,7 @@ COLUMNS = (
     "bce",
     "objectness",
     "passed",
+    "semantic",
     "samples_per_s",
     "AP",
     "AP50",

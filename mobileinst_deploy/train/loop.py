@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from mobileinst_deploy.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.errors import ConfigError, MobileInstError
-from mobileinst_deploy.modeling import MobileInst, build_model
+from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.modeling import build_model
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.specs import ModelConfig
 from mobileinst_deploy.train.checkpoints import load_state, save_state
@@ -30,14 +30,11 @@ from mobileinst_deploy.train.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.train.ema import Ema
 from mobileinst_deploy.train.log import TrainingLog
 from mobileinst_deploy.train.objective import Objective
+from mobileinst_deploy.train.sources import ShapesSource
 from mobileinst_deploy.train.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
 LOG_FILE = "training.csv"
-
-
-class Diverged(MobileInstError):
-    """The loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def train(
         CheckpointError: The weights to start from do not fit.
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
-        Diverged: The loss became infinite or not a number.
+        ConfigError: The loss became infinite or not a number.
     """
     if source.classes != model_config.classes:
         raise ConfigError(
@@ -176,8 +173,9 @@ class _Run:
         objective = Objective(self.model, self.config.losses)
         if self.accelerator.device.type == "cpu":
             objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module = objective
         optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, self.config),
+            _parameter_groups(objective, self.config),
             lr=0.0,
             weight_decay=self.config.weight_decay,
         )
@@ -185,7 +183,7 @@ class _Run:
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         if state is not None:
-            self.model.load_state_dict(state["model"])
+            self._module.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.iteration = int(state["iteration"])
             if self.ema is not None:
@@ -234,7 +232,7 @@ class _Run:
         accelerator, config = self.accelerator, self.config
         each = stage.batch * config.accumulate * accelerator.num_processes
         samples = Samples(
-            self.source, config.data, stage.kind == "video", config.seed, stage.iterations * each
+            self._source(stage), config.data, stage, config.seed, stage.iterations * each
         )
         return batches(
             samples,
@@ -244,6 +242,11 @@ class _Run:
             accelerator.process_index,
             accelerator.num_processes,
         )
+
+    def _source(self, stage: StageConfig) -> ClipSource:
+        if stage.size and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=(stage.size[0], stage.size[1]))
+        return self.source
 
     def _step(
         self, stage: StageConfig, within: int, stream: Iterator[Batch]
@@ -268,7 +271,7 @@ class _Run:
                 totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
         if not bool(torch.isfinite(totals["loss"])):
-            raise Diverged(
+            raise ConfigError(
                 f"the loss is {float(totals['loss'])} at iteration {self.iteration + 1}",
                 f"The last saved state is good: lower lr in {stage.kind}'s stage and resume, or "
                 "start again with a longer warm-up",
@@ -276,7 +279,7 @@ class _Run:
         if norm is None or bool(torch.isfinite(norm)):
             self.optimizer.step()
         elif config.precision != "fp16":
-            raise Diverged(
+            raise ConfigError(
                 f"the gradient is not finite at iteration {self.iteration + 1}",
                 "The last saved state is good: lower lr or use precision = 'no'",
             )
@@ -291,9 +294,7 @@ class _Run:
             name: float(self.accelerator.reduce(value, "mean")) for name, value in losses.items()
         }
         if self.accelerator.is_main_process:
-            self.log.row(
-                self.iteration, stage.kind, stage.lr_at(within), means, seen / seconds
-            )
+            self.log.row(self.iteration, stage.kind, stage.lr_at(within), means, seen / seconds)
         return means["loss"]
 
     def _evaluate(self, stage: StageConfig) -> None:
@@ -316,7 +317,7 @@ class _Run:
         state: dict[str, Any] = {
             "fingerprint": self.config.fingerprint(),
             "iteration": self.iteration,
-            "model": self.model.state_dict(),
+            "objective": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         if self.ema is not None:
@@ -343,15 +344,12 @@ def _synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> It
             yield
 
 
-def _parameter_groups(model: MobileInst, config: TrainConfig) -> list[dict[str, Any]]:
+def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
     """The backbone apart, and no weight decay on biases, normalisation, queries and positions."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        multiplier = config.backbone_lr if name.startswith("backbone.") else 1.0
-        free = parameter.ndim < 2 or name in (
-            "instance_decoder.queries",
-            "instance_decoder.positions",
-        )
+    for name, parameter in objective.named_parameters():
+        multiplier = config.backbone_lr if name.startswith("model.backbone.") else 1.0
+        free = parameter.ndim < 2 or name.endswith((".queries", ".positions"))
         decay = 0.0 if free else config.weight_decay
         groups.setdefault((multiplier, decay), []).append(parameter)
     return [

@@ -10,13 +10,15 @@ mask is what kernel reuse should give for it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileinst_deploy.modeling import Decoded, Features, MobileInst, apply_kernels
+from mobileinst_deploy.modeling.initialise import CLASS_PRIOR, HEAD_STD
 from mobileinst_deploy.specs import MASK_STRIDE
 from mobileinst_deploy.train.config import LossConfig
 from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
@@ -60,12 +62,23 @@ class Objective(nn.Module):
     Args:
         model: The network.
         config: Weights and options of the losses.
+
+    Attributes:
+        semantic: A 1x1 convolution that tells classes from mask features, cell by cell; only
+            training has it, and only where its weight is above 0.
     """
 
     def __init__(self, model: MobileInst, config: LossConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.semantic: nn.Conv2d | None = None
+        if config.semantic_weight > 0:
+            self.semantic = nn.Conv2d(model.config.width, model.config.num_classes, 1)
+            nn.init.normal_(self.semantic.weight, std=HEAD_STD)
+            nn.init.constant_(
+                cast(Tensor, self.semantic.bias), -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR)
+            )
 
     def forward(
         self,
@@ -100,6 +113,10 @@ class Objective(nn.Module):
                 "bce": c.mask_weight * picture.bce,
                 "objectness": c.objectness_weight * picture.objectness,
             }
+            if self.semantic is not None:
+                losses["semantic"] = c.semantic_weight * self._semantic(
+                    self.semantic(features.mask_features), everything
+                )
         if later is not None and query_passing:
             b = len(targets)
             passed = self.model.decode(
@@ -162,6 +179,17 @@ class Objective(nn.Module):
             [t.masks.flatten(1)[m.instances] for t, m in zip(targets, matches, strict=True)]
         )
         total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum() / max(len(pairs), 1)
+        return total
+
+    def _semantic(self, logits: Tensor, targets: list[Target]) -> Tensor:
+        """Focal loss of each cell's classes, the sum per cell inside an instance."""
+        wanted = torch.zeros_like(logits)
+        scale = MASK_STRIDE // self.config.mask_stride
+        for i, target in enumerate(targets):
+            cells = F.avg_pool2d(target.masks, scale) if len(target.labels) else target.masks
+            for label, cell in zip(target.labels.tolist(), cells, strict=True):
+                wanted[i, label] = torch.maximum(wanted[i, label], (cell >= 0.5).float())
+        total: Tensor = sigmoid_focal(logits, wanted).sum() / wanted.sum().clamp(min=1)
         return total
 
     def _resized(self, mask_logits: Tensor) -> Tensor:

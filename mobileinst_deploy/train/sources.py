@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mobileinst_deploy.datasets.annotations import Sample
+from mobileinst_deploy.datasets.coco import CocoPictures
 from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip, Split, clip_seed
-from mobileinst_deploy.train.data import LabelledFrames
+from mobileinst_deploy.datasets.ytvis import YtvisClips
+from mobileinst_deploy.errors import DatasetError
+from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.train.config import DataConfig
+from mobileinst_deploy.train.data import ClipSource, LabelledFrames
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,104 @@ class ShapesSource:
                 for track, label in zip(d.track_ids, d.labels, strict=True)
             },
         )
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """Pictures of an annotation file in COCO's form; regions of many objects are left out."""
+
+    pictures: CocoPictures
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.pictures.classes
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def length(self, clip: int) -> int:
+        """A picture is a clip of one frame."""
+        del clip
+        return 1
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Read a picture; asked for two frames, give it twice."""
+        return _join([self.pictures.sample(clip)] * len(frames))
+
+
+@dataclass(frozen=True)
+class YtvisSource:
+    """Clips of an annotation file in YouTube-VIS's form."""
+
+    clips: YtvisClips
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.clips.classes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        return self.clips.length(clip)
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Read some frames of a clip."""
+        return _join([self.clips.frame(clip, t) for t in frames])
+
+
+def open_sources(
+    data: DataConfig, folder: Path, model: ModelConfig
+) -> tuple[ClipSource, ClipSource | None]:
+    """What to train on, and what to evaluate on if anything.
+
+    Args:
+        data: Names them.
+        folder: What the configuration's paths are relative to.
+        model: Gives the classes in label order, and the size of shapes.
+
+    Raises:
+        DatasetError: Annotations are broken, or name classes that the model does not have.
+    """
+    if data.kind == "shapes":
+        size = model.input_size
+        held_out = ShapesSource("val", 0, data.validation_clips, data.frames, size)
+        return (
+            ShapesSource("train", data.first_clip, data.clips, data.frames, size),
+            held_out if data.validation_clips else None,
+        )
+
+    def one(images: str, annotations: str) -> ClipSource:
+        paths = folder / images, folder / annotations
+        if data.kind == "coco":
+            return CocoSource(CocoPictures(*paths, model.classes))
+        return YtvisSource(YtvisClips(*paths, model.classes))
+
+    source = one(data.images, data.annotations)
+    if len(source) == 0:
+        raise DatasetError(f"{data.annotations} lists nothing", "Give another annotation file")
+    if not data.validation_annotations:
+        return source, None
+    return source, one(data.validation_images or data.images, data.validation_annotations)
+
+
+def _join(samples: Sequence[Sample]) -> LabelledFrames:
+    told_apart = [~sample.crowd for sample in samples]
+    return aligned(
+        np.stack([sample.image for sample in samples]),
+        [
+            dict(zip(s.track_ids[keep].tolist(), s.masks[keep], strict=True))
+            for s, keep in zip(samples, told_apart, strict=True)
+        ],
+        {
+            int(track): int(label)
+            for s, keep in zip(samples, told_apart, strict=True)
+            for track, label in zip(s.track_ids[keep], s.labels[keep], strict=True)
+        },
+    )
 
 
 def aligned(

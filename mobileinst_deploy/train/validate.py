@@ -1,4 +1,4 @@
-"""Picture AP during training, on pictures as the source gives them. ``evaluate`` is the full one."""
+"""Picture AP while training, on pictures as the source gives them; ``evaluate`` is the full one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobileinst_deploy.geometry import PADDING
 from mobileinst_deploy.masks import encode
 from mobileinst_deploy.modeling import MobileInst
 from mobileinst_deploy.progress import Progress, silent
@@ -50,8 +51,8 @@ def picture_ap(
         for clip in clips[start : start + _BATCH]:
             frames = source.read(clip, [source.length(clip) // 2])
             image = frames.images[0]
-            size = image.shape[:2]
-            images.append({"id": clip, "height": size[0], "width": size[1]})
+            shape = image.shape[:2]
+            images.append({"id": clip, "height": shape[0], "width": shape[1]})
             for label, mask in zip(frames.labels, frames.masks[:, 0], strict=True):
                 if mask.any():
                     annotations.append(_annotation(clip, int(label), mask, len(annotations) + 1))
@@ -92,7 +93,8 @@ def _results(
 ) -> list[dict[str, object]]:
     """COCO results of one picture: every query and class above a low score."""
     height, width = image.shape[:2]
-    padded = np.zeros((*(-(-s // SIZE_MULTIPLE) * SIZE_MULTIPLE for s in (height, width)), 3))
+    size = tuple(-(-s // SIZE_MULTIPLE) * SIZE_MULTIPLE for s in (height, width))
+    padded = np.full((*size, 3), PADDING, np.uint8)
     padded[:height, :width] = image
     tensor = torch.from_numpy(padded).permute(2, 0, 1)[None].float().to(device)
     output = model(tensor)
@@ -101,7 +103,7 @@ def _results(
     logits = _numpy(output.mask_logits[0, chosen])
     found = []
     for query, mask_logits in zip(chosen.tolist(), logits, strict=True):
-        full = cv2.resize(mask_logits, padded.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        full = cv2.resize(mask_logits, size[::-1], interpolation=cv2.INTER_LINEAR)
         mask = full[:height, :width] > 0
         if not mask.any():
             continue

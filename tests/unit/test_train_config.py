@@ -1,0 +1,117 @@
+"""train.toml: what it may say, and what makes two runs the same run."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.train.config import (
+    DataConfig,
+    LossConfig,
+    StageConfig,
+    TrainConfig,
+    read_train_config,
+)
+from mobileinst_deploy.zoo import load_model_toml, zoo_folder
+
+STAGE = StageConfig("image", 100, 2, 1e-3)
+GOOD = """
+model = "m"
+ema = 0
+[data]
+clips = 3
+[[stages]]
+kind = "image"
+iterations = 10
+batch = 2
+lr = 1
+[[stages]]
+kind = "video"
+iterations = 5
+batch = 1
+lr = 0.5
+query_passing = true
+"""
+
+
+def test_a_recipe_is_read_with_its_defaults(tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text(GOOD)
+    config = read_train_config(path)
+    assert [s.kind for s in config.stages] == ["image", "video"]
+    assert config.iterations == 15
+    assert config.backbone_lr == 0.5
+    assert config.losses == LossConfig(2.0, 2.0, 1.0)
+    assert config.stage_at(9) == (config.stages[0], 9)
+    assert config.stage_at(10) == (config.stages[1], 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("clips = 3", "clip = 3", "unknown fields: clip"),
+        ("clips = 3", "clips = 0", "data.clips"),
+        ("clips = 3", "clips = '3'", "not int"),
+        ("clips = 3", 'kind = "cocoa"', "data.kind"),
+        ("clips = 3", 'kind = "coco"', "needs data.annotations"),
+        ("lr = 1", "lr = nan", "stage.lr"),
+        ("lr = 1", "", "lr"),
+        ("lr = 1", "lr = 1\nquery_passing = true", "query_passing"),
+        ("lr = 1", "lr = 1\nshort_sides = 640", "not a list"),
+        ("lr = 1", "lr = 1\nsize = [100, 100]", "multiples of 64"),
+        ('model = "m"', "", "model"),
+        ("ema = 0", "ema = 1.5", "ema"),
+        ("[[stages]]", "[stages]", "TOML"),
+        ("ema = 0", "ema = ", "TOML"),
+        ("[data]\nclips = 3", "data = 3", "not a table"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_a_sentence(tmp_path, old, new, cause):
+    path = tmp_path / "train.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=cause):
+        read_train_config(path)
+
+
+def test_a_missing_recipe_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.toml"):
+        read_train_config(tmp_path / "train.toml")
+
+
+def test_step_decay_follows_the_paper():
+    coco = StageConfig("image", 270_000, 64, 1e-4, decay_at=(210_000, 250_000))
+    rates = [coco.lr_at(i) for i in (0, 209_999, 210_000, 249_999, 250_000, 269_999)]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+
+
+def test_warmup_rises_and_cosine_falls_to_a_hundredth():
+    stage = replace(STAGE, schedule="cosine", warmup=10)
+    rates = [stage.lr_at(i) for i in range(100)]
+    assert rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(1e-5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"log_every": 1, "save_every": 1, "evaluate_every": 7, "threads": 2}, True),
+        ({"data": DataConfig(workers=3)}, True),
+        ({"seed": 1}, False),
+        ({"stages": (replace(STAGE, batch=3),)}, False),
+        ({"data": DataConfig(flip=False)}, False),
+        ({"losses": LossConfig(class_weight=1)}, False),
+    ],
+)
+def test_only_what_changes_the_losses_makes_another_run(change, same):
+    config = TrainConfig("m", (STAGE,))
+    assert (replace(config, **change).fingerprint() == config.fingerprint()) is same
+
+
+@pytest.mark.parametrize("path", sorted(zoo_folder().glob("*/train*.toml")), ids=str)
+def test_every_recipe_of_the_zoo_can_be_read_and_names_a_model(path):
+    config = read_train_config(path)
+    entry = load_model_toml(str(path.parent / config.model))
+    if any(stage.query_passing for stage in config.stages):
+        assert entry.config.stages == ("global", "local")

@@ -1,0 +1,186 @@
+"""What is drawn for training: the same for the same seed, masks where the picture is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from mobileinst_deploy.datasets.shapes import CLASSES
+from mobileinst_deploy.errors import DatasetError, MediaError
+from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.train.data import (
+    Collate,
+    LabelledFrames,
+    Sample,
+    Samples,
+    batches,
+    cell_shares,
+    rescale,
+    vary,
+)
+from mobileinst_deploy.train.sources import ShapesSource, aligned
+
+IMAGE = StageConfig("image", 10, 2, 1e-3)
+VIDEO = StageConfig("video", 10, 2, 1e-3)
+SHAPES = ShapesSource("train", 0, 50, 8, (64, 128))
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("stage", [IMAGE, VIDEO])
+def test_a_sample_depends_on_the_seed_and_its_number_alone(stage):
+    samples = Samples(SHAPES, DataConfig(), stage, 3, 100)
+    again = Samples(SHAPES, DataConfig(), stage, 3, 7)
+    assert same(samples[5].frames, again[5].frames)
+    assert not same(samples[5].frames, samples[6].frames)
+    assert not same(samples[5].frames, replace(samples, seed=4)[5].frames)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_go_on_where_a_run_stopped_whatever_the_workers(workers):
+    whole = Samples(SHAPES, DataConfig(), IMAGE, 0, 12)
+    rest = replace(whole, config=DataConfig(workers=workers))
+    expected = list(batches(whole, LossConfig(), 3, 0))[2:]
+    got = list(batches(rest, LossConfig(), 3, 2))
+    assert len(got) == len(expected) == 2
+    for a, b in zip(got, expected, strict=True):
+        assert a.images.equal(b.images)
+        assert all(x.masks.equal(y.masks) for x, y in zip(a.targets, b.targets, strict=True))
+
+
+def test_processes_share_the_sequence_of_one():
+    samples = Samples(SHAPES, DataConfig(), IMAGE, 0, 8)
+    one = [image for batch in batches(samples, LossConfig(), 4, 0) for image in batch.images]
+    two = [list(batches(samples, LossConfig(), 2, 0, p, 2)) for p in range(2)]
+    shared = [image for step in zip(*two, strict=True) for batch in step for image in batch.images]
+    assert all(a.equal(b) for a, b in zip(one, shared, strict=True))
+
+
+def test_pairs_are_two_frames_within_reach():
+    frames = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        classes = CLASSES
+
+        def __len__(self):
+            return 3
+
+        def length(self, clip):
+            return (1, 2, 9)[clip]
+
+        def read(self, clip, chosen):
+            frames.append((clip, chosen))
+            return SHAPES.read(clip, [0, 0])
+
+    samples = Samples(Spy(), DataConfig(max_gap=3), VIDEO, 0, 300)
+    for i in range(300):
+        samples[i]
+    assert {a == b for clip, (a, b) in frames if clip == 0} == {True}
+    assert all(a != b and abs(a - b) <= 3 for clip, (a, b) in frames if clip)
+    assert {b - a for clip, (a, b) in frames if clip == 2} == {-3, -2, -1, 1, 2, 3}
+
+
+def test_instances_of_a_pair_share_their_order_and_absent_ones_are_empty():
+    left, right = np.zeros((4, 4), bool), np.ones((4, 4), bool)
+    left[:, :2] = True
+    frames = aligned(
+        np.zeros((2, 4, 4, 3), np.uint8), [{7: left}, {7: right, 3: left}], {7: 1, 3: 0}
+    )
+    assert frames.labels.tolist() == [0, 1]
+    assert [m.sum() for m in frames.masks.reshape(4, -1)] == [0, 8, 8, 16]
+
+
+def test_mirroring_takes_masks_along():
+    frames = SHAPES.read(4, [0])
+    turned = None
+    for seed in range(20):
+        turned = vary(frames, True, IMAGE, np.random.default_rng(seed))
+        if not same(turned, frames):
+            break
+    assert np.array_equal(turned.images, frames.images[:, :, ::-1])
+    assert np.array_equal(turned.masks, frames.masks[:, :, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "size"), [(32, 864, (32, 64)), (96, 864, (96, 192)), (96, 128, (64, 128))]
+)
+def test_rescaling_keeps_the_aspect_and_the_longest_side(short, long, size):
+    frames = rescale(SHAPES.read(4, [0, 3]), short, long)
+    assert frames.images.shape[1:3] == frames.masks.shape[2:] == size
+    before = SHAPES.read(4, [0, 3]).masks.mean((1, 2, 3))
+    assert frames.masks.mean((1, 2, 3)) == pytest.approx(before, abs=0.02)
+
+
+def test_jitter_draws_every_short_side():
+    stage = replace(IMAGE, short_sides=(64, 96), long_side=864)
+    frames = SHAPES.read(0, [0])
+    sides = {vary(frames, True, stage, np.random.default_rng(i)).images.shape[1] for i in range(20)}
+    assert sides == {64, 96}
+
+
+def test_a_batch_is_padded_right_and_bottom_and_padding_is_no_instance():
+    samples = [
+        Sample(
+            LabelledFrames(
+                np.full((1, h, w, 3), 9, np.uint8), np.array([0]), np.ones((1, 1, h, w), bool)
+            ),
+            0,
+        )
+        for h, w in ((60, 100), (64, 30))
+    ]
+    batch = Collate(4)(samples)
+    assert batch.images.shape == (2, 3, 64, 128)
+    assert (batch.images[1, :, :, :30] == 9).all()
+    assert batch.images[1, :, 0, 40].tolist() == [124, 116, 104]
+    assert batch.targets[0].masks.sum() == pytest.approx(60 * 100 / 16)
+    assert batch.targets[1].masks[0, :, 8:].sum() == 0
+
+
+def test_cells_hold_the_share_they_cover():
+    mask = np.zeros((1, 3, 4), bool)
+    mask[0, :, 1] = True
+    assert cell_shares(mask, (4, 4), 4).tolist() == [[[3 / 16]]]
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A source in which some pictures cannot be read."""
+
+    bad: frozenset
+    classes = CLASSES
+
+    def __len__(self):
+        return 4
+
+    def length(self, clip):
+        return 1
+
+    def read(self, clip, frames):
+        if clip in self.bad:
+            raise MediaError("a.jpg is torn", "Fetch it again")
+        return SHAPES.read(clip, [0])
+
+
+def test_unreadable_pictures_are_replaced_and_counted():
+    samples = Samples(Torn(frozenset({0, 1})), DataConfig(), IMAGE, 0, 40)
+    got = [samples[i] for i in range(40)]
+    assert sum(sample.unreadable for sample in got) > 0
+    assert Collate(8)(got[:8]).unreadable == sum(s.unreadable for s in got[:8])
+
+
+def test_nothing_but_unreadable_pictures_is_an_error():
+    samples = Samples(Torn(frozenset(range(4))), DataConfig(), IMAGE, 0, 1)
+    with pytest.raises(
+        DatasetError, match="in a row cannot be read, the last because a.jpg is torn"
+    ):
+        samples[0]
+
+
+def test_training_and_held_out_shapes_differ():
+    held_out = replace(SHAPES, split="val")
+    assert not any(
+        same(SHAPES.read(i, [0]), held_out.read(j, [0])) for i in range(4) for j in range(4)
+    )

@@ -1,0 +1,144 @@
+"""What a step minimises: on pictures, on pairs by query passing, on batches that show nothing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mobileinst_deploy.modeling import Features, apply_kernels, build_model
+from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.train.config import LossConfig
+from mobileinst_deploy.train.losses import dice, pixel_bce
+from mobileinst_deploy.train.matching import match
+from mobileinst_deploy.train.objective import Objective, Target
+
+CONFIG = ModelConfig(
+    "topformer-tiny", ("a", "b"), (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
+)
+
+
+@pytest.fixture
+def objective():
+    return Objective(build_model(CONFIG), LossConfig(mask_stride=4))
+
+
+def pictures(count):
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 255
+
+
+def target(*boxes, labels=None):
+    masks = torch.zeros(len(boxes), 16, 16)
+    for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = 1
+    return Target(torch.tensor(labels or [0] * len(boxes), dtype=torch.int64), masks)
+
+
+TWO = target((0, 0, 8, 8), (8, 8, 16, 16), labels=[0, 1])
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(objective):
+    losses = objective(pictures(2), [TWO, target((2, 2, 9, 9))])
+    parts = [v for k, v in losses.items() if k != "loss"]
+    assert losses["loss"].item() == pytest.approx(sum(parts).item(), rel=1e-6)
+    assert set(losses) == {"loss", "focal", "dice", "bce", "objectness"}
+
+
+def test_weights_scale_their_own_parts():
+    model = build_model(CONFIG).eval()
+    one = Objective(model, LossConfig(1, 1, 1, mask_stride=4))(pictures(1), [TWO])
+    # The same ratio of class to mask leaves the matching as it was.
+    two = Objective(model, LossConfig(2, 2, 5, mask_stride=4))(pictures(1), [TWO])
+    for name, factor in {"focal": 2, "dice": 2, "bce": 2, "objectness": 5}.items():
+        assert two[name].item() == pytest.approx(factor * one[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("nothing", [target(), target((0, 0, 0, 0))])
+def test_pictures_without_instances_still_teach_that_nothing_is_there(objective, nothing):
+    losses = objective(pictures(2), [nothing, nothing])
+    assert losses["dice"].item() == losses["bce"].item() == losses["objectness"].item() == 0
+    assert losses["focal"].item() > 0
+    losses["loss"].backward()
+    assert objective.model.instance_decoder.class_head.weight.grad.abs().sum() > 0
+
+
+def test_query_passing_has_no_weights_of_its_own():
+    model = build_model(CONFIG)
+    names = {"model." + name for name, _ in model.named_parameters()}
+    assert {name for name, _ in Objective(model, LossConfig()).named_parameters()} == names
+
+
+def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(objective):
+    objective.model.eval()
+    images = pictures(2)
+    later = target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
+    losses = objective(images, [TWO], [later], query_passing=True)
+
+    model = objective.model
+    features = model.features(images)
+    decoded = model.decode(Features(features.mask_features[:1], features.context[:1]))
+    now = resized(apply_kernels(decoded.kernels, features.mask_features[:1]))
+    found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), 2.0, 2.0)
+    passed = model.decode(
+        Features(features.mask_features[1:], None), decoded.stage_queries[0], first_stage=1
+    )
+    masks = resized(apply_kernels(passed.kernels, features.mask_features[1:]))[found.queries]
+    truth = later.masks.flatten(1)[found.instances]
+    expected = 2.0 * (dice(masks, truth) + pixel_bce(masks, truth)).mean()
+    assert losses["passed"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_without_query_passing_pairs_are_just_pictures(objective):
+    objective.model.eval()
+    pair = objective(pictures(2), [TWO], [target((1, 1, 6, 6))])
+    assert "passed" not in pair
+    alone = objective(pictures(2), [TWO, target((1, 1, 6, 6))])
+    assert pair["loss"].item() == pytest.approx(alone["loss"].item(), rel=1e-6)
+
+
+def test_a_vanished_instance_is_supervised_with_an_empty_mask(objective):
+    gone = Target(TWO.labels, torch.stack([TWO.masks[0], torch.zeros(16, 16)]))
+    losses = objective(pictures(2), [TWO], [gone], query_passing=True)
+    assert torch.isfinite(losses["loss"])
+    # As a picture, the later frame holds one instance; only the passed query knows of the other.
+    alone = objective(pictures(2), [TWO, Target(TWO.labels[:1], TWO.masks[:1])])
+    assert losses["dice"].item() == pytest.approx(alone["dice"].item(), rel=1e-4)
+
+
+def test_an_instance_that_appears_later_has_no_query_to_pass(objective):
+    new = Target(TWO.labels, torch.stack([TWO.masks[0], torch.zeros(16, 16)]))
+    losses = objective(pictures(2), [new], [TWO], query_passing=True)
+    assert torch.isfinite(losses["passed"])
+
+
+def test_passed_gradients_reach_the_global_stage_of_the_earlier_frame(objective):
+    objective(pictures(2), [TWO], [TWO], query_passing=True)["passed"].backward()
+    decoder = objective.model.instance_decoder
+    assert decoder.stages[0].cross_attention.v.weight.grad.abs().sum() > 0
+    assert decoder.class_head.weight.grad is None
+
+
+def test_the_semantic_loss_is_off_unless_asked_for_and_learns_classes():
+    model = build_model(CONFIG)
+    assert Objective(model, LossConfig()).semantic is None
+    objective = Objective(model, LossConfig(mask_stride=4, semantic_weight=1.0))
+    optimizer = torch.optim.AdamW(objective.parameters(), 1e-2)
+    values = []
+    for _ in range(25):
+        losses = objective(pictures(2), [TWO, TWO])
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        values.append(losses["semantic"].item())
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_pictures_of_one_batch_cannot_mix(objective):
+    """A permutation of the batch permutes matches and leaves the losses."""
+    objective.model.eval()
+    images, targets = pictures(2), [TWO, target((2, 2, 9, 9))]
+    forth = objective(images, targets)["loss"].item()
+    back = objective(images.flip(0), targets[::-1])["loss"].item()
+    assert forth == pytest.approx(back, rel=1e-5)
+
+
+def resized(mask_logits):
+    return F.interpolate(mask_logits, scale_factor=2, mode="bilinear")[0].flatten(1)
