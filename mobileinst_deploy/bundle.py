@@ -1,4 +1,4 @@
-"""The exported pair on disk: two graphs, a manifest that binds them, and golden data.
+"""The exported pair on disk: two graphs, golden data, and a manifest that binds them.
 
 ``manifest.json``, schema 1::
 
@@ -9,23 +9,21 @@
                 "mask_head": {...}},
      "golden": {"file", "sha256", "bytes"}, "tools": {name: version}}
 
-``golden.npz`` is described at :class:`Golden`. A manifest is untrusted input: :func:`load_bundle`
-believes nothing of it that the files beside it do not bear out.
+``golden.npz`` is described in :mod:`mobileinst_deploy.golden`. A manifest is untrusted input:
+:func:`load_bundle` believes nothing of it that the files beside it do not bear out.
 """
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from mobileinst_deploy.errors import BundleError, ConfigError, InputError
+from mobileinst_deploy.errors import BundleError, ConfigError
 from mobileinst_deploy.files import canonical_sha256, sha256_of, write_json
+from mobileinst_deploy.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.specs import (
     MASK_STRIDE,
     ROLES,
@@ -40,13 +38,13 @@ from mobileinst_deploy.specs import (
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
-GOLDEN = "golden.npz"
 #: What a folder may hold and still be replaced by a newer export.
 BUNDLE_FILES = frozenset(
     {MANIFEST, GOLDEN, *GRAPH_FILES.values(), "parity.json", "latency.json", "eval.json"}
 )
 _MAX_MANIFEST_BYTES = 4 << 20
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,18 @@ class ExportBundle:
     tools: Mapping[str, str]
     sha256: str
 
+    def metadata(self, role: Role) -> dict[str, str]:
+        """What the graph of this role carries in its own ``metadata_props``."""
+        return graph_metadata(
+            role,
+            pair_id=self.pair_id,
+            model_id=self.model_id,
+            config=self.config,
+            seed=self.seed,
+            checkpoint_sha256=self.checkpoint_sha256,
+            opset=self.graphs[role].opset,
+        )
+
     @property
     def weights_note(self) -> str:
         """Where the weights come from, for people."""
@@ -110,81 +120,39 @@ class ExportBundle:
         return f"RANDOM weights (seed {self.seed}); speed is real, masks mean nothing"
 
 
-@dataclass(frozen=True)
-class Golden:
-    """The reference made by PyTorch at export; ``verify`` needs neither torch nor weights for it.
-
-    Attributes:
-        images: (P, 3, H, W) uint8, RGB. Consecutive pictures form clips.
-        keyframe: (P,) int64: for each picture the index of the one whose kernels it reuses; a
-            picture that names itself is a keyframe.
-        frame: The frame graph's outputs per picture, each (P, ...) float32.
-        mask_logits: (P, N, H/8, W/8) float32: the mask-head graph on each picture with the kernels
-            of its keyframe.
-    """
-
-    images: np.ndarray
-    keyframe: np.ndarray
-    frame: Mapping[str, np.ndarray]
-    mask_logits: np.ndarray
-
-    def image(self, index: int) -> np.ndarray:
-        """Picture ``index`` as both graphs take it: (1, 3, H, W) float32, RGB, 0 to 255."""
-        picture: np.ndarray = self.images[index : index + 1].astype(np.float32)
-        return picture
-
-    def kernels(self, index: int) -> np.ndarray:
-        """The kernels (1, N, D) that picture ``index`` reuses."""
-        key = int(self.keyframe[index])
-        kernels: np.ndarray = self.frame["kernels"][key : key + 1]
-        return kernels
-
-
-def save_golden(path: Path, golden: Golden) -> None:
-    """Write the golden data; uncompressed, because float noise does not compress."""
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            images=golden.images,
-            keyframe=golden.keyframe,
-            **{f"frame/{name}": value for name, value in golden.frame.items()},
-            **{"mask_head/mask_logits": golden.mask_logits},
-        )
-
-
 def load_golden(bundle: ExportBundle) -> Golden:
     """Read and check a bundle's golden data.
 
     Raises:
         BundleError: It is unreadable, or its arrays do not fit the model.
     """
-    frame_spec = graph_specs(bundle.config)["frame"]
-    try:
-        with np.load(bundle.golden, allow_pickle=False) as data:
-            images = data["images"]
-            keyframe = data["keyframe"]
-            frame = {t.name: data[f"frame/{t.name}"] for t in frame_spec.outputs}
-            mask_logits = data["mask_head/mask_logits"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{bundle.golden} is not readable golden data", _EXPORT_AGAIN) from error
-    count = len(images)
-    want = {t.name: (count, *t.shape[1:]) for t in frame_spec.outputs}
-    fits = (
-        count > 0
-        and images.dtype == np.uint8
-        and images.shape == (count, 3, *bundle.config.input_size)
-        and keyframe.dtype == np.int64
-        and keyframe.shape == (count,)
-        and bool(np.all((keyframe >= 0) & (keyframe < count)))
-        and all(frame[n].dtype == np.float32 and frame[n].shape == s for n, s in want.items())
-        and mask_logits.dtype == np.float32
-        and mask_logits.shape == want["mask_logits"]
-    )
-    if not fits:
-        raise BundleError(f"{bundle.golden} does not fit the model's shapes", _EXPORT_AGAIN)
-    if not all(np.isfinite(a).all() for a in (*frame.values(), mask_logits)):
-        raise BundleError(f"{bundle.golden} holds values that are not finite", _EXPORT_AGAIN)
-    return Golden(images, keyframe, frame, mask_logits)
+    return read_golden(bundle.golden, bundle.config)
+
+
+def graph_metadata(
+    role: Role,
+    *,
+    pair_id: str,
+    model_id: str,
+    config: ModelConfig,
+    seed: int | None,
+    checkpoint_sha256: str | None,
+    opset: int,
+) -> dict[str, str]:
+    """What a graph says of itself, so that it can be told where it belongs when it is alone."""
+    height, width = config.input_size
+    return {
+        "pair_id": pair_id,
+        "role": role,
+        "model_id": model_id,
+        "checkpoint_sha256": checkpoint_sha256 or f"random weights, seed {seed}",
+        "input_size": f"{height}x{width}",
+        "stride": str(MASK_STRIDE),
+        "classes": "\n".join(config.classes),
+        "mean": " ".join(map(str, config.mean)),
+        "std": " ".join(map(str, config.std)),
+        "opset": str(opset),
+    }
 
 
 def write_manifest(
@@ -240,7 +208,8 @@ def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
     Raises:
-        BundleError: Something is missing, unreadable, edited, or from another export.
+        BundleError: Something is missing, edited, damaged, or from another export.
+        InputError: A file cannot be read.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -263,64 +232,79 @@ def load_bundle(folder: Path) -> ExportBundle:
             f"{path} has schema {document['schema']}, and this version reads schema {SCHEMA}",
             "Use the mobileinst version that wrote it, or export again",
         )
-    rest = {k: v for k, v in document.items() if k != "digest"}
-    if document.get("digest") != canonical_sha256(rest):
-        raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
     try:
+        digest = canonical_sha256({k: v for k, v in document.items() if k != "digest"})
+        if document.get("digest") != digest:
+            raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
         return _read(folder, document, sha256_of(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} lacks or misspells a field: {error}", _EXPORT_AGAIN) from error
     except ConfigError as error:
         raise BundleError(f"{path} describes no model: {error.cause}", _EXPORT_AGAIN) from error
 
 
 def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
-    model = document["model"]
-    config = ModelConfig.from_dict(model["config"])
+    """A manifest's contents; a field of another type raises TypeError, a missing one KeyError."""
+    model = _field(document, "model", dict)
+    config = ModelConfig.from_dict(_field(model, "config", dict))
+    if _field(document, "stride", int) != MASK_STRIDE:
+        raise BundleError(f"the manifest's stride is not {MASK_STRIDE}", _EXPORT_AGAIN)
+    trained = _field(model, "trained", bool)
+    seed = None if trained else _field(model, "seed", int)
+    if seed is not None and not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed is {seed}")
+    checkpoint_sha256 = _field(model, "checkpoint_sha256", str) if trained else None
     graphs: dict[Role, GraphFile] = {}
     for role in ROLES:
-        entry = document["graphs"][role]
-        spec = GraphSpec(role, _tensors(entry["inputs"]), _tensors(entry["outputs"]))
+        entry = _field(_field(document, "graphs", dict), role, dict)
+        inputs, outputs = (_tensors(_field(entry, k, list)) for k in ("inputs", "outputs"))
+        spec = GraphSpec(role, inputs, outputs)
         dynamic = any(isinstance(v, str) for t in spec.inputs for v in t.shape)
         if spec != graph_specs(config, dynamic)[role]:
             raise BundleError(
                 f"the manifest's {role} graph has other inputs or outputs than its model",
                 _EXPORT_AGAIN,
             )
-        file = _checked_file(folder, entry)
         graphs[role] = GraphFile(
-            spec, file, str(entry["sha256"]), int(entry["bytes"]), int(entry["opset"])
+            spec=spec,
+            path=_checked_file(folder, entry),
+            sha256=_field(entry, "sha256", str),
+            bytes=_field(entry, "bytes", int),
+            opset=_field(entry, "opset", int),
         )
-    seed = model["seed"]
     return ExportBundle(
         folder=folder,
-        pair_id=str(document["pair_id"]),
-        model_id=str(model["id"]),
+        pair_id=_field(document, "pair_id", str),
+        model_id=_field(model, "id", str),
         config=config,
-        trained=bool(model["trained"]),
-        seed=None if seed is None else int(seed),
-        checkpoint_sha256=model["checkpoint_sha256"],
-        tolerance=Tolerance(**document["tolerance"]),
-        optimized=tuple(str(name) for name in document["optimized"]),
+        trained=trained,
+        seed=seed,
+        checkpoint_sha256=checkpoint_sha256,
+        tolerance=Tolerance(**_field(document, "tolerance", dict)),
+        optimized=tuple(str(name) for name in _field(document, "optimized", list)),
         graphs=graphs,
-        golden=_checked_file(folder, document["golden"]),
-        tools={str(k): str(v) for k, v in document["tools"].items()},
+        golden=_checked_file(folder, _field(document, "golden", dict)),
+        tools={k: str(v) for k, v in _field(document, "tools", dict).items()},
         sha256=sha256,
     )
 
 
+def _field(entry: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    value = entry[name]
+    # bool is an int to Python; in JSON they are different things.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return value
+
+
 def _checked_file(folder: Path, entry: Mapping[str, Any]) -> Path:
-    name = entry["file"]
-    if not isinstance(name, str) or PurePath(name).name != name or name in ("", ".", ".."):
+    name = _field(entry, "file", str)
+    if PurePath(name).name != name or name in ("", ".", ".."):
         raise BundleError(f"the manifest names {name!r}, a path outside its folder", _EXPORT_AGAIN)
     path = folder / name
     if path.is_symlink() or not path.is_file():
         raise BundleError(f"{path} is missing or not a plain file", _EXPORT_AGAIN)
-    try:
-        same = path.stat().st_size == entry["bytes"] and sha256_of(path) == entry["sha256"]
-    except InputError as error:
-        raise BundleError(error.cause, error.next_step) from error
-    if not same:
+    if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
         raise BundleError(
             f"{path} is not the file that the manifest was written with (sha256 differs)",
             _EXPORT_AGAIN,

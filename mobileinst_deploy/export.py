@@ -16,23 +16,23 @@ import torch
 from mobileinst_deploy import __version__
 from mobileinst_deploy.bundle import (
     BUNDLE_FILES,
-    GOLDEN,
     GRAPH_FILES,
     MANIFEST,
     ExportBundle,
+    graph_metadata,
     load_bundle,
-    save_golden,
     write_manifest,
 )
 from mobileinst_deploy.errors import ConfigError
 from mobileinst_deploy.files import canonical_sha256, folder_atomically
+from mobileinst_deploy.golden import GOLDEN, save_golden
 from mobileinst_deploy.graphs import set_metadata
 from mobileinst_deploy.loading import LoadedModel
 from mobileinst_deploy.pictures import reference_clips
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.reference import golden_feeds, make_golden
 from mobileinst_deploy.simplify import simplify_graph
-from mobileinst_deploy.specs import ROLES, Role, graph_specs
+from mobileinst_deploy.specs import ROLES, graph_specs
 from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, trace_graph
 
 
@@ -68,6 +68,7 @@ def export_model(
         )
     specs = graph_specs(source.config, dynamic_kernels)
     tools = tool_versions()
+    versions = " ".join(f"{name}=={version}" for name, version in tools.items())
     pair_id = _pair_id(source, opset, dynamic_kernels, simplify, tools)
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
         steps = 1 + len(ROLES) * (1 + simplify)
@@ -84,7 +85,16 @@ def export_model(
                 progress(f"export: simplify {role}", done, steps)
                 graph = simplify_graph(graph, feeds, source.tolerance)
                 done += 1
-            set_metadata(graph, _metadata(source, role, pair_id, tools, opset))
+            carried = graph_metadata(
+                role,
+                pair_id=pair_id,
+                model_id=source.id,
+                config=source.config,
+                seed=source.seed,
+                checkpoint_sha256=source.checkpoint_sha256,
+                opset=opset,
+            )
+            set_metadata(graph, {**carried, "tools": versions})
             onnx.save(graph, temporary / GRAPH_FILES[role])
         write_manifest(
             temporary,
@@ -135,22 +145,3 @@ def _pair_id(
             "tools": tools,
         }
     )[:16]
-
-
-def _metadata(
-    source: LoadedModel, role: Role, pair_id: str, tools: dict[str, str], opset: int
-) -> dict[str, str]:
-    height, width = source.config.input_size
-    return {
-        "pair_id": pair_id,
-        "role": role,
-        "model_id": source.id,
-        "checkpoint_sha256": source.checkpoint_sha256 or f"random weights, seed {source.seed}",
-        "input_size": f"{height}x{width}",
-        "stride": "8",
-        "classes": "\n".join(source.config.classes),
-        "mean": " ".join(map(str, source.config.mean)),
-        "std": " ".join(map(str, source.config.std)),
-        "opset": str(opset),
-        "tools": " ".join(f"{name}=={version}" for name, version in tools.items()),
-    }

@@ -65,7 +65,7 @@ def reference_clips(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         images (P, 3, H, W) uint8 RGB, and keyframe (P,) int64 as in
-        :class:`~mobileinst_deploy.bundle.Golden`.
+        :class:`~mobileinst_deploy.golden.Golden`.
     """
     images: list[np.ndarray] = []
     keyframe: list[int] = []

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobileinst_deploy.bundle import Golden
+from mobileinst_deploy.golden import Golden
 from mobileinst_deploy.modeling import MobileInst, apply_kernels
 from mobileinst_deploy.specs import GraphSpec, graph_specs
 
