@@ -22,20 +22,18 @@ from mobileinst_deploy.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.bundle import load_bundle
 from mobileinst_deploy.datasets.annotations import Media, read_frame, to_rle
 from mobileinst_deploy.datasets.coco import CocoPictures
 from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.files import canonical_sha256, sha256_of, write_json
+from mobileinst_deploy.files import sha256_of, write_json
 from mobileinst_deploy.geometry import fit, unfit_masks
 from mobileinst_deploy.journal import Journal
 from mobileinst_deploy.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import EvalBlock, EvalReport
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.track import FrameModel, RunnerModel, Tracker, TrackSettings, class_scores
+from mobileinst_deploy.schedule import parse_schedule
+from mobileinst_deploy.subject import Subject
+from mobileinst_deploy.track import Tracker, TrackSettings, class_scores
 
 EVAL_FILE = "eval.json"
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
@@ -45,44 +43,16 @@ TRACK_SETTINGS = TrackSettings(score=0.05)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model that can be evaluated.
+class Found:
+    """What a model finds in a picture or clip, and at what cost.
 
     Attributes:
-        id: Its name.
-        config: What it is.
-        sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
-        trained: Whether its weights were trained.
-        runtime: ``pytorch`` or ``onnxruntime``.
-        folder: Where its ``eval.json`` belongs.
-        model: Runs its two graphs.
+        candidates: Masks, or tracks as their masks side by side.
+        keyframes: How many frames the frame graph ran on.
     """
 
-    id: str
-    config: ModelConfig
-    sha256: str
-    trained: bool
-    runtime: str
-    folder: Path
-    model: FrameModel
-
-
-def open_subject(name: str, device: str = "cpu") -> Subject:
-    """Load what the user named.
-
-    Args:
-        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
-        device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
-
-    Raises:
-        BundleError: It is a folder, but no whole exported pair.
-        CheckpointError: The weights are unreadable or of another model.
-        ConfigError: There is no such model or device.
-    """
-    path = Path(name)
-    if path.is_dir():
-        return _pair(path, device)
-    return _network(name, device)
+    candidates: list[Candidate]
+    keyframes: int
 
 
 def evaluate_pictures(
@@ -112,7 +82,7 @@ def evaluate_pictures(
     """
     data = CocoPictures(images, annotations, subject.config.classes)
 
-    def search(medium: Media) -> list[Candidate]:
+    def search(medium: Media) -> Found:
         return find_in_picture(subject, read_frame(medium, 0, images))
 
     return _evaluate(subject, data, annotations, search, PICTURE_METRICS, {}, journals, progress)
@@ -122,7 +92,7 @@ def evaluate_clips(
     subject: Subject,
     images: Path,
     annotations: Path,
-    clip_length: int,
+    schedule: str,
     *,
     journals: Path,
     settings: TrackSettings = TRACK_SETTINGS,
@@ -134,29 +104,29 @@ def evaluate_clips(
         subject: The model.
         images: Folder of the clips' pictures.
         annotations: Their JSON file.
-        clip_length: T, frames per keyframe.
+        schedule: T, the frames per keyframe, or ``auto``.
         journals: Folder for what an interrupted evaluation leaves.
         settings: What counts as a track.
         progress: Told of every clip.
 
     Raises:
-        ConfigError: The clip length is below 1.
+        ConfigError: ``schedule`` is neither.
         DatasetError: The annotations are broken, or fit neither the pictures nor the model.
         MediaError: A picture cannot be read.
         OutputError: The journal cannot be written.
     """
-    Every(clip_length)
+    parse_schedule(schedule)
     data = YtvisClips(images, annotations, subject.config.classes)
 
-    def search(medium: Media) -> list[Candidate]:
+    def search(medium: Media) -> Found:
         frames = (read_frame(medium, t, images) for t in range(len(medium.files)))
-        return find_in_clip(subject, frames, medium.size, clip_length, settings)
+        return find_in_clip(subject, frames, medium.size, schedule, settings)
 
-    used = {"clip_length": clip_length, **asdict(settings)}
+    used = {"schedule": schedule, **asdict(settings)}
     return _evaluate(subject, data, annotations, search, CLIP_METRICS, used, journals, progress)
 
 
-def find_in_picture(subject: Subject, image: np.ndarray) -> list[Candidate]:
+def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
     fitted, geometry = fit(image, subject.config.input_size)
     outputs = subject.model.frame(_as_input(fitted))
@@ -164,32 +134,33 @@ def find_in_picture(subject: Subject, image: np.ndarray) -> list[Candidate]:
     best = _best_pairs(scores)
     queries = list(best)
     masks = unfit_masks(outputs["mask_logits"][0, queries], geometry)
-    return [
+    candidates = [
         Candidate(encode(mask), best[query])
         for query, mask in zip(queries, masks, strict=True)
         if mask.any()
     ]
+    return Found(candidates, keyframes=1)
 
 
 def find_in_clip(
     subject: Subject,
     frames: Iterable[np.ndarray],
     size: tuple[int, int],
-    clip_length: int,
+    schedule: str,
     settings: TrackSettings = TRACK_SETTINGS,
-) -> list[Candidate]:
+) -> Found:
     """The tracks that a model finds in a clip, each as its masks side by side.
 
     Args:
         subject: The model.
         frames: Pictures (H, W, 3) uint8 RGB, in order; one is in memory at a time.
         size: (H, W) of them.
-        clip_length: T, frames per keyframe.
+        schedule: T, the frames per keyframe, or ``auto``.
         settings: What counts as a track.
     """
-    tracker = Tracker(subject.model, Every(clip_length), settings)
+    tracker = Tracker(subject.model, parse_schedule(schedule), settings)
     shown: dict[int, dict[int, Rle]] = {}
-    count = 0
+    count = keyframes = 0
     for t, image in enumerate(frames):
         fitted, geometry = fit(image, subject.config.input_size)
         frame = tracker.step(_as_input(fitted))
@@ -198,15 +169,17 @@ def find_in_clip(
         ):
             if mask.any():
                 shown.setdefault(track, {})[t] = encode(mask)
-        count = t + 1
+        count += 1
+        keyframes += frame.keyframe
     tracks = sorted(shown)
     if not tracks:
-        return []
+        return Found([], keyframes)
     best = _best_pairs(np.stack([tracker.tracks[track].class_scores for track in tracks]))
-    return [
+    candidates = [
         Candidate(side_by_side([shown[tracks[i]].get(t) for t in range(count)], size), pairs)
         for i, pairs in best.items()
     ]
+    return Found(candidates, keyframes)
 
 
 def save_report(
@@ -239,18 +212,24 @@ def save_report(
         if "pictures" in earlier:
             document.setdefault("pictures", earlier["pictures"])
         if by_length:
-            document["clips"] = {name: by_length[name] for name in sorted(by_length, key=int)}
+            document["clips"] = {
+                name: by_length[name] for name in sorted(by_length, key=_by_length)
+            }
     write_json(path, document)
     return document
+
+
+def _by_length(schedule: str) -> tuple[bool, int]:
+    return (False, int(schedule)) if schedule.isdigit() else (True, 0)
 
 
 def _evaluate(
     subject: Subject,
     data: CocoPictures | YtvisClips,
     annotations: Path,
-    search: Callable[[Media], list[Candidate]],
+    search: Callable[[Media], Found],
     names: tuple[str, ...],
-    settings: Mapping[str, float],
+    settings: Mapping[str, Any],
     journals: Path,
     progress: Progress,
 ) -> EvalBlock:
@@ -265,26 +244,30 @@ def _evaluate(
         "settings": dict(settings),
     }
     label = f"evaluate {annotations.name}"
-    if "clip_length" in settings:
-        label += f" at T = {settings['clip_length']}"
+    if "schedule" in settings:
+        label += f" at T = {settings['schedule']}"
     precision = AveragePrecision(subject.config.classes)
     with Journal(journals, key) as journal:
         known = journal.entries()
+        keyframes = 0
         for number, medium in enumerate(data.media):
             entry = next(known, None)
-            if entry is not None:
-                found = _candidates(entry)
-            else:
+            if entry is None:
                 found = search(medium)
-                journal.add([[c.mask["size"], c.mask["counts"], c.scores] for c in found])
+                journal.add(_entry(found))
+            else:
+                found = _found(entry)
+            keyframes += found.keyframes
             size = medium.size[0], medium.size[1] * len(medium.files)
-            precision.add(size, _truth(medium), found)
+            precision.add(size, _truth(medium), found.candidates)
             progress(label, number + 1, len(data.media))
         block = EvalBlock(
             annotations=annotations.name,
             annotations_sha256=sha256,
             items=len(data.media),
             objects=precision.objects,
+            frames=sum(len(medium.files) for medium in data.media),
+            keyframes=keyframes,
             skipped=dict(data.skipped),
             settings=settings,
             metrics=precision.metrics(names),
@@ -294,12 +277,20 @@ def _evaluate(
     return block
 
 
-def _candidates(entry: list[Any]) -> list[Candidate]:
+def _entry(found: Found) -> list[Any]:
     """The journal's form of what was found."""
-    return [
+    masks = [[c.mask["size"], c.mask["counts"], c.scores] for c in found.candidates]
+    return [found.keyframes, masks]
+
+
+def _found(entry: list[Any]) -> Found:
+    """What the journal says was found."""
+    keyframes, masks = entry
+    candidates = [
         Candidate({"size": size, "counts": counts}, tuple((label, score) for label, score in pairs))
-        for size, counts, pairs in entry
+        for size, counts, pairs in masks
     ]
+    return Found(candidates, keyframes)
 
 
 def _truth(medium: Media) -> list[Truth]:
@@ -328,51 +319,3 @@ def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
 def _as_input(fitted: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 to the graphs' (1, 3, H, W) float32, still 0 to 255."""
     return np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
-
-
-def _pair(folder: Path, device: str) -> Subject:
-    from mobileinst_deploy.ort import CpuRunner
-
-    if device != "cpu":
-        raise ConfigError(
-            f"an exported pair is evaluated on cpu, not on {device!r}",
-            "Leave --device out; verify proves the device equal to this machine",
-        )
-    bundle = load_bundle(folder)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-    return Subject(
-        id=bundle.model_id,
-        config=bundle.config,
-        sha256=bundle.sha256,
-        trained=bundle.trained,
-        runtime="onnxruntime",
-        folder=folder,
-        model=RunnerModel(CpuRunner(bundle), specs),
-    )
-
-
-def _network(name: str, device: str) -> Subject:
-    from mobileinst_deploy.loading import load_model
-    from mobileinst_deploy.torchmodel import TorchModel
-    from mobileinst_deploy.zoo import load_model_toml
-
-    loaded = load_model(name)
-    try:
-        model = TorchModel(loaded.model, device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"PyTorch cannot use the device {device!r}: {reason}", "Use cpu, or cuda with a GPU"
-        ) from error
-    path = Path(name)
-    folder = path.parent if path.is_file() else load_model_toml(name).folder
-    recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
-    return Subject(
-        id=loaded.id,
-        config=loaded.config,
-        sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
-        trained=loaded.trained,
-        runtime="pytorch",
-        folder=folder,
-        model=model,
-    )

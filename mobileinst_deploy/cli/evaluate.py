@@ -28,7 +28,9 @@ def evaluate(
     annotations: Annotated[Path, typer.Option(help="Their JSON file.")],
     clip_lengths: Annotated[
         str,
-        typer.Option("-T", "--clip-lengths", help="With ytvis: frames per keyframe, one or more."),
+        typer.Option(
+            "-T", "--clip-lengths", help="With ytvis: frames per keyframe, one or more, or auto."
+        ),
     ] = "1,3,6",
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
@@ -42,7 +44,6 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T."""
-    lengths = _clip_lengths(clip_lengths)
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
 
@@ -52,10 +53,14 @@ def evaluate(
         EVAL_FILE,
         evaluate_clips,
         evaluate_pictures,
-        open_subject,
         save_report,
     )
+    from mobileinst_deploy.schedule import parse_schedule
+    from mobileinst_deploy.subject import open_subject
 
+    schedules = list(dict.fromkeys(clip_lengths.split(",")))
+    for schedule in schedules:
+        parse_schedule(schedule)
     subject = open_subject(model, device)
     folder = output or subject.folder
     journals = user_cache_path("mobileinst") / "evaluate"
@@ -66,9 +71,9 @@ def evaluate(
                 subject, images, annotations, journals=journals, progress=progress
             )
         else:
-            for length in lengths:
-                clips[str(length)] = evaluate_clips(
-                    subject, images, annotations, length, journals=journals, progress=progress
+            for schedule in schedules:
+                clips[schedule] = evaluate_clips(
+                    subject, images, annotations, schedule, journals=journals, progress=progress
                 )
     document = save_report(subject, folder, pictures, clips)
     measured: dict[str, dict[str, Any]] = (
@@ -87,13 +92,6 @@ def evaluate(
         print_json(document)
 
 
-def _clip_lengths(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and int(part) >= 1 for part in parts):
-        raise ConfigError(f"-T {text!r} is not a list of clip lengths", "Use for example 1,3,6")
-    return sorted({int(part) for part in parts})
-
-
 def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Table:
     from rich.table import Table
 
@@ -107,9 +105,10 @@ def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Tab
         f"{first['annotations']}: {first['items']} items, {first['objects']} objects"
     )
     table.add_column("")
+    table.add_column("keyframes", justify="right")
     for name in names:
         table.add_column(name, justify="right")
     for title, block in measured.items():
         values = ("-" if block[n] is None else f"{block[n]:.3f}" for n in names)
-        table.add_row(title, *values)
+        table.add_row(title, f"{block['keyframes']}/{block['frames']}", *values)
     return table
