@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -103,6 +104,21 @@ def latency_table(report: BenchReport) -> Table:
         runs = len(clip.keyframe.samples_ms)
         cells.append(f"{runs}+{len(clip.reuse.samples_ms) if clip.reuse is not None else 0}")
         table.add_row(*cells)
+    return table
+
+
+def instructions_table(document: Mapping[str, Any]) -> Table:
+    """Executed ARM instructions per graph."""
+    table = Table(
+        title=f"Executed ARM instructions of {document['model_id']}", caption=document["note"]
+    )
+    for name in ("graph", "instructions", "of the keyframe", "equal runs"):
+        table.add_column(name, justify="left" if name == "graph" else "right")
+    counts = document["instructions"]
+    for role, value in counts.items():
+        name = role if role == "frame" else f"{role}, {document['live_kernels']} kernels"
+        share = f"{value / counts['frame']:.3f}"
+        table.add_row(name, f"{value:,}", share, str(document["equal_runs"][role]))
     return table
 
 

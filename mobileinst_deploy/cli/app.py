@@ -8,7 +8,7 @@ import click
 import typer
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import run, spine
+from mobileinst_deploy.cli import bench, device, evaluate, run, spine, train
 from mobileinst_deploy.cli.console import people
 from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, MobileInstError
 
@@ -43,8 +43,20 @@ def _root(
     _root.debug = debug  # type: ignore[attr-defined]
 
 
-for _command in (spine.models, spine.export, spine.verify, spine.bench, run.run, spine.inspect):
+for _command in (
+    spine.models,
+    spine.export,
+    spine.verify,
+    bench.bench,
+    run.run,
+    evaluate.evaluate,
+    train.train,
+    spine.inspect,
+    device.devices,
+    device.doctor,
+):
     app.command()(_command)
+app.add_typer(device.device_app)
 
 
 def main() -> None:

@@ -114,7 +114,8 @@ def clean(
     ] = False,
 ) -> None:
     """End every runner on a phone and remove all that was pushed to it."""
-    from mobileinst_deploy.device.adb import AdbDevice, choose_devices
+    from mobileinst_deploy.device.adb import choose_devices
+    from mobileinst_deploy.device.phone import AdbDevice
     from mobileinst_deploy.device.session import clean_phone
 
     if cache:

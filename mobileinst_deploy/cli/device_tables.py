@@ -64,14 +64,14 @@ def phones_table(reports: Sequence[BenchReport]) -> Table:
     )
     table.add_column("phone", overflow="fold")
     headline = "mean" if mean else "p50"
-    names = ["core", "T", "amortised", f"keyframe {headline}", "p90", "min", "MAD"]
+    names = ["core", "T", "ms a frame", f"keyframe {headline}", "p90", "min", "MAD"]
     for name in (*names, f"reuse {headline}", "worst", "runs", "paper"):
         table.add_column(name, justify="right")
     for report in reports:
         core = report.settings["core"]
         for clip in report.clips:
             table.add_row(
-                escape(f"{report.device['serial']} {report.device['processor']}"),
+                escape(str(report.device["serial"])),
                 "any" if core is None else str(core),
                 str(clip.clip_length),
                 *_times(report, clip, mean),
@@ -83,14 +83,14 @@ def phones_table(reports: Sequence[BenchReport]) -> Table:
 
 def _times(report: BenchReport, clip: ClipLatency, mean: bool) -> list[str]:
     if report.emulated:
-        return ["emulated"] * 7
+        return ["emulated", *[""] * 6]
     keyframe, reuse = clip.keyframe, clip.reuse
     if mean:
         rest = 0.0 if reuse is None else (clip.clip_length - 1) * reuse.mean
         amortised = (keyframe.mean + rest) / clip.clip_length
     else:
         amortised = clip.amortised_ms
-    cells = [f"[bold]{amortised:.1f} ms[/]", f"{keyframe.mean if mean else keyframe.p50:.1f}"]
+    cells = [f"[bold]{amortised:.1f}[/]", f"{keyframe.mean if mean else keyframe.p50:.1f}"]
     cells += [f"{v:.1f}" for v in (keyframe.p90, keyframe.min, keyframe.mad)]
     cells.append("-" if reuse is None else f"{reuse.mean if mean else reuse.p50:.1f}")
     return [*cells, f"{clip.worst_ms:.1f}"]
@@ -104,7 +104,7 @@ def _runs(clip: ClipLatency) -> str:
 def _paper(report: BenchReport, clip_length: int) -> str:
     for row in report.settings["paper"]:
         if row["clip_length"] == clip_length:
-            return f"{row['ms']:g} ms"
+            return f"{row['ms']:g}"
     return "-"
 
 
@@ -112,11 +112,12 @@ def _caption(report: BenchReport) -> str:
     sentences = [f"INVALID: {reason}" for reason in report.invalid] + list(report.notes)
     if report.emulated:
         sentences.insert(0, "EMULATED: its times are those of an emulator and are not shown")
-    return escape(f"{report.device['serial']}: {'. '.join(sentences)}.")
+    device = report.device
+    return escape(f"{device['serial']} ({device['processor']}): {'. '.join(sentences)}.")
 
 
 def _clusters(cores: Sequence[Core]) -> str:
-    """For example ``4 x 300-1901 MHz, 3 x 691-2208 MHz, 1 x 806-2400 MHz at 2400``."""
+    """One line per cluster, such as ``4 x 300-1901 MHz at 1901``."""
     shown = []
     for (low, high), group in groupby(cores, key=lambda c: (c.min_khz, c.max_khz)):
         members = list(group)
@@ -127,7 +128,7 @@ def _clusters(cores: Sequence[Core]) -> str:
         shown.append(
             f"{len(members)} x {clocks}{at}" + (f" ({offline} offline)" if offline else "")
         )
-    return ", ".join(shown) or _UNKNOWN
+    return "\n".join(shown) or _UNKNOWN
 
 
 def _warmth(state: PhoneState) -> str:
@@ -139,4 +140,4 @@ def _warmth(state: PhoneState) -> str:
     hottest = max((state.zones_celsius or {}).values(), default=None)
     if hottest is not None:
         parts.append(f"hottest zone {hottest:.1f} °C")
-    return ", ".join(parts) or _UNKNOWN
+    return "\n".join(parts) or _UNKNOWN

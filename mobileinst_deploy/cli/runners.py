@@ -49,4 +49,10 @@ def pair_runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterat
 
         yield QemuRunner(bundle, device_bundle)
         return
-    raise ConfigError("adb is not wired yet", "Wait")
+    from mobileinst_deploy.device.adb_runner import AdbRunner
+
+    with (
+        progress_bar() as progress,
+        AdbRunner(bundle, device_bundle, serial, progress=progress) as runner,
+    ):
+        yield runner

@@ -1,4 +1,4 @@
-"""models, export, verify, bench and inspect: from a checkpoint to a verified, measured pair."""
+"""models, export, verify and inspect: from a checkpoint to a verified pair."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.runners import known_device, pair_runner
-from mobileinst_deploy.errors import ConfigError, MeasurementInvalid, VerificationFailed
+from mobileinst_deploy.cli.runners import pair_runner
+from mobileinst_deploy.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
     from mobileinst_deploy.bundle import ExportBundle, Golden
@@ -133,52 +133,6 @@ def verify(
             document["first_divergence"] = found
         print_json(document)
     _insist(report, folder)
-
-
-def bench(
-    folder: PairFolder,
-    device: Annotated[str, typer.Option(help="Where to measure: cpu, adb or qemu.")] = "cpu",
-    clip_lengths: Annotated[
-        str, typer.Option(help="Clip lengths T: a keyframe and T-1 reuse frames.")
-    ] = "1,3,6",
-    runs: Annotated[int, typer.Option(min=1, help="Keyframes per clip length, at least.")] = 50,
-    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs before.")] = 10,
-    seconds: Annotated[
-        float, typer.Option(min=0, help="Time per clip length, at least, in seconds.")
-    ] = 10.0,
-    live_kernels: Annotated[
-        int | None, typer.Option(min=1, help="Kernels handed to reuse frames; default: all.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Measure single-thread latency by the protocol's pattern; the report goes to latency.json."""
-    from mobileinst_deploy.bench import bench_host, parse_clip_lengths
-    from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.files import write_json
-    from mobileinst_deploy.report import latency_table
-
-    bundle = load_bundle(folder)
-    lengths = parse_clip_lengths(clip_lengths)
-    known_device(device)
-    with progress_bar() as progress:
-        report = bench_host(
-            bundle,
-            clip_lengths=lengths,
-            runs=runs,
-            warmup=warmup,
-            seconds=seconds,
-            live_kernels=live_kernels,
-            progress=progress,
-        )
-    write_json(folder / "latency.json", report.to_dict())
-    people.print(latency_table(report))
-    if json:
-        print_json(report.to_dict())
-    if not report.valid:
-        raise MeasurementInvalid(
-            f"this measurement must not be believed: {report.invalid[0]}",
-            "Close what else is running and measure again; the samples are in latency.json",
-        )
 
 
 def inspect(
