@@ -40,7 +40,15 @@ MANIFEST = "manifest.json"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
 #: What a folder may hold and still be replaced by a newer export.
 BUNDLE_FILES = frozenset(
-    {MANIFEST, GOLDEN, *GRAPH_FILES.values(), "parity.json", "latency.json", INSTRUCTIONS, "eval.json"}
+    {
+        MANIFEST,
+        GOLDEN,
+        *GRAPH_FILES.values(),
+        "parity.json",
+        "latency.json",
+        INSTRUCTIONS,
+        "eval.json",
+    }
 )
 _MAX_MANIFEST_BYTES = 4 << 20
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"

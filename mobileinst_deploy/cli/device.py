@@ -116,7 +116,7 @@ def clean(
     """End every runner on a phone and remove all that was pushed to it."""
     from mobileinst_deploy.device.adb import choose_devices
     from mobileinst_deploy.device.phone import AdbDevice
-    from mobileinst_deploy.device.session import clean_phone
+    from mobileinst_deploy.device.storage import clean_phone
 
     if cache:
         from mobileinst_deploy.device.prepare import clean_cache
