@@ -37,6 +37,7 @@ from mobileinst_deploy.specs import (
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+INSTRUCTIONS = "instructions.json"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
 #: What a folder may hold and still be replaced by a newer export.
 BUNDLE_FILES = frozenset(
