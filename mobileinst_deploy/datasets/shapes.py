@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 
-from mobileinst_deploy.datasets.textures import (
-    PATTERN_SIZE,
-    colour_ramp,
-    grain,
-    pattern_bank,
-    rgb,
+from mobileinst_deploy.datasets.scene import (
+    CLASSES,
+    Background,
+    Shape,
+    areas,
+    outlines,
+    placement,
+    random_scene,
 )
+from mobileinst_deploy.datasets.textures import PATTERN_SIZE, grain, pattern_bank
 
-#: Class names, in label order.
-CLASSES = ("disc", "square", "triangle", "star", "ring", "cross")
+__all__ = ["CLASSES", "ShapesClip", "ShapesFrame", "Split", "clip_seed"]
+
 Split = Literal["train", "val", "test"]
-MAX_OBJECTS = 6
 
 # A person would not annotate less of an object than this, and so neither does the generator.
 _MIN_VISIBLE_SHARE = 0.1
 _MIN_VISIBLE_PIXELS = 16
 # Sub-pixel bits of the polygon filler.
 _SHIFT = 4
-# Speeds below are in picture heights per frame.
+# How finely patterns are sampled.
 _TEXELS_PER_HEIGHT = 200.0
 _GRAIN_PLAY = 64
 
@@ -53,51 +53,6 @@ class ShapesFrame(NamedTuple):
     masks: np.ndarray
     labels: np.ndarray
     track_ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Wave:
-    """A quantity that swings: ``centre + swing * sin(2 pi t / period + phase)``."""
-
-    centre: float
-    swing: float
-    period: float
-    phase: float
-
-    def at(self, t: float) -> float:
-        return self.centre + self.swing * math.sin(2 * math.pi * t / self.period + self.phase)
-
-
-@dataclass(frozen=True)
-class _Object:
-    """One shape: what it looks like and how it moves, in picture heights around the centre."""
-
-    label: int
-    x: _Wave
-    y: _Wave
-    drift: tuple[float, float, float, float]  # start x, y and velocity x, y; reflected at the rim
-    radius: _Wave
-    turn: _Wave
-    spin: float
-    stretch: float
-    pattern: int
-    pattern_scale: float
-    pattern_offset: tuple[float, float]
-    ramp: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """Where the camera looks and how its picture comes out."""
-
-    x: _Wave
-    y: _Wave
-    shake: _Wave
-    roll: _Wave
-    zoom: _Wave
-    focus: _Wave
-    gain: _Wave
-    grain: float
 
 
 class ShapesClip:
@@ -123,15 +78,7 @@ class ShapesClip:
         self.seed = seed
         self.length = length
         self.size = size
-        aspect = size[1] / size[0]
-        self._background = _Background.random(rng)
-        self._camera = _random_camera(rng)
-        count = int(rng.integers(1, MAX_OBJECTS + 1))
-        hue = rng.random()
-        self._objects = [
-            _random_object(rng, hue + index / count, self._background.mean, aspect)
-            for index in range(count)
-        ]
+        self._scene = random_scene(rng, size[1] / size[0])
         self._light = _light(rng, size)
 
     def __len__(self) -> int:
@@ -149,31 +96,31 @@ class ShapesClip:
         if not 0 <= t < self.length:
             raise IndexError(f"frame {t} of a clip of {self.length}")
         view = self._view(t)
-        image = self._background.draw(view, self.size)
+        image = _draw_background(self._scene.background, view, self.size)
         # 0 where the background shows, else 1 + the index of the object in front.
         owner = np.zeros(self.size, np.uint8)
-        areas = [
-            _draw(shape, view, t, index + 1, image, owner)
-            for index, shape in enumerate(self._objects)
+        whole = [
+            _draw_shape(shape, view, t, index + 1, image, owner)
+            for index, shape in enumerate(self._scene.objects)
         ]
-        shown = np.bincount(owner.ravel(), minlength=len(areas) + 1)[1:]
+        shown = np.bincount(owner.ravel(), minlength=len(whole) + 1)[1:]
         visible = [
             index
-            for index, area in enumerate(areas)
+            for index, area in enumerate(whole)
             if shown[index] >= max(_MIN_VISIBLE_PIXELS, _MIN_VISIBLE_SHARE * area)
         ]
         ids = np.array(visible, np.int64)
         return ShapesFrame(
             image=self._expose(image, t),
             masks=owner[None] == (ids + 1).astype(np.uint8)[:, None, None],
-            labels=np.array([self._objects[i].label for i in visible], np.int64),
+            labels=np.array([self._scene.objects[i].label for i in visible], np.int64),
             track_ids=ids,
         )
 
     def _view(self, t: float) -> np.ndarray:
         """The camera's (2, 3) matrix from picture heights around the centre to pixels."""
         height, width = self.size
-        camera = self._camera
+        camera = self._scene.camera
         zoom = height * camera.zoom.at(t)
         roll = camera.roll.at(t)
         c, s = zoom * math.cos(roll), zoom * math.sin(roll)
@@ -188,7 +135,7 @@ class ShapesClip:
 
     def _expose(self, image: np.ndarray, t: int) -> np.ndarray:
         """What lens, shutter, light and sensor do to the picture."""
-        camera = self._camera
+        camera = self._scene.camera
         # The shutter stays open for half a frame: what moves with the camera smears.
         smear = abs(self._view(t + 0.25) - self._view(t - 0.25))[:, 2]
         kernel = [min(1 + 2 * int(distance / 2), 7) for distance in smear]
@@ -211,62 +158,32 @@ def clip_seed(split: Split, index: int) -> tuple[int, int]:
     return get_args(Split).index(split), index
 
 
-@dataclass(frozen=True)
-class _Background:
-    """Two patterns mixed and coloured, seen by the camera as a wall behind the objects."""
-
-    patterns: tuple[int, int]
-    mix: float
-    scale: float
-    turn: float
-    ramp: np.ndarray
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> _Background:
-        bank = pattern_bank()
-        # Muted colours, so that the vivid objects stand out from any pattern.
-        base = rng.random()
-        colours = np.stack(
-            [
-                rgb(base + rng.uniform(-0.15, 0.15), rng.uniform(0, 0.35), value)
-                for value in rng.permutation([0.25, 0.45, 0.65]) + rng.uniform(-0.15, 0.2)
-            ]
-        )
-        return cls(
-            patterns=(int(rng.integers(len(bank))), int(rng.integers(3))),
-            mix=rng.uniform(0.2, 0.7),
-            scale=rng.uniform(0.6, 1.3),
-            turn=rng.uniform(0, 2 * math.pi),
-            ramp=colour_ramp(colours),
-        )
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean colour (3,) in 0 to 255."""
-        mean: np.ndarray = self.ramp[:, 0].mean(0)
-        return mean
-
-    def draw(self, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        # From pixels back to heights around the centre, and from there to texels.
-        scale = self.scale * _TEXELS_PER_HEIGHT
-        c, s = scale * math.cos(self.turn), scale * math.sin(self.turn)
-        middle = PATTERN_SIZE / 2
-        texels = np.array([[c, -s, middle], [s, c, middle]])
-        matrix = _chain(texels, cv2.invertAffineTransform(view))
-        first, second = (_warp(pattern_bank()[pattern], matrix, size) for pattern in self.patterns)
-        return _colour(cv2.addWeighted(first, self.mix, second, 1 - self.mix, 0), self.ramp)
+def _draw_background(background: Background, view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The background as the camera sees it, (H, W, 3) uint8."""
+    # From pixels back to heights around the centre, and from there to texels.
+    scale = background.scale * _TEXELS_PER_HEIGHT
+    c, s = scale * math.cos(background.turn), scale * math.sin(background.turn)
+    middle = PATTERN_SIZE / 2
+    texels = np.array([[c, -s, middle], [s, c, middle]])
+    matrix = _chain(texels, cv2.invertAffineTransform(view))
+    first, second = (
+        _warp(pattern_bank()[pattern], matrix, size) for pattern in background.patterns
+    )
+    return _colour(
+        cv2.addWeighted(first, background.mix, second, 1 - background.mix, 0), background.ramp
+    )
 
 
-def _draw(
-    shape: _Object, view: np.ndarray, t: int, number: int, image: np.ndarray, owner: np.ndarray
+def _draw_shape(
+    shape: Shape, view: np.ndarray, t: int, number: int, image: np.ndarray, owner: np.ndarray
 ) -> float:
     """Paint one object over ``image`` and ``owner``; its whole area in pixels, seen or not."""
     height, width = owner.shape
-    matrix = _chain(view, _placement(shape, t, width / height))
-    outlines = [o @ matrix[:, :2].T + matrix[:, 2] for o in _outlines()[shape.label]]
-    area = abs(np.linalg.det(matrix[:, :2])) * _areas()[shape.label]
-    low = np.floor(outlines[0].min(0)).astype(int) - 1
-    high = np.ceil(outlines[0].max(0)).astype(int) + 2
+    matrix = _chain(view, placement(shape, t, width / height))
+    edges = [o @ matrix[:, :2].T + matrix[:, 2] for o in outlines()[shape.label]]
+    area = abs(np.linalg.det(matrix[:, :2])) * areas()[shape.label]
+    low = np.floor(edges[0].min(0)).astype(int) - 1
+    high = np.ceil(edges[0].max(0)).astype(int) + 2
     left, top = np.maximum(low, 0)
     right, bottom = np.minimum(high, (width, height))
     if left >= right or top >= bottom:
@@ -274,7 +191,7 @@ def _draw(
     window = np.s_[top:bottom, left:right]
     offset = np.array([left, top], np.float64)
     stencil = np.zeros((bottom - top, right - left), np.uint8)
-    points = [np.rint((o - offset) * 2**_SHIFT).astype(np.int32) for o in outlines]
+    points = [np.rint((o - offset) * 2**_SHIFT).astype(np.int32) for o in edges]
     cv2.fillPoly(stencil, points, 1, cv2.LINE_8, _SHIFT)
     shifted = matrix - np.array([[0, 0, left], [0, 0, top]])
     scale = shape.pattern_scale * _TEXELS_PER_HEIGHT / 3
@@ -289,83 +206,6 @@ def _draw(
     return float(area)
 
 
-def _placement(shape: _Object, t: int, aspect: float) -> np.ndarray:
-    """The object's (2, 3) matrix from its own unit size to picture heights."""
-    radius = shape.radius.at(t)
-    x0, y0, vx, vy = shape.drift
-    # The rim lies outside the picture: what drifts leaves it and comes back.
-    x = shape.x.at(t) + _reflect(x0 + vx * t, aspect / 2 + radius)
-    y = shape.y.at(t) + _reflect(y0 + vy * t, 0.5 + radius)
-    angle = shape.turn.at(t) + shape.spin * t
-    c, s = math.cos(angle), math.sin(angle)
-    a, b = radius * shape.stretch, radius / shape.stretch
-    return np.array([[a * c, -b * s, x], [a * s, b * c, y]])
-
-
-def _reflect(position: float, limit: float) -> float:
-    """Fold the line into [-limit, limit], as between two mirrors."""
-    phase = (position + limit) % (4 * limit)
-    return (phase if phase < 2 * limit else 4 * limit - phase) - limit
-
-
-def _random_object(
-    rng: np.random.Generator, hue: float, background: np.ndarray, aspect: float
-) -> _Object:
-    radius = 0.5 * math.exp(rng.uniform(math.log(0.16), math.log(0.5)))
-    x, y = rng.uniform(-aspect / 2, aspect / 2) * 0.85, rng.uniform(-0.5, 0.5) * 0.85
-    sway_x = _wave(rng, 0, rng.uniform(0, 0.12), (30, 90))
-    sway_y = _wave(rng, 0, rng.uniform(0, 0.12), (30, 90))
-    velocity = (0.0, 0.0)
-    kind = rng.choice(3, p=(0.45, 0.35, 0.2))
-    if kind == 1:  # crosses the picture
-        speed, way = rng.uniform(0.006, 0.03), rng.uniform(0, 2 * math.pi)
-        velocity = (speed * math.cos(way), speed * math.sin(way))
-    elif kind == 2:  # looks in from one side, again and again
-        x = math.copysign(aspect / 2, x)
-        sway_x = _wave(rng, 0, rng.uniform(1, 1.5) * radius, (20, 44))
-    return _Object(
-        label=int(rng.integers(len(CLASSES))),
-        x=sway_x,
-        y=sway_y,
-        drift=(x, y, *velocity),
-        radius=_wave(rng, radius, radius * rng.uniform(0, 0.25), (24, 80)),
-        turn=_wave(rng, rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.5), (24, 80)),
-        spin=rng.uniform(-0.06, 0.06) if rng.random() < 0.5 else 0.0,
-        stretch=math.exp(rng.uniform(-0.14, 0.14)),
-        pattern=int(rng.integers(len(pattern_bank()))),
-        pattern_scale=rng.uniform(0.5, 1.6),
-        pattern_offset=(rng.uniform(150, 362), rng.uniform(150, 362)),
-        ramp=_vivid_ramp(rng, hue, background),
-    )
-
-
-def _vivid_ramp(rng: np.random.Generator, hue: float, background: np.ndarray) -> np.ndarray:
-    """Two strong colours of one hue, bright over a dark background and dark over a bright one."""
-    hue += rng.uniform(-0.06, 0.06)
-    saturation = rng.uniform(0.65, 1)
-    values = rng.uniform(0.75, 1), rng.uniform(0.45, 0.7)
-    if background.mean() > 140:
-        values = rng.uniform(0.55, 0.8), rng.uniform(0.2, 0.4)
-    other = hue + rng.uniform(-0.08, 0.08)
-    return colour_ramp(np.stack([rgb(hue, saturation, values[0]), rgb(other, 1, values[1])]))
-
-
-def _random_camera(rng: np.random.Generator) -> _Camera:
-    still = rng.random() < 0.3
-    pan = 0.0 if still else rng.uniform(0.02, 0.2)
-    shaky = 0.0 if still else rng.uniform(0, 0.006)
-    return _Camera(
-        x=_wave(rng, 0, pan, (50, 120)),
-        y=_wave(rng, 0, pan / 2, (50, 120)),
-        shake=_wave(rng, 0, shaky, (3, 9)),
-        roll=_wave(rng, 0, 0 if still else rng.uniform(0, 0.08), (40, 100)),
-        zoom=_wave(rng, 1, 0 if still else rng.uniform(0, 0.1), (40, 100)),
-        focus=_wave(rng, 0.5, rng.uniform(0, 1.2), (30, 90)),
-        gain=_wave(rng, 1, rng.uniform(0, 0.25), (20, 90)),
-        grain=(0.0, 1.5, 3.0, 5.0)[int(rng.integers(4))],
-    )
-
-
 def _light(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Light that falls off across the picture, (H, W, 3) uint8 around 128 = unchanged."""
     # A plane is drawn small and stretched, which costs a tenth.
@@ -373,50 +213,6 @@ def _light(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     plane = 1 + steps * rng.uniform(-0.3, 0.3) + steps[:, None] * rng.uniform(-0.3, 0.3)
     light = 128 * plane[..., None] * (1 + rng.uniform(-0.06, 0.06, 3))
     return cv2.resize(np.clip(light, 30, 255).astype(np.uint8), (size[1], size[0]))
-
-
-def _wave(
-    rng: np.random.Generator, centre: float, swing: float, periods: tuple[float, float]
-) -> _Wave:
-    return _Wave(centre, swing, rng.uniform(*periods), rng.uniform(0, 2 * math.pi))
-
-
-@cache
-def _outlines() -> tuple[tuple[np.ndarray, ...], ...]:
-    """Each class's outlines (n, 2) around the origin in unit size, the outer one first."""
-    square = 0.85 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
-    star = _circle(10, 1.15)
-    star[1::2] *= 0.45
-    a, b = 0.33, 1.05
-    cross = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
-    cross += [(-x, -y) for x, y in cross]
-    return (
-        (_circle(48, 1.0),),
-        (square,),
-        (_circle(3, 1.15),),
-        (star,),
-        (_circle(48, 1.0), _circle(40, 0.52)),
-        (np.array(cross),),
-    )
-
-
-@cache
-def _areas() -> tuple[float, ...]:
-    """Area of each class in unit size: its outer outline less its hole."""
-    areas = []
-    for outer, *holes in _outlines():
-        areas.append(_area(outer) - sum(_area(hole) for hole in holes))
-    return tuple(areas)
-
-
-def _area(outline: np.ndarray) -> float:
-    x, y = outline.T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-
-
-def _circle(points: int, radius: float) -> np.ndarray:
-    angle = np.arange(points) * (2 * math.pi / points) - math.pi / 2
-    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
 def _chain(second: np.ndarray, first: np.ndarray) -> np.ndarray:
