@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.cli import bench, device, evaluate, run, spine, train
 from mobileinst_deploy.cli.console import people
-from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, MobileInstError
+from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, MobileInstError
 
 EPILOG = (
     "Exit codes: 0 good; 1 verification failed; 2 bad input; 3 device not available; "
-    "4 measurement invalid; 130 interrupted."
+    "4 measurement invalid; 70 a bug in mobileinst; 130 interrupted."
 )
+
+
+class _Commands(TyperGroup):
+    """Runs a command and turns what it raises into a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MobileInstError as error:
+            _explain(ctx, error.cause, error.next_step)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            people.print("Interrupted; nothing half written was left behind.")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            _explain(ctx, str(error), "Check the path, its permissions and the space left")
+            raise typer.Exit(EXIT_BAD_INPUT) from error
+        except (
+            ArithmeticError,
+            AssertionError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if _is_typers_own(error):
+                raise
+            _explain(
+                ctx,
+                f"mobileinst has a bug: {type(error).__name__}: {error}",
+                "Run it again with `mobileinst --debug ...` and report what it prints",
+            )
+            raise typer.Exit(EXIT_BUG) from error
+
 
 app = typer.Typer(
     name="mobileinst",
+    cls=_Commands,
     help="Take MobileInst video instance segmentation from a checkpoint to a phone.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -40,7 +77,7 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
-    _root.debug = debug  # type: ignore[attr-defined]
+    """Options of every command; ``debug`` is read where errors are shown."""
 
 
 for _command in (
@@ -61,28 +98,18 @@ app.add_typer(device.device_app)
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    try:
-        code = app(standalone_mode=False)
-    except MobileInstError as error:
-        _explain(error)
-        sys.exit(error.exit_code)
-    except click.exceptions.ClickException as error:
-        error.show()
-        sys.exit(EXIT_BAD_INPUT)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        people.print("Interrupted; nothing half written was left behind.")
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(code or 0)
+    app()
 
 
-def _explain(error: MobileInstError) -> None:
-    if getattr(_root, "debug", False):
-        people.print_exception()
-    people.print(f"[bold red]error:[/] {_escape(error.cause)}.", soft_wrap=True)
-    people.print(f"{_escape(error.next_step)}.", soft_wrap=True)
-
-
-def _escape(text: str) -> str:
+def _explain(ctx: Any, cause: str, next_step: str) -> None:
     from rich.markup import escape
 
-    return escape(text)
+    if ctx.params.get("debug"):
+        people.print_exception()
+    people.print(f"[bold red]error:[/] {escape(cause)}.", soft_wrap=True)
+    people.print(f"{escape(next_step)}.", soft_wrap=True)
+
+
+def _is_typers_own(error: Exception) -> bool:
+    """Usage errors, Exit and Abort are Typer's to show; they are RuntimeErrors or its own."""
+    return type(error).__module__.split(".")[0] in ("typer", "click")
