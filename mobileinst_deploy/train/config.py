@@ -28,9 +28,9 @@ class LossConfig:
         class_weight: Of the focal loss.
         mask_weight: Of dice and of pixel BCE.
         objectness_weight: Of the objectness BCE.
-        semantic_weight: Of a focal loss on the classes of single cells, told from mask features by
-            a convolution that only training has. Not the paper's: it teaches a backbone that
-            begins with random weights what a class looks like. 0 leaves it out.
+        semantic_weight: Of a cross-entropy on the classes of cells inside instances, told from mask
+            features by a convolution that only training has. Not the paper's: it teaches a backbone
+            that begins with random weights what a class looks like. 0 leaves it out.
         mask_stride: Stride in pixels at which masks are compared. The network gives 8; a finer
             stride compares bilinearly resized logits, as they are used later.
     """

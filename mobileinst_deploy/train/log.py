@@ -20,6 +20,7 @@ COLUMNS = (
     "objectness",
     "passed",
     "semantic",
+    "gradient",
     "samples_per_s",
     "AP",
     "AP50",

@@ -285,6 +285,7 @@ class _Run:
             )
         if self.ema is not None:
             self.ema.update(self.model, self.iteration)
+        totals["gradient"] = torch.as_tensor(norm, device=self.accelerator.device)
         return totals, unreadable
 
     def _record(

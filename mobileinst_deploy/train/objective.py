@@ -10,19 +10,19 @@ mask is what kernel reuse should give for it.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileinst_deploy.modeling import Decoded, Features, MobileInst, apply_kernels
-from mobileinst_deploy.modeling.initialise import CLASS_PRIOR, HEAD_STD
 from mobileinst_deploy.specs import MASK_STRIDE
 from mobileinst_deploy.train.config import LossConfig
 from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
 from mobileinst_deploy.train.matching import Match, match
+
+_NO_CLASS = -1
 
 
 class Target(NamedTuple):
@@ -75,10 +75,6 @@ class Objective(nn.Module):
         self.semantic: nn.Conv2d | None = None
         if config.semantic_weight > 0:
             self.semantic = nn.Conv2d(model.config.width, model.config.num_classes, 1)
-            nn.init.normal_(self.semantic.weight, std=HEAD_STD)
-            nn.init.constant_(
-                cast(Tensor, self.semantic.bias), -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR)
-            )
 
     def forward(
         self,
@@ -182,15 +178,16 @@ class Objective(nn.Module):
         return total
 
     def _semantic(self, logits: Tensor, targets: list[Target]) -> Tensor:
-        """Focal loss of each cell's classes, the sum per cell inside an instance."""
-        wanted = torch.zeros_like(logits)
+        """Cross-entropy of the class of each cell inside an instance, the mean over such cells."""
+        wanted = torch.full_like(logits[:, 0], _NO_CLASS, dtype=torch.int64)
         scale = MASK_STRIDE // self.config.mask_stride
         for i, target in enumerate(targets):
-            cells = F.avg_pool2d(target.masks, scale) if len(target.labels) else target.masks
-            for label, cell in zip(target.labels.tolist(), cells, strict=True):
-                wanted[i, label] = torch.maximum(wanted[i, label], (cell >= 0.5).float())
-        total: Tensor = sigmoid_focal(logits, wanted).sum() / wanted.sum().clamp(min=1)
-        return total
+            if len(target.labels):
+                share, owner = F.avg_pool2d(target.masks, scale).max(0)
+                wanted[i] = torch.where(share >= 0.5, target.labels[owner], _NO_CLASS)
+        total = F.cross_entropy(logits, wanted, ignore_index=_NO_CLASS, reduction="sum")
+        mean: Tensor = total / (wanted != _NO_CLASS).sum().clamp(min=1)
+        return mean
 
     def _resized(self, mask_logits: Tensor) -> Tensor:
         """(B, N, H/8, W/8) to (B, N, P), P cells at the loss's stride."""
