@@ -24,8 +24,9 @@ class ReadyCall {
   // Throws Failure(files) for an unreadable or corrupt input.
   ReadyCall(Engine& engine, const Call& call);
 
-  // Throws Failure(run), and Failure(contract) when a result's shape is not the plan's.
-  Timing run();
+  // Throws Failure(run), and Failure(contract) when a result's shape is not the plan's. With `marks` >= 0 the run itself lies between two
+  // marks, `marks` and `marks` + 1, that an instruction counter under qemu sees and every kernel ignores.
+  Timing run(long marks = -1);
 
   const Call& call() const { return call_; }
   const Results& results() const { return *results_; }  // of the last run

@@ -6,16 +6,17 @@ The format is described in ``android_bench/README.md``.
 from __future__ import annotations
 
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 
-from mobileinst_deploy.errors import DeviceError, OutputError
+from mobileinst_deploy.errors import DeviceError
+from mobileinst_deploy.files import write_atomically
 from mobileinst_deploy.specs import ROLES, Call, GraphSpec, Role, TensorSpec
 
 Mode = Literal["outputs", "bench", "profile", "count"]
@@ -53,40 +54,34 @@ class PlannedCall:
     results: tuple[TensorSpec, ...]
 
 
-def plan_call(spec: GraphSpec, sources: Mapping[str, np.ndarray | str]) -> PlannedCall:
-    """Fit inputs to a graph's signature; free axes take their lengths from the inputs.
-
-    Args:
-        spec: The graph's signature.
-        sources: By input name, an array or ``@OUTPUT``. An input fed by ``@OUTPUT`` must have no
-            free axis that no other input fixes; :func:`reuse_pattern` sees to that.
+def plan_call(spec: GraphSpec, arrays: Mapping[str, np.ndarray]) -> PlannedCall:
+    """Fit inputs to a graph's signature; free axes take their lengths from the arrays.
 
     Raises:
         DeviceError: An input is missing, unknown, or does not fit.
     """
-    unknown = sorted(set(sources) - {t.name for t in spec.inputs})
-    lengths: dict[str, int] = {}
-    for tensor in spec.inputs:
-        source = sources.get(tensor.name)
-        if source is None or (isinstance(source, np.ndarray) and not tensor.accepts(source)):
-            got = "nothing" if source is None else f"{source.dtype} {source.shape}"
-            raise DeviceError(
-                f"the {spec.role} graph's {tensor.name} takes {tensor.dtype} {tensor.shape} and was"
-                f" given {got}",
-                "Prepare the pictures with the model's own input size",
-            )
-        if isinstance(source, np.ndarray):
-            for want, length in zip(tensor.shape, source.shape, strict=True):
-                if isinstance(want, str) and lengths.setdefault(want, length) != length:
-                    raise DeviceError(
-                        f"the {spec.role} graph's inputs disagree about the free axis {want}",
-                        "Give every input the same number of kernels",
-                    )
+    unknown = sorted(set(arrays) - {t.name for t in spec.inputs})
     if unknown:
         raise DeviceError(
             f"the {spec.role} graph has no input {', '.join(unknown)}",
             "Export the model again so that its manifest and its graphs belong together",
         )
+    lengths: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = arrays.get(tensor.name)
+        if array is None or not tensor.accepts(array):
+            got = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise DeviceError(
+                f"the {spec.role} graph's {tensor.name} takes {tensor.dtype} {tensor.shape} and was"
+                f" given {got}",
+                "Prepare the pictures with the model's own input size",
+            )
+        for want, length in zip(tensor.shape, array.shape, strict=True):
+            if isinstance(want, str) and lengths.setdefault(want, length) != length:
+                raise DeviceError(
+                    f"the {spec.role} graph's inputs disagree about the free axis {want}",
+                    "Give every input the same number of kernels",
+                )
 
     def concrete(tensor: TensorSpec) -> TensorSpec:
         shape = tuple(lengths[v] if isinstance(v, str) else v for v in tensor.shape)
@@ -94,7 +89,7 @@ def plan_call(spec: GraphSpec, sources: Mapping[str, np.ndarray | str]) -> Plann
 
     return PlannedCall(
         spec.role,
-        tuple(PlannedInput(concrete(t), sources[t.name]) for t in spec.inputs),
+        tuple(PlannedInput(concrete(t), arrays[t.name]) for t in spec.inputs),
         tuple(concrete(t) for t in spec.outputs),
     )
 
@@ -105,23 +100,30 @@ def plan_calls(specs: Mapping[Role, GraphSpec], calls: Sequence[Call]) -> tuple[
 
 
 def reuse_pattern(
-    specs: Mapping[Role, GraphSpec], images: Sequence[np.ndarray]
+    specs: Mapping[Role, GraphSpec],
+    images: Sequence[np.ndarray],
+    kernels: np.ndarray | None = None,
 ) -> tuple[PlannedCall, ...]:
     """The keyframe and the reuse frame that ``bench``, ``profile`` and ``count`` repeat.
 
     Args:
         specs: Both graphs' signatures.
         images: One or two pictures, (1,3,H,W) float32, 0 to 255: the keyframe's and the reuse
-            frame's. The reuse frame takes its kernels from the keyframe's run, as in real use.
+            frame's.
+        kernels: The live kernels (1,n,D) that every reuse frame is given. None means all N of the
+            keyframe's own, handed over on the device as in real use.
+
+    Raises:
+        DeviceError: A picture or the kernels do not fit the graphs.
     """
     frame = plan_call(specs["frame"], {"image": images[0]})
-    kernels = next(t for t in frame.results if t.name == "kernels")
-    reuse = plan_call(
-        specs["mask_head"],
-        {"image": images[-1], "kernels": np.zeros(cast(tuple[int, ...], kernels.shape), "float32")},
-    )
+    if kernels is not None:
+        return frame, plan_call(specs["mask_head"], {"image": images[-1], "kernels": kernels})
+    made = next(t for t in frame.results if t.name == "kernels")
+    like = np.zeros(cast(tuple[int, ...], made.shape), made.dtype)
+    reuse = plan_call(specs["mask_head"], {"image": images[-1], "kernels": like})
     inputs = tuple(
-        PlannedInput(i.spec, _LATEST_KERNELS if i.spec.name == "kernels" else i.source)
+        PlannedInput(i.spec, _LATEST_KERNELS) if i.spec.name == "kernels" else i
         for i in reuse.inputs
     )
     return frame, PlannedCall("mask_head", inputs, reuse.results)
@@ -212,7 +214,7 @@ class Plan:
         text = "".join("\t".join(line) + "\n" for line in lines)
         files[PLAN_FILE] = text.encode()
         for name, data in files.items():
-            _write(folder / name, data)
+            write_atomically(folder / name, partial(_put, data))
         return tuple(files)
 
 
@@ -226,18 +228,5 @@ def _smallest(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
-            temporary = Path(handle.name)
-            try:
-                handle.write(data)
-                handle.close()
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}", "Free some space or name another folder"
-        ) from None
+def _put(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

@@ -1,13 +1,39 @@
-"""The folder that goes to the phone: runner, ONNX Runtime and glibc, pinned by sha256."""
+"""The folder that goes to the phone: runner, ONNX Runtime and glibc, pinned by sha256.
+
+The folder is self-contained, so that what is tested under qemu is byte for byte what runs on a
+phone. It is assembled once into the user's cache and needs no network afterwards; its manifest
+pins every file, and a file that no longer fits its digest means that it is assembled again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import filelock
+import platformdirs
+
+from mobileinst_deploy.device import parts
+from mobileinst_deploy.errors import DeviceError, InputError, OutputError
+from mobileinst_deploy.files import sha256_of
+from mobileinst_deploy.progress import Progress, silent
 
 LOADER = "ld-linux-aarch64.so.1"
 RUNNER = "mobileinst_runner"
 LIBRARY = "libonnxruntime.so"
+
+_SCHEMA = 1
+_MANIFEST = "manifest.json"
+_STARTED = frozenset({LOADER, RUNNER})
 
 
 @dataclass(frozen=True)
@@ -45,15 +71,194 @@ class DeviceBundle:
     runtime_version: str
     compiler: str
 
-    def command(self, remote: str, plan: str) -> list[str]:
+    def command(self, remote: str, plan: str, *, preload: str | None = None) -> list[str]:
         """How to start the runner where the bundle lies.
 
         Args:
             remote: Absolute path of the bundle's folder there.
             plan: Absolute path of the plan there.
+            preload: A library to load before all others.
         """
-        return [f"{remote}/{LOADER}", "--library-path", remote, f"{remote}/{RUNNER}", plan]
+        before = ["--preload", preload] if preload else []
+        loader = [f"{remote}/{LOADER}", *before, "--library-path", remote]
+        return [*loader, f"{remote}/{RUNNER}", plan]
 
     def library(self, remote: str) -> str:
-        """Path of ONNX Runtime where the bundle lies, for :meth:`Plan.write`."""
+        """Path of ONNX Runtime where the bundle lies, for ``Plan.write``."""
         return f"{remote}/{LIBRARY}"
+
+
+def default_cache() -> Path:
+    """The user's cache folder for everything that goes to a device."""
+    return Path(platformdirs.user_cache_dir("mobileinst")) / "device"
+
+
+def prepare_bundle(
+    cache: Path | None = None, *, force: bool = False, progress: Progress = silent
+) -> DeviceBundle:
+    """Give the bundle for the host's ONNX Runtime, assembling it when the cache has none.
+
+    Args:
+        cache: Where bundles are kept; the user's cache folder by default.
+        force: Assemble anew, fetching everything again.
+        progress: Told of each step.
+
+    Raises:
+        DeviceError: A compiler, a library or the wheel is missing; the next step installs it.
+        OutputError: The cache cannot be written.
+    """
+    cache = cache or default_cache()
+    version = host_runtime_version()
+    sources = parts.runner_sources()
+    with _locked(cache):
+        folder = cache / _key(version, sources)
+        bundle = None if force else _load(folder)
+        if bundle is None:
+            bundle = _assemble(cache, folder, version, sources, force, progress)
+    return bundle
+
+
+def cached_bundle(cache: Path | None = None) -> DeviceBundle | None:
+    """The bundle that :func:`prepare_bundle` would give at once, or None; changes nothing."""
+    try:
+        key = _key(host_runtime_version(), parts.runner_sources())
+    except DeviceError:
+        return None
+    return _load((cache or default_cache()) / key)
+
+
+def clean_cache(cache: Path | None = None) -> int:
+    """Remove every assembled bundle and fetched wheel from this machine.
+
+    Returns:
+        How many bytes that freed.
+
+    Raises:
+        OutputError: Something cannot be removed.
+    """
+    cache = cache or default_cache()
+    if not cache.is_dir():
+        return 0
+    with _locked(cache):
+        freed = sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
+        try:
+            for entry in cache.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+        except OSError as error:
+            raise OutputError(
+                f"{error.filename} cannot be removed: {error.strerror}", "Remove it by hand"
+            ) from None
+    return freed
+
+
+def host_runtime_version() -> str:
+    """The version of ONNX Runtime installed here, which the device shall have too.
+
+    Raises:
+        DeviceError: It is not installed.
+    """
+    try:
+        return importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:
+        raise DeviceError(
+            "onnxruntime is not installed, so its version for the device is unknown",
+            f"Run `{sys.executable} -m pip install onnxruntime`",
+        ) from None
+
+
+def _key(version: str, sources: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256(f"{_SCHEMA}\n{version}\n".encode())
+    for source in sources:
+        digest.update(f"{source.name}\n{sha256_of(source)}\n".encode())
+    return f"onnxruntime-{version}-{digest.hexdigest()[:16]}"
+
+
+def _assemble(
+    cache: Path,
+    folder: Path,
+    version: str,
+    sources: tuple[Path, ...],
+    force: bool,
+    progress: Progress,
+) -> DeviceBundle:
+    label, steps = "assemble the device bundle", 3
+    try:
+        with tempfile.TemporaryDirectory(dir=cache, prefix="assembling-") as name:
+            made = Path(name) / "bundle"
+            made.mkdir()
+            progress(label, 0, steps)
+            compiler = parts.build_runner(sources, made / RUNNER)
+            progress(label, 1, steps)
+            parts.copy_glibc(made, Path(name))
+            progress(label, 2, steps)
+            parts.copy_runtime(version, made / LIBRARY, cache / "wheels", force)
+            files = tuple(_pin(path) for path in sorted(made.iterdir()))
+            manifest = {
+                "schema": _SCHEMA,
+                "runtime_version": version,
+                "compiler": compiler,
+                "sha256": _content_hash(files),
+                "files": [asdict(f) for f in files],
+            }
+            (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            if folder.exists():
+                folder.rename(Path(name) / "replaced")
+            made.rename(folder)
+            progress(label, steps, steps)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or cache} cannot be written: {error.strerror}",
+            "Free some space there, or set XDG_CACHE_HOME to another folder",
+        ) from None
+    return DeviceBundle(folder, files, _content_hash(files), version, compiler)
+
+
+def _load(folder: Path) -> DeviceBundle | None:
+    """A bundle whose every file is what its manifest says, or None."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
+        if manifest["schema"] != _SCHEMA:
+            return None
+        names = [PurePath(entry["name"]) for entry in manifest["files"]]
+        if any(name.name != str(name) for name in names):
+            return None
+        files = tuple(_pin(folder / name) for name in names)
+        if [asdict(f) for f in files] != manifest["files"]:
+            return None
+        digest = _content_hash(files)
+        if manifest["sha256"] != digest or not {RUNNER, LOADER, LIBRARY} <= {f.name for f in files}:
+            return None
+        version, compiler = str(manifest["runtime_version"]), str(manifest["compiler"])
+        return DeviceBundle(folder, files, digest, version, compiler)
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def _pin(path: Path) -> BundleFile:
+    executable = path.name in _STARTED
+    path.chmod(0o755 if executable else 0o644)
+    return BundleFile(path.name, sha256_of(path), path.stat().st_size, executable)
+
+
+def _content_hash(files: tuple[BundleFile, ...]) -> str:
+    lines = "".join(f"{f.sha256} {int(f.executable)} {f.name}\n" for f in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(cache / ".lock", timeout=900):
+            yield
+    except filelock.Timeout:
+        raise DeviceError(
+            f"another program has held {cache / '.lock'} for 15 minutes",
+            "Let it finish or end it, then run this again",
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"{cache} cannot be written: {error.strerror}",
+            "Free some space there, or set XDG_CACHE_HOME to another folder",
+        ) from None
