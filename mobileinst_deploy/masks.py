@@ -140,8 +140,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         (n, m) float32 in [0, 1]; 0 where both masks are empty.
     """
     # float32 counts pixels exactly up to 2**24 and takes the fast matrix product.
-    first = a.reshape(len(a), -1).astype(np.float32)
-    second = b.reshape(len(b), -1).astype(np.float32)
+    pixels = a.shape[1] * a.shape[2]
+    first = a.reshape(len(a), pixels).astype(np.float32)
+    second = b.reshape(len(b), pixels).astype(np.float32)
     common: np.ndarray = first @ second.T
     union = first.sum(1)[:, None] + second.sum(1)[None] - common
     overlap: np.ndarray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
