@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.device.adb import AdbDevice, CancelledError
 from mobileinst_deploy.device.paper import compare_with_paper
+from mobileinst_deploy.device.phone import AdbDevice, CancelledError
 from mobileinst_deploy.device.plan import Plan, reuse_pattern
 from mobileinst_deploy.device.prepare import DeviceBundle
 from mobileinst_deploy.device.protocol import (

@@ -7,7 +7,8 @@ from types import TracebackType
 import numpy as np
 
 from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.device.adb import AdbDevice, choose_devices
+from mobileinst_deploy.device.adb import choose_devices
+from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.plan import Plan, plan_calls
 from mobileinst_deploy.device.prepare import DeviceBundle
 from mobileinst_deploy.device.session import Session

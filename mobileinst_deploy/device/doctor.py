@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobileinst_deploy.device import parts, prepare, qemu
-from mobileinst_deploy.device.adb import AdbDevice, adb_program, list_devices
-from mobileinst_deploy.device.session import REMOTE_ROOT, install
+from mobileinst_deploy.device.adb import adb_program, list_devices
+from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.state import NEEDED_ABI, check_abi, read_phone
+from mobileinst_deploy.device.storage import REMOTE_ROOT, install
 from mobileinst_deploy.errors import MobileInstError
 
 _NO_PHONE = (

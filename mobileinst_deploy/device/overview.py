@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mobileinst_deploy.device.adb import AdbDevice, ListedDevice
+from mobileinst_deploy.device.adb import ListedDevice
+from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.state import PhoneFacts, PhoneState, read_phone
 from mobileinst_deploy.errors import DeviceError
 

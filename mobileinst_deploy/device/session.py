@@ -13,9 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +22,7 @@ import filelock
 import numpy as np
 import platformdirs
 
-from mobileinst_deploy.device.adb import AdbDevice, ShellResult, quote
+from mobileinst_deploy.device.phone import AdbDevice, quote
 from mobileinst_deploy.device.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
 from mobileinst_deploy.device.prepare import DeviceBundle
 from mobileinst_deploy.device.runner import RunnerResult, read_result, read_tensors
@@ -34,19 +33,22 @@ from mobileinst_deploy.device.state import (
     check_memory,
     read_phone,
 )
+from mobileinst_deploy.device.storage import (
+    REMOTE_ROOT,
+    SHORT_LIMIT_S,
+    RemoteFile,
+    end_runners,
+    install,
+    last_line,
+    pair_files,
+    refused,
+)
 from mobileinst_deploy.errors import DeviceError, OutputError
-from mobileinst_deploy.files import sha256_of
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.specs import ROLES, Role
 
-REMOTE_ROOT = "/data/local/tmp/mobileinst"
-
 #: What the host waits beyond the limit that the runner keeps itself.
 _GRACE_S = 30.0
-_HASH_LIMIT_S = 120.0
-_CLEAN_LIMIT_S = 10.0
-_LEAST_FREE_BYTES = 16 << 20
-
 # In mksh, Android's shell: a background job reads /dev/null unless told otherwise, `read` is a
 # builtin and so leaves no child behind, and descriptor 3 is not handed to programs.
 _START = """\
@@ -73,32 +75,6 @@ true
 """
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file that shall lie on the phone.
-
-    Attributes:
-        path: Here.
-        sha256: Of its bytes.
-        bytes: Its size.
-        executable: Whether it is started there.
-    """
-
-    path: Path
-    sha256: str
-    bytes: int
-    executable: bool = False
-
-
-def pair_files(graphs: Sequence[Path]) -> tuple[RemoteFile, ...]:
-    """The exported graphs as files for the phone.
-
-    Raises:
-        InputError: One cannot be read.
-    """
-    return tuple(RemoteFile(g, sha256_of(g), g.stat().st_size) for g in graphs)
-
-
 @contextmanager
 def phone_lock(serial: str) -> Iterator[None]:
     """Hold a phone against every other mobileinst of this user on this machine.
@@ -109,10 +85,10 @@ def phone_lock(serial: str) -> Iterator[None]:
     # Hashed, because a serial may hold any character and any length.
     name = hashlib.sha256(serial.encode()).hexdigest()[:32]
     folder = Path(platformdirs.user_cache_dir("mobileinst")) / "locks"
+    lock = filelock.FileLock(folder / f"{name}.lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f"{name}.lock", timeout=0):
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise DeviceError(
             f"another mobileinst is using the phone {serial}",
@@ -123,6 +99,10 @@ def phone_lock(serial: str) -> Iterator[None]:
             f"{error.filename or folder} cannot be written: {error.strerror}",
             "Free some space there, or set XDG_CACHE_HOME to another folder",
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Session:
@@ -180,13 +160,11 @@ class Session:
             self._runtime = install(self.device, files, self._bundle.sha256, self._progress)
             digest = hashlib.sha256("".join(f.sha256 for f in pair).encode()).hexdigest()
             self._pair = install(self.device, pair, digest, self._progress)
-            made = self.device.shell(
-                f"mktemp -d {REMOTE_ROOT}/run-XXXXXXXX", limit_s=_CLEAN_LIMIT_S
-            )
+            made = self.device.shell(f"mktemp -d {REMOTE_ROOT}/run-XXXXXXXX", limit_s=SHORT_LIMIT_S)
             self._run = made.stdout.strip()
             if made.exit_code or not re.fullmatch(rf"{REMOTE_ROOT}/run-\w+", self._run):
                 self._run = ""
-                raise _refused(self.device.serial, made)
+                raise refused(self.device.serial, made)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -203,7 +181,7 @@ class Session:
             # `device clean` or the next session does the second.
             with suppress(DeviceError):
                 AdbDevice(self.device.serial).shell(
-                    end_runners(self._run or f"{REMOTE_ROOT}/none"), limit_s=_CLEAN_LIMIT_S
+                    end_runners(self._run or f"{REMOTE_ROOT}/none"), limit_s=SHORT_LIMIT_S
                 )
         finally:
             self._lock.__exit__(None, None, None)
@@ -231,7 +209,7 @@ class Session:
         if ended.exit_code in (125, 126, 127) and not ended.stdout.strip():
             raise DeviceError(
                 f"the runner does not start on {self.device.serial}: "
-                f"{_last_line(ended.stderr) or f'exit code {ended.exit_code}'}",
+                f"{last_line(ended.stderr) or f'exit code {ended.exit_code}'}",
                 "Run `mobileinst device clean` and try again; this phone may forbid programs in"
                 " /data/local/tmp",
             )
@@ -256,149 +234,18 @@ class Session:
             return read_tensors(result, Path(folder))
 
     def _refuse_if_busy(self) -> None:
-        running = self.device.shell(_RUNNING.format(root=REMOTE_ROOT), limit_s=_CLEAN_LIMIT_S)
+        running = self.device.shell(_RUNNING.format(root=REMOTE_ROOT), limit_s=SHORT_LIMIT_S)
         if running.stdout.split():
             raise DeviceError(
                 f"a runner of another session is at work on the phone {self.device.serial}"
-                f" (process {_last_line(running.stdout)})",
+                f" (process {last_line(running.stdout)})",
                 "Wait until it has finished, or end it with `mobileinst device clean`",
             )
 
     def _ask(self, command: str) -> None:
-        done = self.device.shell(command, limit_s=_CLEAN_LIMIT_S)
+        done = self.device.shell(command, limit_s=SHORT_LIMIT_S)
         if done.exit_code:
-            raise _refused(self.device.serial, done)
-
-
-def install(
-    device: AdbDevice, files: Sequence[RemoteFile], digest: str, progress: Progress = silent
-) -> str:
-    """Put files into the folder of their content hash on a phone, and check them there.
-
-    Files that are there already and have the right sha256 are not pushed again.
-
-    Args:
-        device: The phone.
-        files: With different names.
-        digest: Hash over all of them; names the folder.
-        progress: Told of the bytes.
-
-    Returns:
-        The folder on the phone.
-
-    Raises:
-        DeviceError: The phone is full or read-only, damages files, or went away.
-        InputError: A file here is not the one its sha256 names.
-    """
-    folder = f"{REMOTE_ROOT}/{digest}"
-    made = device.shell(
-        f"mkdir -p {quote(folder)} && df -k {quote(folder)}", limit_s=_CLEAN_LIMIT_S
-    )
-    if made.exit_code:
-        raise _refused(device.serial, made)
-    free = _free_bytes(made.stdout)
-    label, total = f"push to {device.serial}", sum(f.bytes for f in files)
-    for attempt in range(3):
-        wrong = _differing(device, files, folder)
-        missing = sum(f.bytes for f in wrong)
-        progress(label, total - missing, total)
-        if not wrong:
-            return folder
-        if attempt == 2:
-            raise DeviceError(
-                f"{wrong[0].path.name} arrived damaged on the phone {device.serial} twice",
-                "Use another cable or port, and check the phone's storage",
-            )
-        if free is not None and free < missing + _LEAST_FREE_BYTES:
-            raise DeviceError(
-                f"the phone {device.serial} has {free >> 20} MB free and"
-                f" {(missing + _LEAST_FREE_BYTES) >> 20} MB are needed",
-                "Free some space on the phone, or run `mobileinst device clean`",
-            )
-        for file in wrong:
-            device.push([file.path], folder)
-            missing -= file.bytes
-            progress(label, total - missing, total)
-        programs = [f"{folder}/{f.path.name}" for f in wrong if f.executable]
-        if programs:
-            device.shell(f"chmod 755 {quote(*programs)}", limit_s=_CLEAN_LIMIT_S)
-    raise AssertionError("the loop returns or raises")
-
-
-def end_runners(run: str | None = None) -> str:
-    """A shell command that kills runners and removes their folders.
-
-    Args:
-        run: The session's own folder; None means every session's, and everything pushed.
-    """
-    folders = run or f"{REMOTE_ROOT}/run-*"
-    kill = (
-        f"for file in {folders}/pid; do pid=; [ -f $file ] && read -r pid < $file;"
-        ' [ -n "$pid" ] && grep -q mobileinst_runner /proc/$pid/cmdline && kill -9 $pid;'
-        " done 2>/dev/null; "
-    )
-    return kill + f"rm -rf {run or REMOTE_ROOT}"
-
-
-def clean_phone(device: AdbDevice) -> int:
-    """Kill every runner on a phone and remove all that was ever pushed.
-
-    Returns:
-        How many bytes that freed.
-
-    Raises:
-        DeviceError: Something is left, or the phone went away.
-    """
-    size = device.shell(f"du -sk {REMOTE_ROOT} 2>/dev/null", limit_s=_CLEAN_LIMIT_S).stdout.split()
-    done = device.shell(end_runners(), limit_s=_CLEAN_LIMIT_S)
-    left = device.shell(f"ls -d {REMOTE_ROOT}", limit_s=_CLEAN_LIMIT_S)
-    if done.exit_code or left.exit_code == 0:
-        raise _refused(device.serial, done)
-    return int(size[0]) * 1024 if size and size[0].isdigit() else 0
-
-
-def _differing(device: AdbDevice, files: Sequence[RemoteFile], folder: str) -> list[RemoteFile]:
-    """The files that are not on the phone with the right bytes."""
-    if not files:
-        return []
-    names = quote(*(f.path.name for f in files))
-    done = device.shell(
-        f"cd {quote(folder)} && sha256sum {names} 2>/dev/null", limit_s=_HASH_LIMIT_S
-    )
-    if done.exit_code == 127:
-        raise DeviceError(
-            f"the phone {device.serial} has no sha256sum, so a push cannot be checked",
-            "Use a phone with Android 8 or later",
-        )
-    there = {}
-    for line in done.stdout.splitlines():
-        digest, _, name = line.partition("  ")
-        there[name.strip()] = digest
-    return [f for f in files if there.get(f.path.name) != f.sha256]
-
-
-def _free_bytes(df: str) -> int | None:
-    """The fourth column of ``df -k``, or None where it cannot be read."""
-    lines = df.splitlines()
-    fields = lines[-1].split() if len(lines) > 1 else []
-    for at, field in enumerate(fields):
-        if field.endswith("%") and at and fields[at - 1].isdigit():
-            return int(fields[at - 1]) * 1024
-    return None
-
-
-def _refused(serial: str, said: ShellResult) -> DeviceError:
-    reason = _last_line(said.stderr) or f"exit code {said.exit_code}"
-    return DeviceError(
-        f"the phone {serial} refuses a folder in /data/local/tmp: {reason}",
-        "Restart the phone; its /data must be writable and have space",
-    )
-
-
-def _last_line(text: str) -> str:
-    lines = [s for s in text.splitlines() if s.strip()]
-    shown = "".join(c if c.isprintable() else "?" for c in lines[-1]) if lines else ""
-    return shown[-300:]
+            raise refused(self.device.serial, done)
 
 
 def _runner_progress(progress: Progress) -> Callable[[str], None]:

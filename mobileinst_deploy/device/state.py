@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mobileinst_deploy.device.adb import AdbDevice
+from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.errors import DeviceError
 
 PAPER_SOC = "SM7325"
