@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mobileinst_deploy.datasets import scene, shapes
 from mobileinst_deploy.datasets.coco import CocoPictures

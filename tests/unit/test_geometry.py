@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mobileinst_deploy.errors import MediaError
 from mobileinst_deploy.geometry import PADDING, fit, fit_masks, geometry_of, unfit_masks
