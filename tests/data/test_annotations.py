@@ -1,4 +1,4 @@
-"""Annotation files: what is read, what is left out and counted, and what is refused in a sentence."""
+"""Annotation files: what is read, what is left out and counted, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pycocotools import mask as reference
 
-from mobileinst_deploy.datasets.annotations import BROKEN, NO_AREA, NO_MASK, OUTSIDE
+from mobileinst_deploy.datasets.annotations import BROKEN, NO_AREA, NO_MASK, OUTSIDE, to_rle
 from mobileinst_deploy.datasets.coco import CocoPictures
 from mobileinst_deploy.datasets.ytvis import YtvisClips
 from mobileinst_deploy.errors import DatasetError, MediaError
@@ -83,18 +83,19 @@ def read_clips(folder: Path, document: Any, classes: Any = None) -> YtvisClips:
 
 @pytest.mark.parametrize(
     "segmentation",
-    [[TRIANGLE], [TRIANGLE, [25, 10, 31, 10, 31, 20, 25, 20]], plain(BLOCK), encode(BLOCK)],
-    ids=["polygon", "polygons", "plain run lengths", "compressed run lengths"],
+    [[TRIANGLE], [TRIANGLE, [25, 10, 31, 10, 31, 20, 25, 20]], [[-9, -9, 50, 3, 8, 30]]],
+    ids=["polygon", "polygons", "polygon across the border"],
 )
-def test_every_form_of_mask_is_rasterised_as_pycocotools_does(folder, segmentation):
+def test_polygons_are_rasterised_as_pycocotools_does(folder, segmentation):
     sample = read_pictures(folder, pictures({"segmentation": segmentation})).sample(0)
-    rle = (
-        reference.frPyObjects(segmentation, HEIGHT, WIDTH)
-        if not isinstance(segmentation, dict) or isinstance(segmentation["counts"], list)
-        else segmentation
-    )
-    theirs = reference.decode(reference.merge(rle) if isinstance(rle, list) else rle)
-    assert np.array_equal(sample.masks[0], theirs)
+    theirs = reference.merge(reference.frPyObjects(segmentation, HEIGHT, WIDTH))
+    assert encode(sample.masks[0])["counts"] == theirs["counts"].decode()
+
+
+@pytest.mark.parametrize("form", [plain, encode])
+def test_run_lengths_are_read_compressed_or_not(folder, form):
+    sample = read_pictures(folder, pictures({"segmentation": form(BLOCK)})).sample(0)
+    assert np.array_equal(sample.masks[0], BLOCK)
     assert sample.masks.dtype == bool
 
 
@@ -326,8 +327,6 @@ def test_real_annotations_are_read_as_pycocotools_reads_them():
     assert len(data.classes) == 80
     objects = {a.id: (medium, a) for medium in data.media for a in medium.objects}
     assert len(objects) == len(document["annotations"])
-    from mobileinst_deploy.datasets.annotations import to_rle
-
     for annotation in document["annotations"]:
         medium, mine = objects[annotation["id"]]
         segmentation = annotation["segmentation"]
@@ -336,7 +335,5 @@ def test_real_annotations_are_read_as_pycocotools_reads_them():
             theirs = reference.merge(theirs)
         assert to_rle(mine.segmentations[0], medium.size)["counts"] == theirs["counts"].decode()
     sample = data.sample(0)
-    assert np.array_equal(
-        sample.masks[0],
-        decode(to_rle(data.media[0].objects[0].segmentations[0], sample.image.shape[:2])),
-    )
+    drawn = [decode(to_rle(a.segmentations[0], data.media[0].size)) for a in data.media[0].objects]
+    assert np.array_equal(sample.masks, np.stack(drawn))
