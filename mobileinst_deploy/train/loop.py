@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mobileinst_deploy.checkpoint import load_backbone, load_weights, save_checkpoint
 from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.files import canonical_sha256
 from mobileinst_deploy.modeling import build_model
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.specs import ModelConfig
@@ -93,8 +94,8 @@ def train(
         progress: Told of every step.
 
     Raises:
-        ConfigError: Classes differ, the folder holds a run that was not to be resumed, or one of
-            another configuration.
+        ConfigError: Classes differ, the model cannot do what the recipe asks, or the folder holds a
+            run that was not to be resumed, or one of another configuration.
         CheckpointError: The weights to start from do not fit.
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
@@ -104,6 +105,11 @@ def train(
         raise ConfigError(
             "the data's classes are not the model's",
             f"Give the model the classes {', '.join(source.classes[:5])} ...",
+        )
+    if any(s.query_passing for s in config.stages) and model_config.stages != ("global", "local"):
+        raise ConfigError(
+            "query passing needs a model whose stages are global, then local",
+            "Set query_passing to false, or use such a model",
         )
     run = _Run(config, model_config, source, folder, held_out, progress)
     run.start(resume, backbone, weights)
@@ -141,6 +147,7 @@ class _Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         self.source = source
         self.folder = folder
         self.held_out = held_out
@@ -157,8 +164,7 @@ class _Run:
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
-        fingerprint = self.config.fingerprint()
-        state = load_state(self.folder, fingerprint)
+        state = load_state(self.folder, self.fingerprint)
         if state is not None and not resume:
             raise ConfigError(
                 f"{self.folder} holds a run already", "Add --resume, or train into another folder"
@@ -313,10 +319,10 @@ class _Run:
             save_checkpoint(
                 self.folder / WEIGHTS_FILE,
                 self.model,
-                {"mobileinst.train": self.config.fingerprint(), "iteration": str(self.iteration)},
+                {"mobileinst.train": self.fingerprint, "mobileinst.iteration": str(self.iteration)},
             )
         state: dict[str, Any] = {
-            "fingerprint": self.config.fingerprint(),
+            "fingerprint": self.fingerprint,
             "iteration": self.iteration,
             "objective": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
