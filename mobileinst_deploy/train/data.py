@@ -40,13 +40,12 @@ class LabelledFrames(NamedTuple):
 
 
 class ClipSource(Protocol):
-    """Clips to draw from. A set of pictures is a source of clips of one frame.
+    """Clips to draw from. A set of pictures is a source of clips of one frame."""
 
-    Attributes:
-        classes: Class names, in label order.
-    """
-
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        ...
 
     def __len__(self) -> int:
         """Number of clips."""
