@@ -30,10 +30,13 @@ from mobileinst_deploy.graphs import set_metadata
 from mobileinst_deploy.loading import LoadedModel
 from mobileinst_deploy.pictures import reference_clips
 from mobileinst_deploy.progress import Progress, silent
-from mobileinst_deploy.reference import golden_feeds, make_golden
+from mobileinst_deploy.reference import make_golden
 from mobileinst_deploy.simplify import simplify_graph
 from mobileinst_deploy.specs import ROLES, graph_specs
-from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, trace_graph
+from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, trace_pair
+
+#: The picture to trace and to check simplification with: it reuses another one's kernels.
+_PROBE = 1
 
 
 def export_model(
@@ -71,20 +74,18 @@ def export_model(
     versions = " ".join(f"{name}=={version}" for name, version in tools.items())
     pair_id = _pair_id(source, opset, dynamic_kernels, simplify, tools)
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
-        steps = 1 + len(ROLES) * (1 + simplify)
-        progress("export: PyTorch reference", 0, steps)
+        steps = 2 + len(ROLES)
+        progress("export: PyTorch's reference", 0, steps)
         golden = make_golden(source.model, *reference_clips(source.config.input_size))
         save_golden(temporary / GOLDEN, golden)
-        done = 1
-        for role in ROLES:
+        progress("export: trace", 1, steps)
+        graphs = trace_pair(source.model, specs, golden.image(_PROBE), opset)
+        for done, role in enumerate(ROLES, start=2):
             progress(f"export: {role}", done, steps)
-            feeds = golden_feeds(golden, specs[role])
-            graph = trace_graph(source.model, specs[role], feeds, opset)
-            done += 1
+            graph = graphs[role]
             if simplify:
-                progress(f"export: simplify {role}", done, steps)
-                graph = simplify_graph(graph, feeds, source.tolerance)
-                done += 1
+                want = {n: a[_PROBE : _PROBE + 1] for n, a in golden.outputs(role).items()}
+                graph = simplify_graph(graph, golden.inputs(role, _PROBE), want, source.tolerance)
             carried = graph_metadata(
                 role,
                 pair_id=pair_id,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.specs import ModelConfig, graph_specs
+from mobileinst_deploy.specs import ModelConfig, Role, graph_specs
 
 GOLDEN = "golden.npz"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
@@ -48,6 +48,15 @@ class Golden:
         key = int(self.keyframe[index])
         kernels: np.ndarray = self.frame["kernels"][key : key + 1]
         return kernels
+
+    def inputs(self, role: Role, index: int) -> dict[str, np.ndarray]:
+        """What a graph takes for picture ``index``, by name."""
+        image = {"image": self.image(index)}
+        return image if role == "frame" else image | {"kernels": self.kernels(index)}
+
+    def outputs(self, role: Role) -> dict[str, np.ndarray]:
+        """What PyTorch gives for a graph's inputs, by name, over all pictures (P, ...)."""
+        return dict(self.frame) if role == "frame" else {"mask_logits": self.mask_logits}
 
 
 def save_golden(path: Path, golden: Golden) -> None:

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from mobileinst_deploy.errors import BundleError
 from mobileinst_deploy.specs import TensorSpec
@@ -89,6 +89,11 @@ def get_metadata(graph: onnx.ModelProto) -> dict[str, str]:
     }
 
 
+def opset_of(graph: onnx.ModelProto) -> int:
+    """Version of the standard operators; 0 where a graph uses none of them."""
+    return next((o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
 def tensor_specs(
     values: list[onnx.ValueInfoProto], initialisers: frozenset[str] = frozenset()
 ) -> tuple[TensorSpec, ...]:
@@ -149,7 +154,7 @@ def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSu
     return GraphSummary(
         inputs=inputs,
         outputs=tensor_specs(list(graph.graph.output)),
-        opset=next((o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")), 0),
+        opset=opset_of(graph),
         ops=dict(Counter(n.op_type for n in graph.graph.node).most_common()),
         parameters=sum(prod(t.dims) for t in graph.graph.initializer if t.data_type in floats),
         macs=count_graph_macs(graph, lengths),
@@ -180,9 +185,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
         inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
-    shapes: dict[str, tuple[int, ...]] = {
-        t.name: tuple(t.dims) for t in inferred.graph.initializer
-    }
+    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     return sum(_node_macs(node, shapes) for node in inferred.graph.node)

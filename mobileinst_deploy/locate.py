@@ -10,7 +10,8 @@ import onnx
 
 from mobileinst_deploy.errors import BundleError
 from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import Tolerance
+from mobileinst_deploy.results import ParityReport
+from mobileinst_deploy.specs import ROLES, Role, Tolerance
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,38 @@ class Divergence:
         node: Its name.
         op_type: Its operator.
         output: Name of the output that differs.
-        max_abs: Largest absolute difference there.
-        position: Index of that element.
+        max_abs: Largest absolute difference there; None where the shapes differ or a value is not
+            finite.
+        position: Index of that element; empty where the shapes differ.
         compared: How many tensors were compared before and with it.
     """
 
     node: str
     op_type: str
     output: str
-    max_abs: float
+    max_abs: float | None
     position: tuple[int, ...]
     compared: int
+
+    def __str__(self) -> str:
+        size = "not comparable" if self.max_abs is None else f"off by up to {self.max_abs:.3g}"
+        where = f" at position {self.position}" if self.position else ""
+        return (
+            f"node {self.node or '(unnamed)'} ({self.op_type}), output {self.output}: {size}{where}"
+        )
+
+
+def suspects(report: ParityReport) -> list[tuple[Role, int]]:
+    """Where to look after a failed verification: (graph, picture) pairs, the likeliest first."""
+    pictures: dict[str, int] = {}
+    for check in report.checks:
+        if not check.passed and "graph" in check.figures:
+            pictures.setdefault(check.figures["graph"], check.figures["picture"])
+    for tensor in report.tensors:
+        if not tensor.passed:
+            pictures.setdefault(tensor.graph, tensor.worst[0])
+    likeliest = sorted(ROLES, key=lambda role: role not in pictures)
+    return [(role, pictures.get(role, 0)) for role in likeliest]
 
 
 def first_divergence(
@@ -48,7 +70,7 @@ def first_divergence(
 
     Args:
         graph: The graph under suspicion.
-        reference: The same network fresh from PyTorch; simplification keeps most tensor names.
+        reference: The same network freshly traced; simplification keeps most tensor names.
         feeds: Inputs by name.
         tolerance: The model's.
 
@@ -76,7 +98,7 @@ def first_divergence(
         compared += 1
         node = producers[name]
         if a.shape != b.shape:
-            return Divergence(node.name, node.op_type, name, float("inf"), (), compared)
+            return Divergence(node.name, node.op_type, name, None, (), compared)
         difference = np.abs(a.astype(np.float64) - b)
         allowed = tolerance.atol + tolerance.rtol * float(np.abs(b).max(initial=0.0))
         # "Not within" rather than "above", so that NaN is a divergence too.
@@ -85,9 +107,9 @@ def first_divergence(
             largest = np.where(np.isnan(difference), np.inf, difference)
             where = np.unravel_index(int(largest.argmax()), largest.shape)
             position = tuple(int(i) for i in where)
-            return Divergence(
-                node.name, node.op_type, name, float(largest.max()), position, compared
-            )
+            size = float(largest.max())
+            max_abs = size if np.isfinite(size) else None
+            return Divergence(node.name, node.op_type, name, max_abs, position, compared)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.errors import BundleError, DeviceError
 from mobileinst_deploy.specs import ROLES, Call, Role
 
+#: Of the runtime that runs the graphs here, which may differ from the one at export.
+VERSION: str = onnxruntime.__version__
 
-def open_session(
-    graph: Path | bytes, *, optimize: bool = True
-) -> onnxruntime.InferenceSession:
+
+def open_session(graph: Path | bytes, *, optimize: bool = True) -> onnxruntime.InferenceSession:
     """Load a graph for single-threaded sequential execution on the CPU.
 
     Args:
@@ -40,9 +42,8 @@ def open_session(
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # The binding raises a family of classes that share no base but Exception.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BundleError(
-            f"ONNX Runtime cannot load {name}: {reason}", "Export the model again"
+            f"ONNX Runtime cannot load {name}: {_reason(error)}", "Export the model again"
         ) from error
 
 
@@ -50,34 +51,47 @@ class CpuRunner:
     """Runs an exported pair on this machine; a :class:`~mobileinst_deploy.specs.GraphRunner`.
 
     Args:
-        bundle: The pair; both graphs are loaded at once.
+        bundle: The pair. A graph is loaded when it is first asked for, so that a broken one can be
+            described by what is wrong with it before the runtime refuses it.
     """
 
     name = "cpu"
     emulated = False
 
     def __init__(self, bundle: ExportBundle) -> None:
-        self._sessions = {role: open_session(bundle.graphs[role].path) for role in ROLES}
-        self._names = {
-            role: [output.name for output in session.get_outputs()]
-            for role, session in self._sessions.items()
-        }
+        self._bundle = bundle
+        self._sessions: dict[Role, onnxruntime.InferenceSession] = {}
+
+    def load(self) -> None:
+        """Load both graphs now: a measurement must not begin with that.
+
+        Raises:
+            BundleError: ONNX Runtime refuses one.
+        """
+        for role in ROLES:
+            self._session(role)
+
+    def _session(self, role: Role) -> onnxruntime.InferenceSession:
+        if role not in self._sessions:
+            self._sessions[role] = open_session(self._bundle.graphs[role].path)
+        return self._sessions[role]
 
     def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one graph once.
 
         Raises:
+            BundleError: ONNX Runtime cannot load it.
             DeviceError: ONNX Runtime failed.
         """
+        session = self._session(role)
         try:
-            values = self._sessions[role].run(None, inputs)
+            values = session.run(None, inputs)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
             raise DeviceError(
-                f"ONNX Runtime failed in the {role} graph: {reason}",
+                f"ONNX Runtime failed in the {role} graph: {_reason(error)}",
                 "Check the inputs' names, dtypes and shapes with `mobileinst inspect`",
             ) from error
-        return dict(zip(self._names[role], values, strict=True))
+        return {v.name: array for v, array in zip(session.get_outputs(), values, strict=True)}
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order; see :class:`~mobileinst_deploy.specs.GraphRunner`."""
@@ -85,7 +99,7 @@ class CpuRunner:
 
 
 @contextlib.contextmanager
-def pinned_to_one_core():
+def pinned_to_one_core() -> Iterator[int | None]:
     """Keep this thread on one core that it may use, and give the old affinity back after.
 
     Yields:
@@ -102,3 +116,8 @@ def pinned_to_one_core():
         yield core
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

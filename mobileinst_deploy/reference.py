@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mobileinst_deploy.golden import Golden
 from mobileinst_deploy.modeling import MobileInst, apply_kernels
-from mobileinst_deploy.specs import GraphSpec, graph_specs
+from mobileinst_deploy.specs import graph_specs
 
 
 def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
@@ -44,9 +44,3 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         frame={name: np.concatenate([f[name] for f in frames]) for name in names},
         mask_logits=np.concatenate(reuse),
     )
-
-
-def golden_feeds(golden: Golden, spec: GraphSpec) -> dict[str, np.ndarray]:
-    """A graph's inputs for the golden data's first picture, by name."""
-    feeds = {"image": golden.image(0), "kernels": golden.kernels(0)}
-    return {t.name: feeds[t.name] for t in spec.inputs}

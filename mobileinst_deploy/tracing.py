@@ -1,4 +1,8 @@
-"""From a PyTorch network to ONNX, by PyTorch's own exporter."""
+"""From a PyTorch network to the pair of ONNX graphs, by PyTorch's own exporter.
+
+The network is traced once. The mask-head graph is cut out of the frame graph between the kernels
+and the masks, so that both hold the same nodes and weights, and only one trace is paid for.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +12,39 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnx.utils
 import torch
-from torch import Tensor, nn
 
 from mobileinst_deploy.errors import BundleError
 from mobileinst_deploy.modeling import MobileInst
-from mobileinst_deploy.specs import GraphSpec
+from mobileinst_deploy.specs import GraphSpec, Role
 
 DEFAULT_OPSET = 17
 OPSETS = range(13, 21)
 
 
-class _MaskHead(nn.Module):
-    """The mask-head graph as a module, because the exporter traces ``forward``."""
-
-    def __init__(self, model: MobileInst) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor, kernels: Tensor) -> Tensor:
-        return self.model.mask_head(image, kernels)
-
-
-def trace_graph(
-    model: MobileInst, spec: GraphSpec, feeds: Mapping[str, np.ndarray], opset: int = DEFAULT_OPSET
-) -> onnx.ModelProto:
-    """Export one graph, unsimplified, at its configured size.
+def trace_pair(
+    model: MobileInst,
+    specs: Mapping[Role, GraphSpec],
+    image: np.ndarray,
+    opset: int = DEFAULT_OPSET,
+) -> dict[Role, onnx.ModelProto]:
+    """Export both graphs, unsimplified.
 
     Args:
         model: In eval mode.
-        spec: The graph to write; a symbol in its shapes becomes a free axis.
-        feeds: Its inputs by name, to trace with.
+        specs: The graphs to write; a symbol in a shape becomes a free axis.
+        image: (1, 3, H, W) float32 to trace with; H and W become the graphs' picture size.
         opset: ONNX operator set, one of :data:`OPSETS`.
 
     Raises:
         BundleError: PyTorch's exporter failed.
     """
-    module = model if spec.role == "frame" else _MaskHead(model)
-    dynamic = {
-        t.name: {axis: v for axis, v in enumerate(t.shape) if isinstance(v, str)}
-        for t in (*spec.inputs, *spec.outputs)
-    }
+    frame = _trace(model, specs["frame"], image, opset)
+    return {"frame": frame, "mask_head": _cut_out(frame, specs["mask_head"])}
+
+
+def _trace(model: MobileInst, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
@@ -56,18 +52,31 @@ def trace_graph(
             # writes no opset below 18 (ADR 1).
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module,
-                tuple(torch.from_numpy(feeds[t.name]) for t in spec.inputs),
-                buffer,
+                model,
+                (torch.from_numpy(image),),
+                buffer,  # type: ignore[arg-type]  # this exporter writes to files in memory too
                 dynamo=False,
                 opset_version=opset,
                 input_names=[t.name for t in spec.inputs],
                 output_names=[t.name for t in spec.outputs],
-                dynamic_axes={name: axes for name, axes in dynamic.items() if axes},
             )
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BundleError(
-            f"PyTorch cannot export the {spec.role} graph: {reason}", "Try the default opset"
-        ) from error
+        raise BundleError(f"PyTorch cannot export it: {reason}", "Try the default opset") from error
     return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _cut_out(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
+    """The part of the frame graph from ``spec``'s inputs to its outputs."""
+    cut = onnx.utils.Extractor(frame).extract_model(
+        [t.name for t in spec.inputs], [t.name for t in spec.outputs]
+    )
+    cut.graph.name = spec.role
+    # The lengths inside were inferred for N kernels; the borders say which of them are free.
+    del cut.graph.value_info[:]
+    for value, tensor in zip(
+        (*cut.graph.input, *cut.graph.output), (*spec.inputs, *spec.outputs), strict=True
+    ):
+        float32 = onnx.TensorProto.FLOAT
+        value.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, float32, tensor.shape))
+    return cut

@@ -12,7 +12,8 @@ from mobileinst_deploy.cli.runners import pair_runner
 from mobileinst_deploy.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle, Golden
+    from mobileinst_deploy.bundle import ExportBundle
+    from mobileinst_deploy.golden import Golden
     from mobileinst_deploy.loading import LoadedModel
     from mobileinst_deploy.results import ParityReport
     from mobileinst_deploy.specs import GraphRunner
@@ -168,8 +169,8 @@ def _climb(
 
     with progress_bar() as progress:
         report = verify_bundle(bundle, runner, golden, reference=reference, progress=progress)
-    write_json(bundle.folder / "parity.json", report.to_dict())
     people.print(parity_table(report))
+    write_json(bundle.folder / "parity.json", report.to_dict())
     return report
 
 
@@ -205,30 +206,30 @@ def _source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
 def _locate(
     bundle: ExportBundle, golden: Golden, weights: Path | None, report: ParityReport
 ) -> dict[str, Any] | None:
+    """Find, print and return the first node that differs; None where there is none to find."""
     from dataclasses import asdict
 
     from mobileinst_deploy.graphs import load_graph
-    from mobileinst_deploy.locate import first_divergence
-    from mobileinst_deploy.reference import golden_feeds
-    from mobileinst_deploy.specs import ROLES
-    from mobileinst_deploy.tracing import trace_graph
+    from mobileinst_deploy.locate import first_divergence, suspects
+    from mobileinst_deploy.tracing import trace_pair
 
+    if not any(check.rung == "outputs" for check in report.checks):
+        people.print("There is no node to locate: nothing was run, as the graphs' borders differ.")
+        return None
     source = _source_of(bundle, weights)
-    failing = [t.graph for t in report.tensors if not t.passed]
-    for role in sorted(ROLES, key=lambda r: r not in failing):
-        graph = bundle.graphs[role]
-        feeds = golden_feeds(golden, graph.spec)
-        reference = trace_graph(source.model, graph.spec, feeds, graph.opset)
-        found = first_divergence(load_graph(graph.path), reference, feeds, bundle.tolerance)
+    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+    opset = bundle.graphs["frame"].opset
+    references = trace_pair(source.model, specs, golden.image(0), opset)
+    for role, picture in suspects(report):
+        feeds = golden.inputs(role, picture)
+        graph = load_graph(bundle.graphs[role].path)
+        found = first_divergence(graph, references[role], feeds, bundle.tolerance)
         if found is not None:
-            people.print(
-                f"[bold]{role}[/]: first difference at node [bold]{found.node}[/] "
-                f"({found.op_type}), output {found.output}: max abs {found.max_abs:.3g} at "
-                f"{found.position}, tensor {found.compared} of those compared"
-            )
-            return {"graph": role, **asdict(found)}
+            where = f"{role}, picture {picture}"
+            people.print(f"The first difference is in {where}: {found}", markup=False)
+            return {"graph": role, "picture": picture, **asdict(found)}
     people.print(
-        "On this machine, without ONNX Runtime's rewriting, every node agrees with PyTorch: "
-        "the difference arises in the runtime that ran the graphs."
+        "On this machine, node by node, both graphs agree with a fresh export: the difference "
+        "arises in the runtime that ran them."
     )
     return None
