@@ -35,14 +35,7 @@ class _Commands(TyperGroup):
                 raise
             _explain(ctx, str(error), "Check the path, its permissions and the space left")
             raise typer.Exit(EXIT_BAD_INPUT) from error
-        except (
-            ArithmeticError,
-            AssertionError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except Exception as error:  # whatever else: its traceback is for who asks with --debug
             if _is_typers_own(error):
                 raise
             _explain(
@@ -111,5 +104,5 @@ def _explain(ctx: Any, cause: str, next_step: str) -> None:
 
 
 def _is_typers_own(error: Exception) -> bool:
-    """Usage errors, Exit and Abort are Typer's to show; they are RuntimeErrors or its own."""
+    """Whether Typer shows it: usage errors, Exit and Abort."""
     return type(error).__module__.split(".")[0] in ("typer", "click")
