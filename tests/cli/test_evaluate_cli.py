@@ -1,0 +1,117 @@
+"""`mobileinst evaluate` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mobileinst_deploy.checkpoint import save_checkpoint
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.datasets.shapes import CLASSES
+from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.loading import build_loaded
+from mobileinst_deploy.specs import ModelConfig, Tolerance
+
+CONFIG = ModelConfig(
+    backbone="topformer-tiny",
+    classes=CLASSES,
+    input_size=(64, 128),
+    num_queries=5,
+    width=16,
+    num_heads=4,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_shapes(folder, "test", 2, 3, (48, 80))
+    loaded = build_loaded("tiny", CONFIG, None, seed=0, tolerance=Tolerance())
+    save_checkpoint(folder / "tiny.safetensors", loaded.model, {})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def mobileinst(folder: Path, *words: object, form: str = "coco"):
+    annotations = COCO_FILE if form == "coco" else YTVIS_FILE
+    given = [str(word) for word in words]
+    if "--annotations" not in given:
+        given += ["--annotations", str(folder / annotations)]
+    if "--images" not in given:
+        given += ["--images", str(folder / FRAMES)]
+    if "--dataset" not in given:
+        given += ["--dataset", form]
+    model = str(folder / "tiny.safetensors")
+    result = CliRunner().invoke(app, ["evaluate", model, *given])
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+def test_pictures_give_a_table_and_eval_json(folder):
+    code, out, err = mobileinst(folder)
+    assert (code, out) == (0, "")
+    for word in ("AP50", "APs", "AR100", "6 items", "instances.json", "eval.json"):
+        assert word in err
+    document = json.loads((folder / "eval.json").read_text())
+    assert document["runtime"] == "pytorch"
+    assert 0 <= document["pictures"]["AP"] <= 1
+
+
+def test_clips_are_measured_at_every_t_asked_for(folder, tmp_path):
+    code, out, err = mobileinst(
+        folder, "-T", "1,2,auto", "--json", "-o", tmp_path / "out", form="ytvis"
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert list(document["clips"]) == ["1", "2", "auto"]
+    assert document["clips"]["1"]["keyframes"] == 6
+    assert document["clips"]["2"]["keyframes"] == 4
+    assert "T = auto" in err
+    assert json.loads((tmp_path / "out" / "eval.json").read_text()) == document
+
+
+def test_what_was_left_out_is_told(folder, tmp_path):
+    document = json.loads((folder / COCO_FILE).read_text())
+    document["annotations"][0]["segmentation"] = []
+    (tmp_path / "some.json").write_text(json.dumps(document))
+    code, _, err = mobileinst(folder, "--annotations", tmp_path / "some.json", "-o", tmp_path)
+    assert code == 0
+    assert "Left out: 1 annotations without a mask" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--dataset", "imagenet"), "imagenet"),
+        (("-T", "0"), "0"),
+        (("-T", "1,x"), "x"),
+        (("-T", ""), "clip length"),
+        (("--device", "toaster"), "toaster"),
+        (("--annotations", "none.json"), "none.json"),
+        (("--images", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence(folder, words, told):
+    code, out, err = mobileinst(folder, *words, form="ytvis")
+    assert (code, out) == (2, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_an_annotation_file_cut_short_is_refused(folder, tmp_path):
+    (tmp_path / "cut.json").write_bytes((folder / COCO_FILE).read_bytes()[:-100])
+    code, _, err = mobileinst(folder, "--annotations", tmp_path / "cut.json")
+    assert code == 2
+    assert "not whole JSON" in err
+
+
+def test_the_wrong_form_of_annotations_is_refused(folder):
+    code, _, err = mobileinst(folder, "--annotations", folder / COCO_FILE, form="ytvis")
+    assert code == 2
+    assert "videos" in err
