@@ -1,0 +1,150 @@
+"""Train the variants of the paper's Tables 3 to 6 alike on shapes, and tabulate what they reach.
+
+Every variant of a table gets the same data, seeds and number of iterations. Results are appended to
+claims.json in the output folder as they come, and what is there already is not run again.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mobileinst_deploy.checkpoint import load_checkpoint
+from mobileinst_deploy.datasets.shapes import CLASSES
+from mobileinst_deploy.datasets.shapes_files import FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.evaluate import evaluate_clips
+from mobileinst_deploy.files import write_json
+from mobileinst_deploy.specs import ModelConfig, parse_size
+from mobileinst_deploy.subject import open_subject
+from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.train.loop import train
+from mobileinst_deploy.train.sources import ShapesSource
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("folder", type=Path, help="for runs and claims.json")
+parser.add_argument("--tables", default="3,4,5,6")
+parser.add_argument("--seeds", default="0,1")
+parser.add_argument("--iterations", type=int, default=1000, help="of each run, batch 8")
+parser.add_argument("--size", default="128x192")
+parser.add_argument("--clips", type=int, default=50, help="held-out clips")
+parser.add_argument("--start", type=Path, help="weights that Table 4's runs start from")
+parser.add_argument("--lr", type=float, default=1e-3)
+given = parser.parse_args()
+size = parse_size(given.size)
+
+BASE = ModelConfig(
+    "topformer-tiny", CLASSES, size, num_queries=20, width=48, num_heads=4, pool_size=2
+)
+TABLES: dict[str, dict[str, dict[str, object]]] = {
+    "3": {
+        "global": {"stages": ("global",)},
+        "local": {"stages": ("local",)},
+        "global x2": {"stages": ("global", "global")},
+        "local x2": {"stages": ("local", "local")},
+        "global, local": {},
+    },
+    "4": {"without query passing": {}, "with query passing": {}},
+    "5": {
+        "none": {"pool_size": 1},
+        "2x2 max": {},
+        "4x4 max": {"pool_size": 4},
+        "8x8 max": {"pool_size": 8},
+        "2x2 average": {"pool": "avg"},
+    },
+    "6": {
+        "MobileInst, enhancer": {},
+        "MobileInst": {"enhancer": False},
+        "SparseInst, 4 convs": {"decoder": "sparseinst", "decoder_convs": 4},
+        "SparseInst, 1 conv": {"decoder": "sparseinst", "decoder_convs": 1},
+        "FPN": {"decoder": "fpn"},
+    },
+}
+
+
+def runs() -> Iterator[tuple[str, str, int]]:
+    """Every (table, variant, seed) asked for."""
+    for table in given.tables.split(","):
+        for variant in TABLES[table]:
+            for seed in given.seeds.split(","):
+                yield table, variant, int(seed)
+
+
+def run(table: str, variant: str, seed: int) -> dict[str, object]:
+    """Train one variant and measure it."""
+    model = replace(BASE, **TABLES[table][variant])  # type: ignore[arg-type]
+    video = table == "4"
+    if video and given.start:
+        model = replace(load_checkpoint(given.start)[0], input_size=size)
+    stage = StageConfig(
+        "video" if video else "image",
+        given.iterations,
+        4 if video else 8,
+        given.lr,
+        schedule="cosine",
+        warmup=given.iterations // 10,
+        query_passing=variant == "with query passing",
+    )
+    config = TrainConfig(
+        "claims",
+        (stage,),
+        DataConfig(),
+        LossConfig(mask_stride=4, semantic_weight=1.0),
+        seed=seed,
+        backbone_lr=1.0,
+        clip_norm=5.0,
+        ema=0.99,
+        threads=1,
+        save_every=100,
+    )
+    folder = given.folder / f"table{table}" / variant.replace(" ", "_") / str(seed)
+    report = train(
+        config,
+        model,
+        ShapesSource("train", 0, config.data.clips, config.data.frames, size),
+        folder,
+        held_out=ShapesSource("val", 0, given.clips, config.data.frames, size),
+        resume=True,
+        weights=given.start if video else None,
+    )
+    result: dict[str, object] = {"loss": report.loss, "AP": report.metrics.get("AP")}
+    if video:
+        subject = open_subject(str(report.weights))
+        for schedule in ("1", "3", "6"):
+            block = evaluate_clips(
+                subject,
+                held_out / FRAMES,
+                held_out / YTVIS_FILE,
+                schedule,
+                journals=given.folder / "journals",
+            )
+            result[f"T={schedule}"] = block.metrics["AP"]
+    return result
+
+
+held_out = given.folder / "held-out"
+if "4" in given.tables.split(",") and not (held_out / YTVIS_FILE).exists():
+    write_shapes(held_out, "val", given.clips, size=size)
+path = given.folder / "claims.json"
+results = json.loads(path.read_text()) if path.exists() else {}
+for table, variant, seed in runs():
+    key = f"{table}/{variant}/{seed}"
+    if key not in results:
+        results[key] = run(table, variant, seed)
+        write_json(path, results)
+
+for table in given.tables.split(","):
+    columns = ("T=1", "T=3", "T=6") if table == "4" else ("AP",)
+    print(f"\nTable {table}\n\n| variant | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for variant in TABLES[table]:
+        cells = []
+        for column in columns:
+            values = [
+                100 * results[f"{table}/{variant}/{seed}"][column]
+                for seed in given.seeds.split(",")
+            ]
+            each = ", ".join(f"{value:.1f}" for value in values)
+            cells.append(f"{statistics.mean(values):.1f} ({each})")
+        print(f"| {variant} | " + " | ".join(cells) + " |")

@@ -1,0 +1,88 @@
+"""``mobileinst train`` as a user meets it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.errors import ConfigError
+
+MODEL = """
+id = "tiny"
+[config]
+backbone = "topformer-tiny"
+classes = ["disc", "square", "triangle", "star", "ring", "cross"]
+input_size = [64, 64]
+num_queries = 6
+width = 16
+num_heads = 2
+"""
+RECIPE = """
+model = "model.toml"
+threads = 1
+log_every = 1
+[data]
+validation_clips = 2
+frames = 6
+[[stages]]
+kind = "image"
+iterations = 2
+batch = 2
+lr = 1e-3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "model.toml").write_text(MODEL)
+    path = tmp_path / "train.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_a_recipe_becomes_weights_and_a_report(recipe, tmp_path):
+    result = run("--config", recipe, "-o", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["iterations"] == 2
+    assert report["samples"] == 4
+    assert "AP" in report["metrics"]
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "held-out AP" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (RECIPE.replace("lr", "learning_rate"), "learning_rate"),
+        (RECIPE.replace('"model.toml"', '"nothing"'), "no model 'nothing'"),
+        (RECIPE.replace('kind = "image"', 'kind = "sound"'), "sound"),
+    ],
+)
+def test_a_wrong_recipe_leaves_nothing_behind(recipe, tmp_path, text, cause):
+    recipe.write_text(text)
+    result = run("--config", recipe, "-o", tmp_path / "run")
+    assert isinstance(result.exception, ConfigError)
+    assert cause in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_into_one_folder_must_be_meant(recipe, tmp_path):
+    assert run("--config", recipe, "-o", tmp_path / "run").exit_code == 0
+    again = run("--config", recipe, "-o", tmp_path / "run")
+    assert isinstance(again.exception, ConfigError)
+    assert "--resume" in again.exception.next_step
+    assert run("--config", recipe, "-o", tmp_path / "run", "--resume").exit_code == 0
+
+
+def test_weights_of_another_model_are_refused(recipe, tmp_path):
+    assert run("--config", recipe, "-o", tmp_path / "run").exit_code == 0
+    (tmp_path / "model.toml").write_text(MODEL.replace("= 16", "= 32"))
+    weights = tmp_path / "run" / "model.safetensors"
+    result = run("--config", recipe, "-o", tmp_path / "other", "--weights", weights)
+    assert "width" in str(result.exception)
