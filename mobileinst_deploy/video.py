@@ -122,13 +122,17 @@ class VideoFile:
     def __iter__(self) -> Iterator[Picture]:
         """See :class:`Clip`."""
         count, broken, last = 0, "", None
+        turn: tuple[int, ...] | None = None
         size: tuple[int, int] | None = None
         with _open_video(self._path) as container:
             for frame in _decode(container):
                 if isinstance(frame, str):
                     broken = frame
                     continue
-                pixels = _upright(frame)
+                if turn is None:
+                    # Once: a frame whose side data was looked at is freed late, by the collector.
+                    turn = _display_matrix(frame)
+                pixels = _upright(frame, turn)
                 size = _same_size(size, pixels, f"{self.name}, frame {count + 1},")
                 # Raw streams have no time stamps, and broken ones repeat them.
                 pts = frame.pts
@@ -296,19 +300,26 @@ def _decode(container: Any) -> Iterator[Any]:
         yield from frames
 
 
-def _upright(frame: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with the display matrix applied, if there is one."""
+def _display_matrix(frame: Any) -> tuple[int, ...]:
+    """(a, b, c, d) with x' = a x + c y and y' = b x + d y: how the picture wants to be shown."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(frame: Any, turn: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with the display matrix applied."""
     # Players take untagged pictures of HD size for BT.709; swscale alone would take BT.601.
     untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= 720
     rgb = frame.reformat(format="rgb24", src_colorspace=_BT709 if untagged_hd else None)
     pixels: np.ndarray = rgb.to_ndarray()
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        # x' = a x + c y and y' = b x + d y; quarter turns and mirrors are all that films use.
-        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-        if abs(b) > abs(a):
-            pixels, a, d = pixels.transpose(1, 0, 2), c, b
-        pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    a, b, c, d = turn
+    # Quarter turns and mirrors are all that films use.
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.ascontiguousarray(pixels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -204,6 +205,21 @@ def write_tone(path: Path, video: list[np.ndarray] | None = None, codec: str = "
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
     return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's memory figures")
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [quadrants(240, 320)] * 150)
+    resident = []
+    gc.disable()  # nothing may wait for the collector
+    try:
+        for _ in open_clip(str(path)):
+            status = Path("/proc/self/status").read_text()
+            resident.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    finally:
+        gc.enable()
+    # A frame is 0.22 MiB as RGB and half that as it is decoded.
+    assert resident[-1] - resident[20] < 5
 
 
 class TestDamage:
