@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.errors import ConfigError
 
 MODEL = """
 id = "tiny"
@@ -45,6 +44,11 @@ def run(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
 
+def words(result):
+    """What people saw, without line breaks."""
+    return " ".join(result.stderr.split())
+
+
 def test_a_recipe_becomes_weights_and_a_report(recipe, tmp_path):
     result = run("--config", recipe, "-o", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.output
@@ -53,7 +57,7 @@ def test_a_recipe_becomes_weights_and_a_report(recipe, tmp_path):
     assert report["samples"] == 4
     assert "AP" in report["metrics"]
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    assert "held-out AP" in " ".join(result.stderr.split())
+    assert "held-out AP" in words(result)
 
 
 @pytest.mark.parametrize(
@@ -67,16 +71,16 @@ def test_a_recipe_becomes_weights_and_a_report(recipe, tmp_path):
 def test_a_wrong_recipe_leaves_nothing_behind(recipe, tmp_path, text, cause):
     recipe.write_text(text)
     result = run("--config", recipe, "-o", tmp_path / "run")
-    assert isinstance(result.exception, ConfigError)
-    assert cause in str(result.exception)
+    assert result.exit_code == 2
+    assert cause in words(result)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_second_run_into_one_folder_must_be_meant(recipe, tmp_path):
     assert run("--config", recipe, "-o", tmp_path / "run").exit_code == 0
     again = run("--config", recipe, "-o", tmp_path / "run")
-    assert isinstance(again.exception, ConfigError)
-    assert "--resume" in again.exception.next_step
+    assert again.exit_code == 2
+    assert "--resume" in words(again)
     assert run("--config", recipe, "-o", tmp_path / "run", "--resume").exit_code == 0
 
 
@@ -85,4 +89,5 @@ def test_weights_of_another_model_are_refused(recipe, tmp_path):
     (tmp_path / "model.toml").write_text(MODEL.replace("= 16", "= 32"))
     weights = tmp_path / "run" / "model.safetensors"
     result = run("--config", recipe, "-o", tmp_path / "other", "--weights", weights)
-    assert "width" in str(result.exception)
+    assert result.exit_code == 2
+    assert "width" in words(result)
