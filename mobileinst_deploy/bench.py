@@ -6,6 +6,8 @@ with its kernels, the next keyframe, and so on, so that both graphs see the same
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import statistics
 import time
@@ -17,7 +19,7 @@ import numpy as np
 
 from mobileinst_deploy.bundle import ExportBundle, load_golden
 from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.ort import CpuRunner, pinned_to_one_core
+from mobileinst_deploy.ort import VERSION, CpuRunner, pinned_to_one_core
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import BenchReport, ClipLatency, Latency
 from mobileinst_deploy.specs import Role
@@ -70,8 +72,13 @@ def bench_host(
         progress: Told of each keyframe.
 
     Raises:
-        ConfigError: More live kernels than the graphs have, or fewer in a static export.
+        ConfigError: More live kernels than the graphs have, or fewer in a static export; seconds
+            without end.
+        BundleError: The golden data or a graph cannot be loaded.
+        DeviceError: ONNX Runtime failed.
     """
+    if not math.isfinite(seconds):
+        raise ConfigError(f"{seconds} seconds never end", "Give a finite number of seconds")
     n = bundle.config.num_queries
     live = n if live_kernels is None else live_kernels
     axis = bundle.graphs["mask_head"].spec.inputs[1].shape[1]
@@ -83,6 +90,7 @@ def bench_host(
     golden = load_golden(bundle)
     images = [golden.image(i) for i in range(len(golden.images))]
     runner = CpuRunner(bundle)
+    runner.load()
     with pinned_to_one_core() as core:
         before = host_state()
         schedule = _Schedule(runner, images, live)
@@ -94,8 +102,7 @@ def bench_host(
             begin = time.monotonic()
             while len(schedule.keyframes) < runs or time.monotonic() - begin < seconds:
                 schedule.clip(length)
-                done = len(schedule.keyframes)
-                progress(f"bench T={length}", min(done, runs), runs)
+                progress(f"bench T={length}", min(len(schedule.keyframes), runs), runs)
             clips.append(schedule.latency(length))
         after = host_state()
     invalid = [
@@ -121,7 +128,7 @@ def bench_host(
             "threads": 1,
             "core": core,
             "live_kernels": live,
-            "runtime": f"onnxruntime {bundle.tools.get('onnxruntime', '')}".strip(),
+            "runtime": f"onnxruntime {VERSION}",
         },
         clips=tuple(clips),
         state_before=before,
@@ -133,7 +140,11 @@ def bench_host(
 
 def host_facts() -> dict[str, Any]:
     """What this machine is: processor, system, number of cores."""
-    facts: dict[str, Any] = {"processor": platform.machine(), "system": platform.system()}
+    facts: dict[str, Any] = {
+        "processor": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+    }
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
@@ -171,8 +182,8 @@ class _Schedule:
     def clip(self, length: int) -> None:
         outputs = self._timed("frame", {}, self.keyframes)
         kernels = outputs["kernels"]
+        live = {"kernels": np.ascontiguousarray(kernels[:, : self._live])}
         for _ in range(length - 1):
-            live = {"kernels": np.ascontiguousarray(kernels[:, : self._live])}
             self._timed("mask_head", live, self.reuses)
 
     def latency(self, length: int) -> ClipLatency:
@@ -187,7 +198,7 @@ class _Schedule:
         self, role: Role, inputs: dict[str, np.ndarray], samples: list[float]
     ) -> dict[str, np.ndarray]:
         start = time.perf_counter_ns()
-        # A fresh copy, as a camera would give: the previous run must not leave it in the cache.
+        # A buffer of its own for every picture, as a camera gives.
         feeds = {"image": self._images[self._next % len(self._images)].copy(), **inputs}
         self._next += 1
         prepared = time.perf_counter_ns()

@@ -30,7 +30,8 @@ class GraphSummary:
         opset: Version of the standard operators.
         ops: Number of nodes per operator, most frequent first.
         parameters: Elements of its initialisers that are floating point.
-        macs: Multiply-accumulates of its convolutions and matrix products.
+        macs: Multiply-accumulates of its convolutions and matrix products; None where a shape
+            that they depend on is not known.
         free_axes: The lengths that were assumed for free axes to count ``macs``.
         bytes: Size of the file.
         metadata: Its ``metadata_props`` of this project, without the prefix.
@@ -41,7 +42,7 @@ class GraphSummary:
     opset: int
     ops: Mapping[str, int]
     parameters: int
-    macs: int
+    macs: int | None
     free_axes: Mapping[str, int]
     bytes: int
     metadata: Mapping[str, str]
@@ -164,15 +165,18 @@ def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSu
     )
 
 
-def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> int:
+def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> int | None:
     """Multiply-accumulates of convolutions and matrix products, 1 each, biases not counted.
 
     Args:
         graph: A valid graph.
         free_axes: A length for every free axis.
 
+    Returns:
+        Their number, or None where the shape of a tensor that they read or write is not known.
+
     Raises:
-        BundleError: Its shapes cannot be inferred.
+        BundleError: Its shapes contradict each other.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(graph)
@@ -187,19 +191,24 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
         raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-    return sum(_node_macs(node, shapes) for node in inferred.graph.node)
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    try:
+        return sum(_node_macs(node, shapes) for node in inferred.graph.node)
+    except KeyError:
+        return None
 
 
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
-        return 0
-    left, right, out = (shapes.get(n, ()) for n in (node.input[0], node.input[1], node.output[0]))
+    """One node's; a shape that is needed and not known raises KeyError."""
     if node.op_type == "Conv":
-        return prod(out) * prod(right[1:])
+        return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
     if node.op_type == "ConvTranspose":
-        return prod(left) * prod(right[1:])
+        return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
     if node.op_type == "MatMul":
-        return prod(out) * (left[-1] if left else 0)
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return prod(out) * (left[0] if transposed else left[-1]) if left else 0
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    if node.op_type == "Gemm":
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
+    return 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mobileinst_deploy.graphs import GraphSummary
@@ -58,7 +59,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
 def parity_table(report: ParityReport) -> Table:
     """The ladder and the tensors' differences."""
     table = Table(
-        title=f"Parity of {report.model_id} on {report.device}",
+        title=escape(f"Parity of {report.model_id} on {report.device}"),
         caption=f"Reference: {report.reference}. "
         + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing."),
     )
@@ -66,7 +67,7 @@ def parity_table(report: ParityReport) -> Table:
     table.add_column("")
     table.add_column("what was found", overflow="fold")
     for check in report.checks:
-        table.add_row(check.rung, _mark(check.passed), check.detail)
+        table.add_row(check.rung, _mark(check.passed), escape(check.detail))
     for tensor in report.tensors:
         table.add_row(
             f"  {tensor.graph}",
@@ -82,7 +83,7 @@ def latency_table(report: BenchReport) -> Table:
     device = f"{report.device.get('name')} ({report.device.get('processor', '')})"
     height, width = report.input_size
     table = Table(
-        title=f"{report.model_id} {height}x{width} on {device}",
+        title=escape(f"{report.model_id} {height}x{width} on {device}"),
         caption=". ".join((*report.notes, *(f"INVALID: {reason}" for reason in report.invalid))),
     )
     table.add_column("T", justify="right")
@@ -129,21 +130,22 @@ def summary_json(summary: GraphSummary) -> dict[str, Any]:
 
 def summary_table(name: str, summary: GraphSummary) -> Table:
     """A graph's description for people."""
-    table = Table(title=name, show_header=False)
+    table = Table(title=escape(name), show_header=False)
     table.add_column("what", style="bold")
     table.add_column("value", overflow="fold")
     for kind, tensors in (("input", summary.inputs), ("output", summary.outputs)):
         for tensor in tensors:
             shape = " x ".join(map(str, tensor.shape))
-            table.add_row(kind, f"{tensor.name}: {tensor.dtype} {shape}")
+            table.add_row(kind, escape(f"{tensor.name}: {tensor.dtype} {shape}"))
     assumed = ", ".join(f"{axis} = {length}" for axis, length in summary.free_axes.items())
-    table.add_row("MACs", _giga(summary.macs) + (f" at {assumed}" if assumed else ""))
+    macs = "unknown: its shapes are not fixed" if summary.macs is None else _giga(summary.macs)
+    table.add_row("MACs", escape(macs + (f" at {assumed}" if assumed else "")))
     table.add_row("parameters", f"{summary.parameters / 1e6:.2f} M")
     table.add_row("size", f"{summary.bytes / 1e6:.1f} MB, opset {summary.opset}")
-    table.add_row("operators", ", ".join(f"{op} {n}" for op, n in summary.ops.items()))
+    table.add_row("operators", escape(", ".join(f"{op} {n}" for op, n in summary.ops.items())))
     for key, value in summary.metadata.items():
         if key != "classes":
-            table.add_row(key, value)
+            table.add_row(escape(key), escape(value))
     return table
 
 

@@ -79,7 +79,11 @@ def export(
             simplify=simplify,
             progress=progress,
         )
-    people.print(f"Exported [bold]{bundle.model_id}[/] ({bundle.weights_note}) to {output}")
+    people.print(
+        f"Exported {bundle.model_id} ({bundle.weights_note}) to {output}",
+        markup=False,
+        soft_wrap=True,
+    )
     document: dict[str, Any] = {"folder": str(output), "pair_id": bundle.pair_id}
     if verify:
         from mobileinst_deploy.bundle import load_golden
@@ -147,7 +151,9 @@ def inspect(
 
     if path.is_dir():
         bundle = load_bundle(path)
-        people.print(f"[bold]{bundle.model_id}[/], pair {bundle.pair_id}: {bundle.weights_note}")
+        people.print(
+            f"{bundle.model_id}, pair {bundle.pair_id}: {bundle.weights_note}", markup=False
+        )
         free = {"n": bundle.config.num_queries}
         files = {str(role): graph.path for role, graph in bundle.graphs.items()}
     else:
