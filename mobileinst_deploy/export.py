@@ -8,10 +8,10 @@ themselves, so that no app can get that wrong.
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
-import torch
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.bundle import (
@@ -71,7 +71,7 @@ def export_model(
         )
     specs = graph_specs(source.config, dynamic_kernels)
     tools = tool_versions()
-    versions = " ".join(f"{name}=={version}" for name, version in tools.items())
+    versions = " ".join(f"{name}=={release}" for name, release in tools.items())
     pair_id = _pair_id(source, opset, dynamic_kernels, simplify, tools)
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
         steps = 2 + len(ROLES)
@@ -117,16 +117,11 @@ def export_model(
 
 def tool_versions() -> dict[str, str]:
     """Versions of everything that shapes an exported graph."""
-    import onnxruntime
-    import onnxsim
-
+    packages = ("torch", "onnx", "onnxsim", "onnxruntime")
     return {
         "mobileinst": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnx": onnx.__version__,
-        "onnxsim": onnxsim.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        **{name: version(name) for name in packages},
     }
 
 

@@ -66,6 +66,11 @@ def load_model(
         entry = ZooEntry(path.stem, "", config, Tolerance(), 0, path, None, path.parent)
     else:
         entry = load_model_toml(name)
+    if weights is None and entry.weights is None and entry.weights_sha256 is not None:
+        raise CheckpointError(
+            f"the trained weights of {entry.id} are missing from {entry.folder}",
+            "Put them back, or give other ones with --weights",
+        )
     config = entry.config if size is None else replace(entry.config, input_size=size)
     return build_loaded(
         entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance

@@ -15,15 +15,16 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from mobileinst_deploy.errors import ConfigError
 from mobileinst_deploy.files import sha256_of
 from mobileinst_deploy.specs import ModelConfig, Tolerance
 
 MODEL_FILE = "model.toml"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -91,35 +92,53 @@ def load_model_toml(id_or_path: str) -> ZooEntry:
         raise ConfigError(f"{path} is not readable TOML: {error}", "Correct the file") from error
     try:
         return _read(path, data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} lacks or misspells {error}", "Compare it with a model.toml of the zoo"
-        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.cause}", error.next_step) from error
 
 
 def _read(path: Path, data: dict[str, Any]) -> ZooEntry:
     unknown = sorted(set(data) - {"id", "summary", "seed", "config", "tolerance", "weights"})
     if unknown:
-        raise ConfigError(f"{path} has unknown fields: {', '.join(unknown)}", "Remove them")
+        raise ConfigError(f"there are unknown fields: {', '.join(unknown)}", "Remove them")
+    seed = _field(data, "seed", int, 0)
+    if not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed {seed} is not from 0 to 2^63 - 1", "Choose another one")
+    tolerance = _field(data, "tolerance", dict, {})
+    foreign = sorted(set(tolerance) - {f.name for f in fields(Tolerance)})
+    if foreign:
+        raise ConfigError(f"tolerance has unknown fields: {', '.join(foreign)}", "Remove them")
     weights, sha256 = None, None
     if "weights" in data:
-        name, sha256 = str(data["weights"]["file"]), str(data["weights"]["sha256"])
+        named = _field(data, "weights", dict)
+        name, sha256 = _field(named, "file", str), _field(named, "sha256", str)
         if PurePath(name).name != name:
-            raise ConfigError(f"{path} names weights outside its folder", "Put them beside it")
+            raise ConfigError("it names weights outside its folder", "Put them beside it")
         if (path.parent / name).is_file():
             weights = path.parent / name
             if sha256_of(weights) != sha256:
                 raise ConfigError(
-                    f"{weights} is not the file that {path.name} names (sha256 differs)",
+                    f"{name} is not the file that it names (sha256 differs)",
                     "Restore the file, or correct sha256 if you mean to replace the weights",
                 )
     return ZooEntry(
-        id=str(data["id"]),
-        summary=str(data.get("summary", "")),
-        config=ModelConfig.from_dict(data["config"]),
-        tolerance=Tolerance(**data.get("tolerance", {})),
-        seed=int(data.get("seed", 0)),
+        id=_field(data, "id", str),
+        summary=_field(data, "summary", str, ""),
+        config=ModelConfig.from_dict(_field(data, "config", dict)),
+        tolerance=Tolerance(**tolerance),
+        seed=seed,
         weights=weights,
         weights_sha256=sha256,
         folder=path.parent,
     )
+
+
+def _field(table: dict[str, Any], name: str, kind: type[_T], default: _T | None = None) -> _T:
+    value = table.get(name, default)
+    if value is None:
+        raise ConfigError(f"{name} is missing", "Compare it with a model.toml of the zoo")
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(
+            f"{name} is {str(value)[:40]!r}, not of the type that it should be",
+            "Compare it with a model.toml of the zoo",
+        )
+    return value
