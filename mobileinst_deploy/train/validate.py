@@ -1,4 +1,4 @@
-"""Picture AP while training, on pictures as the source gives them; ``evaluate`` is the full one."""
+"""Picture AP while training, at the model's own size; ``evaluate`` is the full measurement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from mobileinst_deploy.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.geometry import PADDING
-from mobileinst_deploy.masks import encode, resize
+from mobileinst_deploy.geometry import fit, unfit_masks
+from mobileinst_deploy.masks import encode
 from mobileinst_deploy.modeling import MobileInst
 from mobileinst_deploy.progress import Progress, silent
-from mobileinst_deploy.specs import SIZE_MULTIPLE
 from mobileinst_deploy.train.data import ClipSource
 
 # Weaker results hardly move AP and cost most of the time.
@@ -61,18 +60,14 @@ def picture_ap(
 
 def _found(model: MobileInst, image: np.ndarray) -> list[Candidate]:
     """Every query of one picture with its classes above a low score."""
-    height, width = image.shape[:2]
-    padded = [-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width)]
-    canvas = np.full((*padded, 3), PADDING, np.uint8)
-    canvas[:height, :width] = image
+    fitted, geometry = fit(image, model.config.input_size)
     device = next(model.parameters()).device
-    output = model(torch.from_numpy(canvas).to(device).permute(2, 0, 1)[None].float())
+    output = model(torch.from_numpy(fitted).to(device).permute(2, 0, 1)[None].float())
     scores = _numpy(
         (output.class_logits[0].sigmoid() * output.objectness_logits[0].sigmoid()).sqrt()
     )
     chosen = np.flatnonzero(scores.max(1) > _MIN_SCORE)
-    logits = resize(_numpy(output.mask_logits[0])[chosen], (padded[0], padded[1]))
-    masks = logits[:, :height, :width] > 0
+    masks = unfit_masks(_numpy(output.mask_logits[0])[chosen], geometry)
     return [
         Candidate(
             encode(mask),

@@ -109,7 +109,12 @@ def test_only_what_changes_the_losses_makes_another_run(change, same):
     assert (replace(config, **change).fingerprint() == config.fingerprint()) is same
 
 
-@pytest.mark.parametrize("path", sorted(zoo_folder().glob("*/train*.toml")), ids=str)
+@pytest.mark.parametrize(
+    "path",
+    sorted(zoo_folder().glob("*/train*.toml"))
+    + sorted(zoo_folder().parent.glob("docs/recipes/*/train*.toml")),
+    ids=str,
+)
 def test_every_recipe_of_the_zoo_can_be_read_and_names_a_model(path):
     config = read_train_config(path)
     entry = load_model_toml(str(path.parent / config.model))

@@ -1,0 +1,49 @@
+"""Count how often an object of a clip changes its identity, against YouTube-VIS annotations.
+
+In every frame, tracks are matched with annotated objects one-to-one at the best total IoU, pairs
+below one half apart. An object that is matched with another track than when it was matched last
+counts one switch.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mobileinst_deploy.datasets.ytvis import YtvisClips
+from mobileinst_deploy.geometry import fit, unfit_masks
+from mobileinst_deploy.masks import iou
+from mobileinst_deploy.schedule import parse_schedule
+from mobileinst_deploy.subject import open_subject
+from mobileinst_deploy.track import Tracker, TrackSettings
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("model", help="an exported pair, a checkpoint or a zoo id")
+parser.add_argument("images", type=Path)
+parser.add_argument("annotations", type=Path)
+parser.add_argument("-T", "--clip-lengths", default="1,3,6")
+parser.add_argument("--score", type=float, default=0.3)
+given = parser.parse_args()
+subject = open_subject(given.model)
+data = YtvisClips(given.images, given.annotations, subject.config.classes)
+for schedule in given.clip_lengths.split(","):
+    shown = followed = switches = 0
+    for clip in range(len(data)):
+        tracker = Tracker(subject.model, parse_schedule(schedule), TrackSettings(score=given.score))
+        last: dict[int, int] = {}
+        for sample in data.clip(clip):
+            fitted, geometry = fit(sample.image, subject.config.input_size)
+            frame = tracker.step(fitted.transpose(2, 0, 1)[None].astype(np.float32))
+            overlaps = iou(sample.masks, unfit_masks(frame.mask_logits, geometry))
+            shown += len(sample.masks)
+            for i, j in zip(*linear_sum_assignment(-overlaps), strict=True):
+                if overlaps[i, j] >= 0.5:
+                    thing, track = int(sample.track_ids[i]), int(frame.ids[j])
+                    followed += 1
+                    switches += last.get(thing, track) != track
+                    last[thing] = track
+    print(
+        f"T = {schedule}: {switches} identity switches among {followed} matched objects "
+        f"({shown} shown in {len(data)} clips)"
+    )
