@@ -104,6 +104,15 @@ def verify(
         list[Path] | None,
         typer.Option(help="Your own pictures, as one clip: a keyframe, then reuse frames."),
     ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Also follow a video or a folder of pictures.")
+    ] = None,
+    clip_length: Annotated[
+        str, typer.Option("-T", "--clip-length", help="With --clip: a keyframe every T frames.")
+    ] = "3",
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="With --clip: only so many of its first frames.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
     serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
     locate: Annotated[
@@ -129,6 +138,8 @@ def verify(
         reference = "PyTorch, computed now" + (f" on {len(image)} given pictures" if image else "")
     with pair_runner(bundle, device, serial) as runner:
         report = _climb(bundle, runner, golden, reference)
+        if clip is not None and report.passed:
+            report = _follow(bundle, runner, report, weights, clip, clip_length, frames)
     found = None
     if locate and not report.passed:
         found = _locate(bundle, golden, weights, report)
@@ -177,6 +188,56 @@ def _climb(
         report = verify_bundle(bundle, runner, golden, reference=reference, progress=progress)
     people.print(parity_table(report))
     write_json(bundle.folder / "parity.json", report.to_dict())
+    return report
+
+
+def _follow(
+    bundle: ExportBundle,
+    runner: GraphRunner,
+    report: ParityReport,
+    weights: Path | None,
+    name: str,
+    clip_length: str,
+    frames: int | None,
+) -> ParityReport:
+    """The report with the rung of the sequence gate added."""
+    from collections.abc import Iterator
+    from dataclasses import replace
+    from itertools import islice
+
+    import numpy as np
+
+    from mobileinst_deploy.files import write_json
+    from mobileinst_deploy.geometry import fit
+    from mobileinst_deploy.schedule import parse_schedule
+    from mobileinst_deploy.torchmodel import TorchModel
+    from mobileinst_deploy.track import RunnerModel, TrackSettings
+    from mobileinst_deploy.verify_clip import verify_clip
+    from mobileinst_deploy.video import open_clip
+
+    source = _source_of(bundle, weights)
+
+    def images() -> Iterator[np.ndarray]:
+        for picture in islice(open_clip(name), frames):
+            fitted, _ = fit(picture.pixels, bundle.config.input_size)
+            yield fitted.transpose(2, 0, 1)[None].astype(np.float32)
+
+    # Untrained scores are low; there, every query that shows anything is to be followed.
+    settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)
+    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+    with progress_bar() as progress:
+        check = verify_clip(
+            TorchModel(source.model),
+            RunnerModel(runner, specs),
+            images,
+            parse_schedule(clip_length),
+            settings,
+            bundle.tolerance,
+            progress=progress,
+        )
+    report = replace(report, checks=(*report.checks, check))
+    write_json(bundle.folder / "parity.json", report.to_dict())
+    people.print(f"clip {name}: {'ok' if check.passed else 'FAIL'}, {check.detail}", markup=False)
     return report
 
 

@@ -1,0 +1,102 @@
+"""The sequence gate: does the exported pair follow a real clip as PyTorch does?
+
+Two trackers go through the clip side by side, each with kernels of its own. An error that is
+harmless in one tensor shows here when it grows from frame to frame or switches an identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, tee
+
+import numpy as np
+
+from mobileinst_deploy.drift import FrameAgreement, TrackAgreement, compare_tracks, place_failure
+from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.results import Check
+from mobileinst_deploy.schedule import Schedule
+from mobileinst_deploy.specs import Tolerance
+from mobileinst_deploy.track import FrameModel, TrackSettings, track_clip
+
+
+def verify_clip(
+    reference: FrameModel,
+    candidate: FrameModel,
+    images: Callable[[], Iterable[np.ndarray]],
+    schedule: Schedule,
+    settings: TrackSettings,
+    tolerance: Tolerance,
+    *,
+    progress: Progress = silent,
+) -> Check:
+    """Follow a clip twice and compare identities, classes and masks in every frame.
+
+    Args:
+        reference: PyTorch.
+        candidate: The exported pair, wherever it runs.
+        images: Gives the clip from its beginning, each (1, 3, H, W) float32, RGB, 0 to 255; called
+            again to look at a frame that went wrong.
+        schedule: When keyframes come.
+        settings: What counts as an instance.
+        tolerance: The model's; ``min_mask_iou`` is asked of every mask.
+        progress: Told of every frame.
+
+    Returns:
+        The rung ``clip``. When it fails, its detail names the frame and the place: the frame graph,
+        the mask-head graph, or the hand-over of kernels from one to the other.
+    """
+
+    def heard(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for index, frame in enumerate(frames):
+            progress("verify on the clip", index, None)
+            yield frame
+
+    # The comparison takes a frame of each side in turn, so that tee never holds more than one.
+    ours, theirs = tee(heard(images()))
+    agreement = compare_tracks(
+        track_clip(reference, ours, schedule, settings),
+        track_clip(candidate, theirs, schedule, settings),
+    )
+    figures = _figures(agreement)
+    wrong = next((f for f in agreement.frames if not _agrees(f, tolerance)), None)
+    if wrong is None:
+        detail = (
+            f"{len(agreement.frames)} frames, the same identities in each, "
+            f"lowest mask IoU {agreement.lowest_iou:.4f}"
+        )
+        return Check("clip", True, detail, figures)
+    first = wrong.index - wrong.since
+    part = list(islice(images(), first, wrong.index + 1))
+    place = place_failure(reference, candidate, part[0], part[-1], tolerance.min_mask_iou)
+    what = (
+        f"lowest mask IoU {wrong.lowest_iou:.4f}"
+        if wrong.same_ids
+        else "other identities or classes"
+    )
+    detail = (
+        f"frame {wrong.index}, {wrong.since} after its keyframe, has {what}; the difference is in "
+        f"the {place or 'tracking of scores near a threshold'}"
+    )
+    return Check("clip", False, detail, figures)
+
+
+def _agrees(frame: FrameAgreement, tolerance: Tolerance) -> bool:
+    return frame.same_ids and not frame.switches and frame.lowest_iou >= tolerance.min_mask_iou
+
+
+def _figures(agreement: TrackAgreement) -> dict[str, object]:
+    return {
+        "frames": len(agreement.frames),
+        "same_ids": agreement.same_ids,
+        "identity_switches": agreement.switches,
+        "min_mask_iou": agreement.lowest_iou,
+        "drift": [
+            {
+                "age": d.since,
+                "frames": d.frames,
+                "min_mask_iou": d.lowest_iou,
+                "max_abs": d.max_abs,
+            }
+            for d in agreement.drift
+        ],
+    }
