@@ -1,0 +1,56 @@
+"""One tiny random model, exported once a session: what most tests of the spine stand on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: tiny tensors are slower on two threads, and less repeatable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import TINY, TINY_TOML
+
+from mobileinst_deploy.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.loading import LoadedModel, build_loaded
+from mobileinst_deploy.specs import Tolerance
+
+
+@pytest.fixture(scope="session")
+def tiny_source() -> LoadedModel:
+    """The tiny network with random weights, in eval mode."""
+    return build_loaded("tiny", TINY, None, seed=0, tolerance=Tolerance())
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_source: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
+    """The tiny network's exported pair; tests read it and never write there."""
+    from mobileinst_deploy.export import export_model
+
+    return export_model(tiny_source, tmp_path_factory.mktemp("exported") / "tiny")
+
+
+@pytest.fixture
+def pair(exported: ExportBundle, tmp_path: Path) -> Path:
+    """A copy of the exported pair's folder that a test may spoil."""
+    folder = tmp_path / "pair"
+    shutil.copytree(exported.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(pair: Path) -> ExportBundle:
+    """The pair of that folder."""
+    return load_bundle(pair)
+
+
+@pytest.fixture
+def tiny_toml(tmp_path: Path) -> Path:
+    """The tiny network as a user would write it down."""
+    path = tmp_path / "model.toml"
+    path.write_text(TINY_TOML)
+    return path
