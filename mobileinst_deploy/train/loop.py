@@ -282,13 +282,13 @@ class _Run:
                 f"The last saved state is good: lower lr in {stage.kind}'s stage and resume, or "
                 "start again with a longer warm-up",
             )
-        if norm is None or bool(torch.isfinite(norm)):
-            self.optimizer.step()
-        elif config.precision != "fp16":
+        # In fp16 the scaler leaves out a step whose gradient overflowed, and lowers its scale.
+        if config.precision != "fp16" and not bool(torch.isfinite(norm)):
             raise ConfigError(
                 f"the gradient is not finite at iteration {self.iteration + 1}",
-                "The last saved state is good: lower lr or use precision = 'no'",
+                "The last saved state is good: lower lr or use precision = 'no', and resume",
             )
+        self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.model, self.iteration)
         totals["gradient"] = torch.as_tensor(norm, device=self.accelerator.device)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from mobileinst_deploy.checkpoint import load_checkpoint
 from mobileinst_deploy.errors import CheckpointError, ConfigError, OutputError
@@ -248,6 +249,23 @@ def test_classes_of_data_and_model_must_be_the_same(tmp_path):
 def test_query_passing_needs_a_model_with_both_stages(tmp_path):
     with pytest.raises(ConfigError, match="query passing"):
         train(CONFIG, replace(MODEL, stages=("local", "local")), SOURCE, tmp_path)
+
+
+@pytest.fixture
+def fresh_engine():
+    """The engine keeps the first precision of a process; a user has one run in a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_mixed_precision_trains_too(tmp_path, finished, fresh_engine):
+    stages = (replace(IMAGE, iterations=1), replace(VIDEO, iterations=1))
+    report = train(replace(CONFIG, stages=stages, precision="bf16"), MODEL, SOURCE, tmp_path)
+    _, whole = finished
+    first = [float(losses(folder)[0][3]) for folder in (tmp_path, whole)]
+    assert first[0] == pytest.approx(first[1], rel=0.05)
+    assert np.isfinite(report.loss)
 
 
 def test_smaller_pieces_make_the_same_step(tmp_path):
