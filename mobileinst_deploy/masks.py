@@ -77,14 +77,14 @@ def rle_runs(rle: Any) -> np.ndarray:
     """
     height, width = rle_size(rle)
     counts = rle.get("counts")
-    if isinstance(counts, str):
-        counts = counts.encode("latin-1", "replace")
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode("ascii")
     if isinstance(counts, bytes):
         runs = _decompress(counts)
-    elif isinstance(counts, list) and all(type(v) is int and v < _MOST_PIXELS for v in counts):
+    elif isinstance(counts, list) and all(type(v) is int and 0 <= v < _MOST_PIXELS for v in counts):
         runs = np.array(counts, np.int64)
     else:
-        raise DatasetError("a run-length mask has no counts", _REPAIR)
+        raise DatasetError("a run-length mask has no usable counts", _REPAIR)
     if (runs < 0).any() or runs.sum() != height * width:
         raise DatasetError(
             f"a run-length mask of {height}x{width} pixels has runs that do not fill it", _REPAIR

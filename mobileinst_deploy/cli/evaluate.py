@@ -43,7 +43,10 @@ def evaluate(
         bool, typer.Option("--json", help="Print one JSON document to stdout.")
     ] = False,
 ) -> None:
-    """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T."""
+    """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T.
+
+    An interrupted evaluation goes on where it was when it is run again.
+    """
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
 
@@ -99,10 +102,11 @@ def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Tab
 
     first = next(iter(measured.values()))
     names = [name for name in PICTURE_METRICS if name in first]
+    items = "pictures" if "pictures" in measured else "clips"
     height, width = document["input_size"]
     table = Table(
         title=f"{document['model_id']} ({document['runtime']}, {height}x{width}) on "
-        f"{first['annotations']}: {first['items']} items, {first['objects']} objects"
+        f"{first['annotations']}: {first['items']} {items}, {first['objects']} objects"
     )
     table.add_column("")
     table.add_column("keyframes", justify="right")

@@ -56,7 +56,7 @@ def mobileinst(folder: Path, *words: object, form: str = "coco"):
 def test_pictures_give_a_table_and_eval_json(folder):
     code, out, err = mobileinst(folder)
     assert (code, out) == (0, "")
-    for word in ("AP50", "APs", "AR100", "6 items", "instances.json", "eval.json"):
+    for word in ("AP50", "APs", "AR100", "6 pictures", "instances.json", "eval.json"):
         assert word in err
     document = json.loads((folder / "eval.json").read_text())
     assert document["runtime"] == "pytorch"

@@ -65,6 +65,7 @@ def test_every_form_of_run_lengths_is_decoded(mask):
         {"size": [4, 4], "counts": [15]},
         {"size": [4, 4], "counts": [-1, 17]},
         {"size": [4, 4], "counts": [2**80, 0]},
+        {"size": [4, 4], "counts": [-(2**80), 16]},
         {"size": [4, 4], "counts": ["16"]},
         {"size": [4, 4], "counts": None},
         {"size": [4, 4], "counts": ""},
