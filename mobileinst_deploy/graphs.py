@@ -186,7 +186,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
                 dim.dim_value = free_axes[dim.dim_param]
     del fixed.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}

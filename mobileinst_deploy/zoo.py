@@ -76,8 +76,9 @@ def load_model_toml(id_or_path: str) -> ZooEntry:
     Raises:
         ConfigError: No such model, or its file is broken.
     """
-    path = zoo_folder() / id_or_path / MODEL_FILE
-    if PurePath(id_or_path).name != id_or_path or not path.is_file():
+    if id_or_path in zoo_ids():
+        path = zoo_folder() / id_or_path / MODEL_FILE
+    else:
         path = Path(id_or_path)
         if path.is_dir():
             path = path / MODEL_FILE
