@@ -12,8 +12,6 @@ from mobileinst_deploy.cli.runners import pair_runner
 from mobileinst_deploy.cli.spine import Json, PairFolder
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mobileinst_deploy.results import RunReport
 
 
@@ -55,7 +53,7 @@ def run(
         people.print(f"[yellow]{bundle.weights_note}[/]")
     with pair_runner(bundle, device, serial) as runner, progress_bar() as progress:
         report = run_clip(bundle, runner, clip, output, schedule, settings, progress=progress)
-    people.print(run_table(report))
+    _show(report)
     for note in report.notes:
         people.print(f"Note: the overlay is {note}.", markup=False)
     for kind, path in report.files.items():
@@ -64,18 +62,22 @@ def run(
         print_json(report.to_dict())
 
 
-def run_table(report: RunReport) -> Table:
+def _show(report: RunReport) -> None:
     """Frames, tracks and the share of time per stage."""
+    from rich.markup import escape
     from rich.table import Table
 
     found = ", ".join(f"{count} {name}" for name, count in report.tracks.items()) or "none"
     speed = report.frames_per_second
-    pace = "emulated: not a speed" if speed is None else f"{speed:.2f} frames/s end to end"
-    table = Table(
-        title=f"{report.source}, {report.model_id} on {report.device}, T = {report.schedule}",
-        caption=f"{report.frames} frames, {report.keyframes} of them keyframes; tracks: {found}; "
+    pace = "emulated, so not a speed" if speed is None else f"{speed:.2f} frames/s end to end"
+    people.print(
+        f"[bold]{escape(report.source)}[/], {report.model_id} on {report.device}, "
+        f"T = {report.schedule}: {report.frames} frames, {report.keyframes} of them keyframes; "
         f"{pace}",
+        soft_wrap=True,
     )
+    people.print(f"Tracks: {found}", markup=False, soft_wrap=True)
+    table = Table()
     for name in ("stage", "ms per frame", "share"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     total = sum(report.seconds.values())
@@ -83,4 +85,4 @@ def run_table(report: RunReport) -> Table:
         table.add_row(
             stage, f"{1000 * seconds / report.frames:.2f}", f"{100 * seconds / total:.1f} %"
         )
-    return table
+    people.print(table)
