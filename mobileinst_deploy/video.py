@@ -234,7 +234,10 @@ class Camera:
 
     def __iter__(self) -> Iterator[Picture]:
         """See :class:`Clip`."""
+        # Our own sentence is enough.
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         capture = cv2.VideoCapture(self._index)
+        cv2.utils.logging.setLogLevel(level)
         try:
             if not capture.isOpened():
                 raise MediaError(
