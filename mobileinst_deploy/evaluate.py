@@ -7,7 +7,7 @@ matched with the annotations at once. An interrupted evaluation goes on where it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mobileinst_deploy.datasets.annotations import Media, read_frame, to_rle
 from mobileinst_deploy.datasets.coco import CocoPictures
 from mobileinst_deploy.datasets.ytvis import YtvisClips
 from mobileinst_deploy.files import sha256_of, write_json
-from mobileinst_deploy.geometry import fit, unfit_masks
+from mobileinst_deploy.geometry import Geometry, fit, unfit_masks
 from mobileinst_deploy.journal import Journal
 from mobileinst_deploy.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.progress import Progress, silent
@@ -132,12 +132,9 @@ def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     outputs = subject.model.frame(_as_input(fitted))
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     best = _best_pairs(scores)
-    queries = list(best)
-    masks = unfit_masks(outputs["mask_logits"][0, queries], geometry)
+    rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
     candidates = [
-        Candidate(encode(mask), best[query])
-        for query, mask in zip(queries, masks, strict=True)
-        if mask.any()
+        Candidate(rle, pairs) for rle, pairs in zip(rles, best.values(), strict=True) if rle
     ]
     return Found(candidates, keyframes=1)
 
@@ -164,11 +161,10 @@ def find_in_clip(
     for t, image in enumerate(frames):
         fitted, geometry = fit(image, subject.config.input_size)
         frame = tracker.step(_as_input(fitted))
-        for track, mask in zip(
-            frame.ids.tolist(), unfit_masks(frame.mask_logits, geometry), strict=True
-        ):
-            if mask.any():
-                shown.setdefault(track, {})[t] = encode(mask)
+        rles = _encoded(frame.mask_logits, geometry)
+        for track, rle in zip(frame.ids.tolist(), rles, strict=True):
+            if rle:
+                shown.setdefault(track, {})[t] = rle
         count += 1
         keyframes += frame.keyframe
     tracks = sorted(shown)
@@ -304,6 +300,13 @@ def _truth(medium: Media) -> list[Truth]:
             mask, area = side_by_side(rles, medium.size), None
         truth.append(Truth(item.label, mask, rle_area(mask) if area is None else area, item.crowd))
     return truth
+
+
+def _encoded(mask_logits: np.ndarray, geometry: Geometry) -> Iterator[Rle | None]:
+    """Masks at the picture's own size, None where empty; one at a time is in memory as pixels."""
+    for i in range(len(mask_logits)):
+        mask = unfit_masks(mask_logits[i : i + 1], geometry)[0]
+        yield encode(mask) if mask.any() else None
 
 
 def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
