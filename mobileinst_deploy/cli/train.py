@@ -58,11 +58,11 @@ def train(
             progress=progress,
         )
     metrics = ", ".join(f"{k} {v:.3f}" for k, v in report.metrics.items() if k[:2] == "AP")
-    people.print(
-        f"{report.iterations} iterations, loss {report.loss:.4f}, "
-        f"{report.samples / max(report.seconds, 1e-9):.1f} samples/s"
-        + (f", held-out {metrics}" if metrics else "")
-    )
+    done = f"{report.iterations} iterations"
+    if report.loss is not None:
+        rate = report.samples / max(report.seconds, 1e-9)
+        done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
+    people.print(done + (f", held-out {metrics}" if metrics else ""))
     if report.unreadable:
         people.print(f"{report.unreadable} samples could not be read and were replaced.")
     people.print(f"Weights: {report.weights}", markup=False)

@@ -207,11 +207,11 @@ class TrainConfig:
         """Optimiser steps of all stages."""
         return sum(stage.iterations for stage in self.stages)
 
-    def stage_at(self, iteration: int) -> tuple[StageConfig, int]:
-        """The stage that an iteration of the whole run falls into, and its iteration within it."""
-        for stage in self.stages:
+    def stage_at(self, iteration: int) -> tuple[int, int]:
+        """The number of the stage that an iteration of the run falls into, and its own in there."""
+        for number, stage in enumerate(self.stages):
             if iteration < stage.iterations:
-                return stage, iteration
+                return number, iteration
             iteration -= stage.iterations
         raise ValueError(f"iteration beyond the {self.iterations} of the run")
 

@@ -104,14 +104,14 @@ class Samples(Dataset[Sample]):
         source: Where clips come from.
         config: How they are varied.
         stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
-        seed: Of the draws.
+        seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
         length: How many there are, for the loader's sake.
     """
 
     source: ClipSource
     config: DataConfig
     stage: StageConfig
-    seed: int
+    seed: tuple[int, int]
     length: int
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class Samples(Dataset[Sample]):
         Raises:
             DatasetError: Picture after picture cannot be read.
         """
-        rng = np.random.default_rng([self.seed, int(self.stage.kind == "video"), index])
+        rng = np.random.default_rng([*self.seed, index])
         for unreadable in range(MAX_UNREADABLE):
             clip = int(rng.integers(len(self.source)))
             try:

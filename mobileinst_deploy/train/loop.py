@@ -6,7 +6,6 @@ three are saved together; so a run that was killed continues as if it had not be
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +45,7 @@ class TrainReport:
         iterations: Optimiser steps, of all sessions of the run.
         samples: Pictures and pairs seen in this session, by all processes.
         seconds: Wall time of this session.
-        loss: The last logged loss.
+        loss: The last logged loss of this session; None where nothing was left to do.
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
@@ -55,7 +54,7 @@ class TrainReport:
     iterations: int
     samples: int
     seconds: float
-    loss: float
+    loss: float | None
     metrics: dict[str, float]
     unreadable: int
     weights: Path
@@ -94,12 +93,12 @@ def train(
         progress: Told of every step.
 
     Raises:
-        ConfigError: Classes differ, the model cannot do what the recipe asks, or the folder holds a
-            run that was not to be resumed, or one of another configuration.
+        ConfigError: Classes differ, the model cannot do what the recipe asks, the folder holds a
+            run that was not to be resumed or one of another configuration, the loss or gradient is
+            no finite number, or memory ran out.
         CheckpointError: The weights to start from do not fit.
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
-        ConfigError: The loss became infinite or not a number.
     """
     if source.classes != model_config.classes:
         raise ConfigError(
@@ -200,13 +199,14 @@ class _Run:
         """Run the iterations that are left."""
         config, began = self.config, time.perf_counter()
         seen = unreadable = 0
-        loss = math.nan
+        loss: float | None = None
         stream: Iterator[Batch] = iter(())
-        current: StageConfig | None = None
+        current = -1
         while self.iteration < config.iterations:
-            stage, within = config.stage_at(self.iteration)
-            if stage is not current:
-                current, stream = stage, self._stream(stage, within)
+            number, within = config.stage_at(self.iteration)
+            stage = config.stages[number]
+            if number != current:
+                current, stream = number, self._stream(number, within)
             losses, read = self._step(stage, within, stream)
             self.iteration += 1
             unreadable += read
@@ -234,12 +234,11 @@ class _Run:
             self.folder / WEIGHTS_FILE,
         )
 
-    def _stream(self, stage: StageConfig, within: int) -> Iterator[Batch]:
+    def _stream(self, number: int, within: int) -> Iterator[Batch]:
         accelerator, config = self.accelerator, self.config
+        stage, seed = config.stages[number], (config.seed, number)
         each = stage.batch * config.accumulate * accelerator.num_processes
-        samples = Samples(
-            self._source(stage), config.data, stage, config.seed, stage.iterations * each
-        )
+        samples = Samples(self._source(stage), config.data, stage, seed, stage.iterations * each)
         return batches(
             samples,
             config.losses,
@@ -276,17 +275,17 @@ class _Run:
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+        good = self.folder / WEIGHTS_FILE
         if not bool(torch.isfinite(totals["loss"])):
             raise ConfigError(
                 f"the loss is {float(totals['loss'])} at iteration {self.iteration + 1}",
-                f"The last saved state is good: lower lr in {stage.kind}'s stage and resume, or "
-                "start again with a longer warm-up",
+                f"Lower lr and start another run from the last good weights, --weights {good}",
             )
         # In fp16 the scaler leaves out a step whose gradient overflowed, and lowers its scale.
         if config.precision != "fp16" and not bool(torch.isfinite(norm)):
             raise ConfigError(
                 f"the gradient is not finite at iteration {self.iteration + 1}",
-                "The last saved state is good: lower lr or use precision = 'no', and resume",
+                f"Lower lr and start another run from the last good weights, --weights {good}",
             )
         self.optimizer.step()
         if self.ema is not None:

@@ -81,7 +81,9 @@ def test_a_second_run_into_one_folder_must_be_meant(recipe, tmp_path):
     again = run("--config", recipe, "-o", tmp_path / "run")
     assert again.exit_code == 2
     assert "--resume" in words(again)
-    assert run("--config", recipe, "-o", tmp_path / "run", "--resume").exit_code == 0
+    resumed = run("--config", recipe, "-o", tmp_path / "run", "--resume", "--json")
+    assert resumed.exit_code == 0
+    assert json.loads(resumed.stdout)["samples"] == 0
 
 
 def test_weights_of_another_model_are_refused(recipe, tmp_path):

@@ -43,8 +43,8 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path):
     assert config.iterations == 15
     assert config.backbone_lr == 0.5
     assert config.losses == LossConfig(2.0, 2.0, 1.0)
-    assert config.stage_at(9) == (config.stages[0], 9)
-    assert config.stage_at(10) == (config.stages[1], 0)
+    assert config.stage_at(9) == (0, 9)
+    assert config.stage_at(10) == (1, 0)
 
 
 @pytest.mark.parametrize(

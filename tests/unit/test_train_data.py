@@ -31,16 +31,17 @@ def same(a, b):
 
 @pytest.mark.parametrize("stage", [IMAGE, VIDEO])
 def test_a_sample_depends_on_the_seed_and_its_number_alone(stage):
-    samples = Samples(SHAPES, DataConfig(), stage, 3, 100)
-    again = Samples(SHAPES, DataConfig(), stage, 3, 7)
+    samples = Samples(SHAPES, DataConfig(), stage, (3, 0), 100)
+    again = Samples(SHAPES, DataConfig(), stage, (3, 0), 7)
     assert same(samples[5].frames, again[5].frames)
     assert not same(samples[5].frames, samples[6].frames)
-    assert not same(samples[5].frames, replace(samples, seed=4)[5].frames)
+    assert not same(samples[5].frames, replace(samples, seed=(4, 0))[5].frames)
+    assert not same(samples[5].frames, replace(samples, seed=(3, 1))[5].frames)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_go_on_where_a_run_stopped_whatever_the_workers(workers):
-    whole = Samples(SHAPES, DataConfig(), IMAGE, 0, 12)
+    whole = Samples(SHAPES, DataConfig(), IMAGE, (0, 0), 12)
     rest = replace(whole, config=DataConfig(workers=workers))
     expected = list(batches(whole, LossConfig(), 3, 0))[2:]
     got = list(batches(rest, LossConfig(), 3, 2))
@@ -51,7 +52,7 @@ def test_batches_go_on_where_a_run_stopped_whatever_the_workers(workers):
 
 
 def test_processes_share_the_sequence_of_one():
-    samples = Samples(SHAPES, DataConfig(), IMAGE, 0, 8)
+    samples = Samples(SHAPES, DataConfig(), IMAGE, (0, 0), 8)
     one = [image for batch in batches(samples, LossConfig(), 4, 0) for image in batch.images]
     two = [list(batches(samples, LossConfig(), 2, 0, p, 2)) for p in range(2)]
     shared = [image for step in zip(*two, strict=True) for batch in step for image in batch.images]
@@ -75,7 +76,7 @@ def test_pairs_are_two_frames_within_reach():
             frames.append((clip, chosen))
             return SHAPES.read(clip, [0, 0])
 
-    samples = Samples(Spy(), DataConfig(max_gap=3), VIDEO, 0, 300)
+    samples = Samples(Spy(), DataConfig(max_gap=3), VIDEO, (0, 0), 300)
     for i in range(300):
         samples[i]
     assert {a == b for clip, (a, b) in frames if clip == 0} == {True}
@@ -165,14 +166,14 @@ class Torn:
 
 
 def test_unreadable_pictures_are_replaced_and_counted():
-    samples = Samples(Torn(frozenset({0, 1})), DataConfig(), IMAGE, 0, 40)
+    samples = Samples(Torn(frozenset({0, 1})), DataConfig(), IMAGE, (0, 0), 40)
     got = [samples[i] for i in range(40)]
     assert sum(sample.unreadable for sample in got) > 0
     assert Collate(8)(got[:8]).unreadable == sum(s.unreadable for s in got[:8])
 
 
 def test_nothing_but_unreadable_pictures_is_an_error():
-    samples = Samples(Torn(frozenset(range(4))), DataConfig(), IMAGE, 0, 1)
+    samples = Samples(Torn(frozenset(range(4))), DataConfig(), IMAGE, (0, 0), 1)
     with pytest.raises(DatasetError, match="in a row cannot be read, the last because a"):
         samples[0]
 

@@ -199,7 +199,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_good_state(tmp_path, monk
     monkeypatch.setattr(loop, "Objective", Sick)
     with pytest.raises(ConfigError, match="the loss is nan at iteration 4") as caught:
         train(CONFIG, MODEL, SOURCE, tmp_path)
-    assert "lower lr" in caught.value.next_step
+    assert "Lower lr" in caught.value.next_step
     state = torch.load(tmp_path / "training.pt", weights_only=True)
     assert state["iteration"] == 3
     assert all(torch.isfinite(v).all() for v in state["objective"].values())
