@@ -117,14 +117,14 @@ class AdbDevice:
         return ShellResult(stdout, stderr, data[0])
 
     def push(self, files: Sequence[Path], remote: str) -> None:
-        """Copy files into an existing folder on the phone. What arrived is for the caller to check.
+        """Copy files or folders into an existing folder on the phone; check what arrived yourself.
 
         Raises:
             DeviceError: The phone went away, is full or refuses.
             CancelledError: Somebody asked to stop.
         """
         if files:
-            size = sum(f.stat().st_size for f in files)
+            size = sum(p.stat().st_size for f in files for p in (f, *f.rglob("*")))
             self._transfer(["push", "--", *map(str, files), f"{remote}/"], size)
 
     def pull(self, remote: Sequence[str], folder: Path, expected_bytes: int) -> None:
@@ -196,15 +196,13 @@ class AdbDevice:
     @contextmanager
     def _service(self, service: str, deadline: float) -> Iterator[Callable[[int], bytes]]:
         """Open a service of the phone's adbd; yields ``receive(size)``, which reads just that."""
-        import adbutils
-
-        device = adbutils.AdbDevice(client(), self.serial)
         ensure_server()
-        connection = device.open_transport(
-            timeout=min(CONNECT_LIMIT_S, deadline - time.monotonic())
-        )
         limit_s = deadline - time.monotonic()
+        connection = client().make_connection(timeout=min(CONNECT_LIMIT_S, limit_s))
         try:
+            connection.send_command(f"host:tport:serial:{self.serial}")
+            connection.check_okay()
+            connection.read_exact(8)  # the transport's number
             connection.send_command(service)
             connection.check_okay()
 

@@ -52,11 +52,12 @@ _GRACE_S = 30.0
 # In mksh, Android's shell: a background job reads /dev/null unless told otherwise, `read` is a
 # builtin and so leaves no child behind, and descriptor 3 is not handed to programs.
 _START = """\
-cd {run} || exit 125
+rm -rf {old}
+cd {work} || exit 125
 exec 3<&0
 {command} </dev/null &
 runner=$!
-echo $runner > pid
+echo $runner > ../pid
 ( while read -r line <&3; do :; done; kill -9 $runner ) >/dev/null 2>&1 </dev/null &
 guard=$!
 wait $runner
@@ -64,14 +65,16 @@ code=$?
 kill -9 $guard
 exit $code
 """
-# Prints the process ids of runners that are alive; /proc shows only our own where it hides others.
-_RUNNING = """\
-for file in {root}/run-*/pid; do
+# Makes the session's folder, unless a runner is alive; then it prints that one's process id.
+# A folder without one, and an hour old, was left when a phone or this program vanished.
+_OPEN = f"""\
+for file in {REMOTE_ROOT}/run-*/pid; do
   pid=
   [ -f "$file" ] && read -r pid < "$file"
-  [ -n "$pid" ] && [ -d /proc/$pid ] && grep -q mobileinst_runner /proc/$pid/cmdline && echo $pid
+  [ -n "$pid" ] && grep -q mobileinst_runner /proc/$pid/cmdline && echo "busy $pid" && exit 0
 done 2>/dev/null
-true
+find {REMOTE_ROOT} -maxdepth 1 -name 'run-*' -mmin +60 -exec rm -rf {{}} + 2>/dev/null
+mkdir -p {REMOTE_ROOT} && mktemp -d {REMOTE_ROOT}/run-XXXXXXXX
 """
 
 
@@ -142,13 +145,14 @@ class Session:
         self._progress = progress
         self._lock = phone_lock(device.serial)
         self._run = ""
+        self._turn = 0
         self._runtime = ""
         self._pair = ""
 
     def __enter__(self) -> Session:
         self._lock.__enter__()
         try:
-            self._refuse_if_busy()
+            self._open()
             self.facts, self.state = read_phone(self.device)
             check_abi(self.facts)
             pair = pair_files([self._graphs[role] for role in ROLES])
@@ -160,11 +164,6 @@ class Session:
             self._runtime = install(self.device, files, self._bundle.sha256, self._progress)
             digest = hashlib.sha256("".join(f.sha256 for f in pair).encode()).hexdigest()
             self._pair = install(self.device, pair, digest, self._progress)
-            made = self.device.shell(f"mktemp -d {REMOTE_ROOT}/run-XXXXXXXX", limit_s=SHORT_LIMIT_S)
-            self._run = made.stdout.strip()
-            if made.exit_code or not re.fullmatch(rf"{REMOTE_ROOT}/run-\w+", self._run):
-                self._run = ""
-                raise refused(self.device.serial, made)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -177,12 +176,13 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         try:
-            # When the phone has gone, the dead man's switch has already done the first half, and
-            # `device clean` or the next session does the second.
-            with suppress(DeviceError):
-                AdbDevice(self.device.serial).shell(
-                    end_runners(self._run or f"{REMOTE_ROOT}/none"), limit_s=SHORT_LIMIT_S
-                )
+            # When the phone has gone, the dead man's switch has killed the runner there, and a later
+            # session removes the folder.
+            if self._run:
+                with suppress(DeviceError):
+                    AdbDevice(self.device.serial).shell(
+                        end_runners(self._run), limit_s=SHORT_LIMIT_S
+                    )
         finally:
             self._lock.__exit__(None, None, None)
 
@@ -193,16 +193,17 @@ class Session:
             DeviceError: Anything went wrong there.
             CancelledError: Somebody asked to stop.
         """
+        old, self._turn = f"{self._run}/{self._turn}", self._turn + 1
+        work = f"{self._run}/{self._turn}"
         with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
-            local = Path(folder)
+            local = Path(folder) / str(self._turn)
+            local.mkdir()
             graphs: dict[Role, str] = {r: f"{self._pair}/{self._graphs[r].name}" for r in ROLES}
-            names = plan.write(local, self._bundle.library(self._runtime), graphs)
-            run = quote(self._run)
-            self._ask(f"rm -rf {run}/* && mkdir {run}/{OUTPUT_FOLDER}")
-            self.device.push([local / name for name in names], self._run)
-        command = quote(*self._bundle.command(self._runtime, f"{self._run}/{PLAN_FILE}"))
+            plan.write(local, self._bundle.library(self._runtime), graphs)
+            self.device.push([local], self._run)
+        command = self._bundle.command(self._runtime, f"{work}/{PLAN_FILE}")
         ended = self.device.shell(
-            _START.format(run=run, command=command),
+            _START.format(old=quote(old), work=quote(work), command=quote(*command)),
             limit_s=plan.limit_seconds + _GRACE_S,
             on_stderr=_runner_progress(self._progress),
         )
@@ -222,7 +223,7 @@ class Session:
             DeviceError: The phone went away or a file is missing.
             OutputError: There is no space here.
         """
-        remote = [f"{self._run}/{OUTPUT_FOLDER}/{name}" for name in result.files]
+        remote = [f"{self._run}/{self._turn}/{OUTPUT_FOLDER}/{name}" for name in result.files]
         size = sum(t.bytes for call in result.calls for t in call.results)
         self.device.pull(remote, folder, size)
 
@@ -233,19 +234,19 @@ class Session:
             self.fetch(result, Path(folder))
             return read_tensors(result, Path(folder))
 
-    def _refuse_if_busy(self) -> None:
-        running = self.device.shell(_RUNNING.format(root=REMOTE_ROOT), limit_s=SHORT_LIMIT_S)
-        if running.stdout.split():
+    def _open(self) -> None:
+        """Make the session's folder on the phone."""
+        said = self.device.shell(_OPEN, limit_s=SHORT_LIMIT_S)
+        answer = said.stdout.strip()
+        if answer.startswith("busy "):
             raise DeviceError(
                 f"a runner of another session is at work on the phone {self.device.serial}"
-                f" (process {last_line(running.stdout)})",
+                f" (process {last_line(answer).removeprefix('busy ')})",
                 "Wait until it has finished, or end it with `mobileinst device clean`",
             )
-
-    def _ask(self, command: str) -> None:
-        done = self.device.shell(command, limit_s=SHORT_LIMIT_S)
-        if done.exit_code:
-            raise refused(self.device.serial, done)
+        if said.exit_code or not re.fullmatch(rf"{REMOTE_ROOT}/run-\w+", answer):
+            raise refused(self.device.serial, said)
+        self._run = answer
 
 
 def _runner_progress(progress: Progress) -> Callable[[str], None]:

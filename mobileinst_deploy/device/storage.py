@@ -65,13 +65,9 @@ def install(
         InputError: A file here is not the one its sha256 names.
     """
     folder = f"{REMOTE_ROOT}/{digest}"
-    made = device.shell(f"mkdir -p {quote(folder)} && df -k {quote(folder)}", limit_s=SHORT_LIMIT_S)
-    if made.exit_code:
-        raise refused(device.serial, made)
-    free = _free_bytes(made.stdout)
     label, total = f"push to {device.serial}", sum(f.bytes for f in files)
     for attempt in range(3):
-        wrong = _differing(device, files, folder)
+        wrong, free = _look(device, files, folder)
         missing = sum(f.bytes for f in wrong)
         progress(label, total - missing, total)
         if not wrong:
@@ -129,24 +125,30 @@ def clean_phone(device: AdbDevice) -> int:
     return int(size[0]) * 1024 if size and size[0].isdigit() else 0
 
 
-def _differing(device: AdbDevice, files: Sequence[RemoteFile], folder: str) -> list[RemoteFile]:
-    """The files that are not on the phone with the right bytes."""
-    if not files:
-        return []
+def _look(
+    device: AdbDevice, files: Sequence[RemoteFile], folder: str
+) -> tuple[list[RemoteFile], int | None]:
+    """The files that the folder, made when missing, does not hold right; and the bytes free."""
+    where = quote(folder)
     names = quote(*(f.path.name for f in files))
     done = device.shell(
-        f"cd {quote(folder)} && sha256sum {names} 2>/dev/null", limit_s=_HASH_LIMIT_S
+        f"mkdir -p {where} && df -k {where} && cd {where} || exit 125; echo"
+        + (f"; sha256sum {names} 2>/dev/null" if files else ""),
+        limit_s=_HASH_LIMIT_S,
     )
+    if done.exit_code == 125:
+        raise refused(device.serial, done)
     if done.exit_code == 127:
         raise DeviceError(
             f"the phone {device.serial} has no sha256sum, so a push cannot be checked",
             "Use a phone with Android 8 or later",
         )
+    df, _, hashes = done.stdout.partition("\n\n")
     there = {}
-    for line in done.stdout.splitlines():
+    for line in hashes.splitlines():
         digest, _, name = line.partition("  ")
         there[name.strip()] = digest
-    return [f for f in files if there.get(f.path.name) != f.sha256]
+    return [f for f in files if there.get(f.path.name) != f.sha256], _free_bytes(df)
 
 
 def _free_bytes(df: str) -> int | None:

@@ -1,0 +1,52 @@
+"""The table of faults and what became of each: docs/faults.md, written by the tests themselves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+FAULTS = Path(__file__).parent.parent.parent / "docs" / "faults.md"
+_HEAD = """\
+# Faults, and what becomes of them
+
+Written by the fault tests from what they saw:
+`MOBILEINST_WRITE_FAULTS=1 pytest tests/device -k fault`. Each row is a test. Phones are emulated
+ones with the real adbd, driven by the real adb; after every test nothing of ours may run on the
+phone. Serials, sizes and paths differ from run to run.
+
+| fault | exit | what the user is told |
+|---|---|---|
+"""
+_noted: dict[str, tuple[int, str]] = {}
+
+
+def title(item: pytest.Item) -> str:
+    """A fault's name: the test's first line, and its case where it has several."""
+    words = (item.function.__doc__ or item.name).strip().splitlines()[0].rstrip(".")  # type: ignore[attr-defined]
+    case = re.search(r"\[(.*)\]$", item.name)
+    return f"{words}: {case.group(1)}" if case else words
+
+
+def note(item: pytest.Item, outcome: str, exit_code: int) -> None:
+    """Remember what a fault led to."""
+    text = re.sub(r"127\.0\.0\.1:\d+", "SERIAL", outcome)
+    text = re.sub(r"/\S*/(?=[\w.-]+)", ".../", text)
+    _noted[title(item)] = (exit_code, text)
+
+
+def titles_in_table() -> set[str]:
+    """The faults that docs/faults.md lists."""
+    rows = (line.split(" | ") for line in FAULTS.read_text().splitlines() if line.startswith("| "))
+    return {row[0].removeprefix("| ") for row in rows} - {"fault"}
+
+
+def write() -> None:
+    """Write docs/faults.md."""
+    if not _noted:
+        return
+    rows = "".join(
+        f"| {name} | {code} | {text.replace('|', '/')} |\n" for name, (code, text) in _noted.items()
+    )
+    FAULTS.write_text(_HEAD + rows)

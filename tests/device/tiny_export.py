@@ -1,0 +1,78 @@
+"""The hand-made pair of ``tiny_pair`` as a whole exported folder, golden data and all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tiny_pair
+
+from mobileinst_deploy.bundle import (
+    GOLDEN,
+    ExportBundle,
+    load_bundle,
+    write_manifest,
+)
+from mobileinst_deploy.golden import Golden, save_golden
+from mobileinst_deploy.graphs import set_metadata
+from mobileinst_deploy.ort import open_session
+from mobileinst_deploy.specs import ROLES, Role, Tolerance
+
+PICTURES = 2
+
+
+def export(folder: Path, *, mask_scale: float = 1.0) -> ExportBundle:
+    """Write an exported pair whose reference was computed by ONNX Runtime on this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tiny_pair.build(folder, mask_scale=mask_scale)
+    pair_id = hashlib.sha256(str(mask_scale).encode()).hexdigest()[:16]
+    for role in ROLES:
+        _describe(paths[role], role, pair_id)
+    save_golden(folder / GOLDEN, _golden(paths))
+    write_manifest(
+        folder,
+        pair_id=pair_id,
+        model_id="tiny",
+        config=tiny_pair.CONFIG,
+        trained=False,
+        seed=7,
+        checkpoint_sha256=None,
+        tolerance=Tolerance(),
+        optimized=(),
+        specs=tiny_pair.SPECS,
+        opset=17,
+        tools={},
+    )
+    return load_bundle(folder)
+
+
+def _describe(path: Path, role: Role, pair_id: str) -> None:
+    graph = onnx.load(path)
+    config = tiny_pair.CONFIG
+    values = {
+        "pair_id": pair_id,
+        "role": role,
+        "model_id": "tiny",
+        "mean": " ".join(map(str, config.mean)),
+        "std": " ".join(map(str, config.std)),
+        "classes": "\n".join(config.classes),
+    }
+    set_metadata(graph, values)
+    onnx.save(graph, path)
+
+
+def _golden(paths: dict[Role, Path]) -> Golden:
+    frame, head = open_session(paths["frame"]), open_session(paths["mask_head"])
+    images = [tiny_pair.picture(seed) for seed in range(PICTURES)]
+    names = [t.name for t in tiny_pair.SPECS["frame"].outputs]
+    runs = [dict(zip(names, frame.run(names, {"image": i}), strict=True)) for i in images]
+    masks = [head.run(None, {"image": i, "kernels": runs[0]["kernels"]})[0] for i in images]
+    outputs = {name: np.nan_to_num(np.concatenate([run[name] for run in runs])) for name in names}
+    return Golden(
+        images=np.concatenate(images).astype(np.uint8),
+        keyframe=np.zeros(PICTURES, np.int64),
+        frame=outputs,
+        mask_logits=np.nan_to_num(np.concatenate(masks)),
+    )

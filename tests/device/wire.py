@@ -1,0 +1,155 @@
+"""For the real adb server: a wire that fails on purpose, and phones with odd handshakes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+
+_CNXN, _AUTH = b"CNXN", b"AUTH"
+_TOKEN, _SIGNATURE = 1, 2
+
+
+def _hang_up(*sockets: socket.socket) -> None:
+    """Wake whoever waits on these sockets; each is closed by the thread that reads it."""
+    for end in sockets:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+class Wire:
+    """A TCP proxy between the adb server and a phone's adbd.
+
+    Args:
+        port: Where adbd listens on 127.0.0.1.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._damage: tuple[bytes, bytes] | None = None
+        self._damages_left = 0
+        self._budget: dict[str, int | None] = {"up": None, "down": None}
+        self._whole = True
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def damage(self, old: bytes, new: bytes, times: int) -> None:
+        """Replace ``old`` by ``new`` in the next so many places of what goes to the phone."""
+        assert len(old) == len(new)
+        self._damage, self._damages_left = (old, new), times
+
+    def cut_after(self, up: int | None = None, down: int | None = None) -> None:
+        """Cut the wire when so many more bytes have gone to the phone, or come from it."""
+        self._budget = {"up": up, "down": down}
+
+    def cut(self) -> None:
+        """Cut the wire now; nothing gets through until :meth:`mend`."""
+        with self._lock:
+            self._whole = False
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            _hang_up(*pair)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._budget = {"up": None, "down": None}
+        self._whole = True
+
+    def close(self) -> None:
+        """Cut for good."""
+        self.cut()
+        _hang_up(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._whole:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self._port))
+            with self._lock:
+                self._pairs.append((near, far))
+            for source, target, way in ((near, far, "up"), (far, near, "down")):
+                threading.Thread(target=self._pump, args=(source, target, way), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, way: str) -> None:
+        with source, contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if way == "up" and self._damage and self._damages_left:
+                    old, new = self._damage
+                    if old in data:
+                        data = data.replace(old, new, 1)
+                        self._damages_left -= 1
+                left = self._budget[way]
+                if left is not None:
+                    self._budget[way] = left - len(data)
+                    if left < len(data):
+                        self.cut()
+                        break
+                target.sendall(data)
+            _hang_up(source, target)  # wakes the other pump, which then closes its own source
+
+
+class OddPhone:
+    """Something on a TCP port that shakes hands with the adb server in its own way.
+
+    Args:
+        kind: ``unauthorized`` asks for a key again and again; ``silent`` never answers; anything
+            else is the state that its banner claims, such as ``recovery``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Hang up."""
+        _hang_up(self._listener)
+        self._listener.close()
+        _hang_up(*self._open)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError, struct.error):
+            while True:
+                command, kind, _, size, _, _ = struct.unpack(
+                    "<4s5I", connection.recv(24, socket.MSG_WAITALL)
+                )
+                connection.recv(size, socket.MSG_WAITALL)
+                if self._kind == "silent":
+                    continue
+                if self._kind != "unauthorized":
+                    banner = f"{self._kind}::ro.product.name=odd;features=shell_v2,cmd".encode()
+                    self._send(connection, _CNXN, 0x01000001, 1 << 20, banner)
+                elif command == _CNXN or kind == _SIGNATURE:
+                    self._send(connection, _AUTH, _TOKEN, 0, b"\x05" * 20)
+
+    @staticmethod
+    def _send(
+        connection: socket.socket, command: bytes, first: int, second: int, data: bytes
+    ) -> None:
+        number = int.from_bytes(command, "little")
+        checksum = sum(data) & 0xFFFFFFFF
+        connection.sendall(
+            struct.pack("<4s5I", command, first, second, len(data), checksum, number ^ 0xFFFFFFFF)
+            + data
+        )
