@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,7 +29,7 @@ class GraphSummary:
         outputs: Named tensors it gives.
         opset: Version of the standard operators.
         ops: Number of nodes per operator, most frequent first.
-        parameters: Elements of its initialisers that are floating point.
+        parameters: Elements of its constants that are floating point.
         macs: Multiply-accumulates of its convolutions and matrix products; None where a shape
             that they depend on is not known.
         free_axes: The lengths that were assumed for free axes to count ``macs``.
@@ -124,16 +124,25 @@ def float_dtypes(graph: onnx.ModelProto) -> dict[str, str]:
         onnx.TensorProto.BFLOAT16,
         onnx.TensorProto.DOUBLE,
     }
-    for tensor in graph.graph.initializer:
+    for tensor in _constants(graph):
         if tensor.data_type in other:
             wrong[tensor.name] = onnx.TensorProto.DataType.Name(tensor.data_type)
     for node in graph.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i in other:
                 wrong[node.name or node.output[0]] = onnx.TensorProto.DataType.Name(attribute.i)
-            if node.op_type == "Constant" and attribute.t.data_type in other:
-                wrong[node.output[0]] = onnx.TensorProto.DataType.Name(attribute.t.data_type)
     return wrong
+
+
+def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Initialisers, and the values of Constant nodes under the names of their outputs."""
+    yield from graph.graph.initializer
+    for node in graph.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            yield tensor
 
 
 def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSummary:
@@ -157,7 +166,7 @@ def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSu
         outputs=tensor_specs(list(graph.graph.output)),
         opset=opset_of(graph),
         ops=dict(Counter(n.op_type for n in graph.graph.node).most_common()),
-        parameters=sum(prod(t.dims) for t in graph.graph.initializer if t.data_type in floats),
+        parameters=sum(prod(t.dims) for t in _constants(graph) if t.data_type in floats),
         macs=count_graph_macs(graph, lengths),
         free_axes=lengths,
         bytes=path.stat().st_size,

@@ -73,7 +73,7 @@ def reference_clips(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         photograph = read_picture(path)
         first = len(images)
         for pan in pans:
-            images.append(_crop(photograph, size, pan / 64))
+            images.append(_crop(photograph, size, pan))
             keyframe.append(first)
     return np.stack(images), np.array(keyframe, np.int64)
 
@@ -95,12 +95,13 @@ def user_clip(paths: Sequence[Path], size: tuple[int, int]) -> tuple[np.ndarray,
     return np.stack(images), np.zeros(len(images), np.int64)
 
 
-def _crop(photograph: np.ndarray, size: tuple[int, int], pan: float) -> np.ndarray:
+def _crop(photograph: np.ndarray, size: tuple[int, int], pan: int) -> np.ndarray:
     """The largest crop of the aspect of ``size``, shrunk by 1/16 to have room, panned, resized."""
     height, width = photograph.shape[:2]
     scale = min(height / size[0], width / size[1]) * 15 / 16
     h, w = int(size[0] * scale), int(size[1] * scale)
-    left = min(int(pan * w), width - w)
+    # A narrow crop pans by a pixel at least, or its pictures would be one and the same.
+    left = min(max(pan * w // 64, pan), width - w)
     crop = photograph[(height - h) // 2 : (height - h) // 2 + h, left : left + w]
     resized = cv2.resize(crop, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))

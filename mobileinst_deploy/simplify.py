@@ -43,6 +43,7 @@ def simplify_graph(
         # The extension raises plain RuntimeError and onnx's own classes alike.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleError(f"onnxsim cannot simplify the graph: {reason}", _WAY_ROUND) from error
+    _lift_constants(simplified)
     if [v.name for v in simplified.graph.output] != [v.name for v in graph.graph.output]:
         raise VerificationFailed("onnxsim changed the graph's outputs", _WAY_ROUND)
     got = _run(simplified, feeds)
@@ -53,6 +54,20 @@ def simplify_graph(
         if changed is not None:
             raise VerificationFailed(f"simplification by onnxsim changed {changed}", _WAY_ROUND)
     return simplified
+
+
+def _lift_constants(graph: onnx.ModelProto) -> None:
+    """Make initialisers of Constant nodes: folded weights come as such, and converters miss them."""
+    nodes = []
+    for node in graph.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
 
 
 def _run(graph: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -72,6 +72,7 @@ def _cut_out(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
         [t.name for t in spec.inputs], [t.name for t in spec.outputs]
     )
     cut.graph.name = spec.role
+    cut.producer_name, cut.producer_version = frame.producer_name, frame.producer_version
     # The lengths inside were inferred for N kernels; the borders say which of them are free.
     del cut.graph.value_info[:]
     for value, tensor in zip(

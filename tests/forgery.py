@@ -58,7 +58,11 @@ def sign_files(folder: Path) -> None:
     edit_manifest(folder, edit)
 
 
-def initialiser(graph: onnx.ModelProto, name: str) -> onnx.TensorProto:
+def constant(graph: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    """An initialiser, or the value of a Constant node."""
+    for node in graph.graph.node:
+        if node.op_type == "Constant" and node.output[0] == name:
+            return node.attribute[0].t
     return next(t for t in graph.graph.initializer if t.name == name)
 
 
@@ -66,7 +70,7 @@ def change_weights(
     graph: onnx.ModelProto, node: onnx.NodeProto, edit: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """Replace the weights that a convolution or matrix product reads."""
-    tensor = initialiser(graph, node.input[1])
+    tensor = constant(graph, node.input[1])
     array = edit(numpy_helper.to_array(tensor).copy())
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
