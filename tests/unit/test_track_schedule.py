@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from colour_model import ColourModel, image
@@ -32,7 +34,7 @@ def test_a_slow_change_gets_one_when_it_adds_up():
     found = keyframes(fading, Auto(longest=100, change=8.0))
     assert found[0] == 0
     assert len(found) > 1
-    assert all(2 <= b - a <= 4 for a, b in zip(found, found[1:], strict=False))
+    assert all(2 <= b - a <= 4 for a, b in pairwise(found))
 
 
 def test_masks_that_lose_their_edge_call_for_one():
