@@ -26,12 +26,14 @@ class Recorder {
  public:
   explicit Recorder(std::optional<int> core) : core_(core) {}
 
-  // Runs once and keeps the sample. Core and clock are read after the run, outside both of its timers.
+  // Runs once and keeps the sample. Core and clock are read after the run, outside both of its
+  // timers.
   void run(ReadyCall& ready, int clip, const Instant& origin, std::vector<Sample>& samples) {
     const auto start = now();
     const auto timing = ready.run();
     const int core = current_core();
-    samples.push_back({ready.call().role, clip, ms_between(origin, start), timing, core, clock_.khz(core_.value_or(core))});
+    samples.push_back({ready.call().role, clip, ms_between(origin, start), timing, core,
+                       clock_.khz(core_.value_or(core))});
   }
 
  private:
@@ -100,7 +102,8 @@ void run_bench(Engine& engine, const Plan& plan, Json& json) {
       recorder.run(frame, clip, origin, samples);
       for (int t = 1; t < clip_length; ++t) recorder.run(*reuse, clip, origin, samples);
       wall_ms = ms_between(origin, now());
-      const double share = std::min((clip + 1.0) / plan.runs, least_ms > 0 ? wall_ms / least_ms : 1.0);
+      const double share =
+          std::min((clip + 1.0) / plan.runs, least_ms > 0 ? wall_ms / least_ms : 1.0);
       progress.tell("T = " + std::to_string(clip_length), share * plan.runs, plan.runs);
     }
     frame.check_finite();

@@ -14,7 +14,8 @@ inline Instant now() {
 }
 
 inline double ms_between(const Instant& from, const Instant& to) {
-  return static_cast<double>(to.tv_sec - from.tv_sec) * 1e3 + static_cast<double>(to.tv_nsec - from.tv_nsec) * 1e-6;
+  return static_cast<double>(to.tv_sec - from.tv_sec) * 1e3 +
+         static_cast<double>(to.tv_nsec - from.tv_nsec) * 1e-6;
 }
 
 }  // namespace mobileinst

@@ -16,13 +16,15 @@ namespace mobileinst {
 
 void pin_to(int core) {
   const std::string name = "core " + std::to_string(core);
-  if (core < 0 || core >= CPU_SETSIZE) throw Failure(Kind::affinity, name + " is beyond what the kernel can name");
+  if (core < 0 || core >= CPU_SETSIZE)
+    throw Failure(Kind::affinity, name + " is beyond what the kernel can name");
   cpu_set_t wanted;
   CPU_ZERO(&wanted);
   CPU_SET(static_cast<std::size_t>(core), &wanted);
   if (::sched_setaffinity(0, sizeof wanted, &wanted) != 0) {
     const int error = errno;
-    throw Failure(Kind::affinity, name + " refused (offline, missing or not allowed): " + std::strerror(error));
+    throw Failure(Kind::affinity,
+                  name + " refused (offline, missing or not allowed): " + std::strerror(error));
   }
   const auto got = affinity();
   if (got.size() != 1 || got[0] != core) {
@@ -35,7 +37,8 @@ std::vector<int> affinity() {
   CPU_ZERO(&allowed);
   if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
     const int error = errno;
-    throw Failure(Kind::affinity, std::string("the affinity cannot be read back: ") + std::strerror(error));
+    throw Failure(Kind::affinity,
+                  std::string("the affinity cannot be read back: ") + std::strerror(error));
   }
   std::vector<int> cores;
   for (int core = 0; core < CPU_SETSIZE; ++core) {
@@ -47,7 +50,8 @@ std::vector<int> affinity() {
 int current_core() { return ::sched_getcpu(); }
 
 long peak_memory_kib() {
-  // Not getrusage: its figure survives exec, and so may be that of the program that started this one.
+  // Not getrusage: its figure survives exec, and so may be that of the program that started this
+  // one.
   std::FILE* const status = std::fopen("/proc/self/status", "re");
   if (status == nullptr) return -1;
   long kib = -1;
@@ -67,7 +71,8 @@ long CoreClock::khz(int core) {
   if (core != core_) {
     if (file_ >= 0) ::close(file_);
     char path[80];
-    std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", core);
+    std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq",
+                  core);
     file_ = ::open(path, O_RDONLY | O_CLOEXEC);
     core_ = core;
   }

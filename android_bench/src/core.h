@@ -6,7 +6,8 @@
 
 namespace mobileinst {
 
-// Allows this process only one core and reads back what the kernel made of it. Throws Failure(affinity).
+// Allows this process only one core and reads back what the kernel made of it. Throws
+// Failure(affinity).
 void pin_to(int core);
 
 // The cores that the kernel allows this process. Throws Failure(affinity).

@@ -23,14 +23,16 @@ void mark(long value) {
 
 Engine::Engine(const Plan& plan, bool profile) : runtime_(plan.library) {
   ort::MemoryInfo* memory = nullptr;
-  runtime_.check(runtime_.api()->CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kDefaultMemory, &memory), Kind::library,
-                 "ONNX Runtime cannot describe memory");
+  runtime_.check(
+      runtime_.api()->CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kDefaultMemory, &memory),
+      Kind::library, "ONNX Runtime cannot describe memory");
   memory_ = runtime_.own(memory);
   for (const auto& call : plan.calls) {
     auto found = graphs_.find(call.role);
     if (found == graphs_.end()) {
       const std::string prefix = profile ? plan.folder + "/" + name_of(call.role) : "";
-      found = graphs_.try_emplace(call.role, runtime_, call.role, plan.graphs.at(call.role), prefix).first;
+      found = graphs_.try_emplace(call.role, runtime_, call.role, plan.graphs.at(call.role), prefix)
+                  .first;
     }
     found->second.check_contract(call);
   }
@@ -46,17 +48,19 @@ ReadyCall::ReadyCall(Engine& engine, const Call& call) : engine_(engine), call_(
       const std::size_t bytes = input.signature.elements() * size_of(input.stored);
       source.stored = read_file(input.file, bytes);
       if (source.stored.size() != bytes) {
-        throw Failure(Kind::files, input.file + " holds " + std::to_string(source.stored.size()) + " bytes instead of " +
-                                       std::to_string(bytes));
+        throw Failure(Kind::files, input.file + " holds " + std::to_string(source.stored.size()) +
+                                       " bytes instead of " + std::to_string(bytes));
       }
-      if (crc32(source.stored.data(), bytes) != input.crc) throw Failure(Kind::files, input.file + " differs from its CRC-32");
+      if (crc32(source.stored.data(), bytes) != input.crc)
+        throw Failure(Kind::files, input.file + " differs from its CRC-32");
     }
     sources_.push_back(std::move(source));
     buffers_.emplace_back(input.signature.bytes());
     ort::Value* value = nullptr;
     runtime.check(runtime.api()->CreateTensorWithDataAsOrtValue(
-                      engine.memory_.get(), buffers_.back().data(), buffers_.back().size(), input.signature.shape.data(),
-                      input.signature.shape.size(), ort_type(input.signature.dtype), &value),
+                      engine.memory_.get(), buffers_.back().data(), buffers_.back().size(),
+                      input.signature.shape.data(), input.signature.shape.size(),
+                      ort_type(input.signature.dtype), &value),
                   Kind::run, "the input " + input.signature.name + " cannot be made");
     inputs_.push_back(runtime.own(value));
     input_values_.push_back(value);
@@ -72,11 +76,13 @@ void ReadyCall::prepare() {
     if (!source.taken_over.empty()) {
       const auto& latest = engine_.latest_;
       for (std::size_t k = 0; k < latest.call->results.size(); ++k) {
-        if (latest.call->results[k].name == source.taken_over) std::memcpy(buffer.data(), (*latest.results)[k].data, buffer.size());
+        if (latest.call->results[k].name == source.taken_over)
+          std::memcpy(buffer.data(), (*latest.results)[k].data, buffer.size());
       }
     } else if (source.dtype != call_.inputs[i].signature.dtype) {
       auto* const wide = reinterpret_cast<float*>(buffer.data());
-      for (std::size_t k = 0; k < source.stored.size(); ++k) wide[k] = static_cast<float>(source.stored[k]);
+      for (std::size_t k = 0; k < source.stored.size(); ++k)
+        wide[k] = static_cast<float>(source.stored[k]);
     } else {
       std::memcpy(buffer.data(), source.stored.data(), buffer.size());
     }
@@ -97,8 +103,9 @@ Timing ReadyCall::run(long marks) {
   if (call_.role == Role::frame) engine_.latest_ = {};
   mark(marks);
   const auto begin = now();
-  ort::Status* const status = run(session, nullptr, input_names_.data(), input_values_.data(), input_values_.size(),
-                                  output_names_.data(), output_names_.size(), values.data());
+  ort::Status* const status =
+      run(session, nullptr, input_names_.data(), input_values_.data(), input_values_.size(),
+          output_names_.data(), output_names_.size(), values.data());
   const auto end = now();
   mark(marks < 0 ? marks : marks + 1);
 
@@ -115,7 +122,9 @@ void ReadyCall::examine(std::vector<ort::Value*>&& values) {
   for (std::size_t i = 0; i < results->size(); ++i) {
     auto& result = (*results)[i];
     const auto& want = call_.results[i];
-    const auto check = [&](ort::Status* status) { runtime.check(status, Kind::run, "the result " + want.name + " cannot be read"); };
+    const auto check = [&](ort::Status* status) {
+      runtime.check(status, Kind::run, "the result " + want.name + " cannot be read");
+    };
     ort::TensorInfo* raw = nullptr;
     check(api->GetTensorTypeAndShape(result.value.get(), &raw));
     const auto info = runtime.own(raw);
@@ -126,8 +135,9 @@ void ReadyCall::examine(std::vector<ort::Value*>&& values) {
     std::vector<std::int64_t> shape(rank);
     check(api->GetDimensions(raw, shape.data(), rank));
     if (type != ort_type(want.dtype) || shape != want.shape) {
-      throw Failure(Kind::contract, std::string("the ") + name_of(call_.role) + " graph returned " + want.name + " as " +
-                                        describe(want.dtype, shape) + " (element type " + std::to_string(type) +
+      throw Failure(Kind::contract, std::string("the ") + name_of(call_.role) + " graph returned " +
+                                        want.name + " as " + describe(want.dtype, shape) +
+                                        " (element type " + std::to_string(type) +
                                         ") and the plan says " + describe(want.dtype, want.shape));
     }
     void* data = nullptr;
@@ -144,11 +154,13 @@ void ReadyCall::check_finite() const {
     if (call_.results[i].dtype != Dtype::float32) continue;
     const auto* const values = reinterpret_cast<const float*>((*results_)[i].data);
     std::size_t bad = 0;
-    for (std::size_t k = 0; k < call_.results[i].elements(); ++k) bad += std::isfinite(values[k]) ? 0 : 1;
+    for (std::size_t k = 0; k < call_.results[i].elements(); ++k)
+      bad += std::isfinite(values[k]) ? 0 : 1;
     if (bad > 0) {
-      throw Failure(Kind::nonfinite, std::to_string(bad) + " of " + std::to_string(call_.results[i].elements()) + " values of " +
-                                         call_.results[i].name + " from the " + name_of(call_.role) +
-                                         " graph are NaN or infinite");
+      throw Failure(Kind::nonfinite, std::to_string(bad) + " of " +
+                                         std::to_string(call_.results[i].elements()) +
+                                         " values of " + call_.results[i].name + " from the " +
+                                         name_of(call_.role) + " graph are NaN or infinite");
     }
   }
 }

@@ -18,14 +18,16 @@ struct Timing {
 
 class Engine;
 
-// A call with its files read and its tensors made. Running it fills the tensors anew each time, as every new picture would.
+// A call with its files read and its tensors made. Running it fills the tensors anew each time, as
+// every new picture would.
 class ReadyCall {
  public:
   // Throws Failure(files) for an unreadable or corrupt input.
   ReadyCall(Engine& engine, const Call& call);
 
-  // Throws Failure(run), and Failure(contract) when a result's shape is not the plan's. With `marks` >= 0 the run itself lies between two
-  // marks, `marks` and `marks` + 1, that an instruction counter under qemu sees and every kernel ignores.
+  // Throws Failure(run), and Failure(contract) when a result's shape is not the plan's. With
+  // `marks` >= 0 the run itself lies between two marks, `marks` and `marks` + 1, that an
+  // instruction counter under qemu sees and every kernel ignores.
   Timing run(long marks = -1);
 
   const Call& call() const { return call_; }
@@ -56,7 +58,8 @@ class ReadyCall {
 
 class Engine {
  public:
-  // Opens the runtime and loads every graph that a call names; with `profile`, each with a profiler writing into the plan's folder.
+  // Opens the runtime and loads every graph that a call names; with `profile`, each with a profiler
+  // writing into the plan's folder.
   Engine(const Plan& plan, bool profile);
 
   const Runtime& runtime() const { return runtime_; }

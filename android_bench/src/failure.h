@@ -1,4 +1,5 @@
-// How anything here fails: one exception with a kind, which becomes the result's "kind" and the exit code.
+// How anything here fails: one exception with a kind, which becomes the result's "kind" and the
+// exit code.
 #pragma once
 
 #include <stdexcept>
@@ -36,7 +37,8 @@ inline const char* name_of(Kind kind) {
 }
 
 struct Failure : std::runtime_error {
-  Failure(Kind what_kind, const std::string& message) : std::runtime_error(message), kind(what_kind) {}
+  Failure(Kind what_kind, const std::string& message)
+      : std::runtime_error(message), kind(what_kind) {}
   Kind kind;
 };
 

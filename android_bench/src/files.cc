@@ -52,12 +52,13 @@ constexpr std::array<std::uint32_t, 256> crc_table() {
 std::vector<std::uint8_t> read_file(const std::string& path, std::size_t limit) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) fail(path, "opened", errno);
-  struct stat about {};
+  struct stat about{};
   if (::fstat(file.get(), &about) != 0) fail(path, "read", errno);
   if (!S_ISREG(about.st_mode)) throw Failure(Kind::files, path + " is not a regular file");
   const auto size = static_cast<std::size_t>(about.st_size);
   if (size > limit) {
-    throw Failure(Kind::files, path + " holds " + std::to_string(size) + " bytes, more than " + std::to_string(limit));
+    throw Failure(Kind::files, path + " holds " + std::to_string(size) + " bytes, more than " +
+                                   std::to_string(limit));
   }
   std::vector<std::uint8_t> data(size);
   std::size_t done = 0;
@@ -97,7 +98,7 @@ void write_file(const std::string& path, const void* data, std::size_t size) {
 void make_folder(const std::string& path) {
   if (::mkdir(path.c_str(), 0755) == 0) return;
   const int error = errno;
-  struct stat about {};
+  struct stat about{};
   if (::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode)) return;
   fail(path, "made", error);
 }

@@ -1,4 +1,5 @@
-// Reads a plan, does what its mode says, prints one JSON document and ends with the exit code of what happened.
+// Reads a plan, does what its mode says, prints one JSON document and ends with the exit code of
+// what happened.
 #include <signal.h>
 #include <unistd.h>
 
@@ -55,7 +56,14 @@ std::string failed(const Failure& failure, std::optional<Mode> mode) {
   Json json;
   json.open('{').key("schema").whole(1).key("ok").truth(false).key("mode");
   mode ? json.text(name_of(*mode)) : json.null();
-  json.key("error").open('{').key("kind").text(name_of(failure.kind)).key("message").text(failure.what()).close('}').close('}');
+  json.key("error")
+      .open('{')
+      .key("kind")
+      .text(name_of(failure.kind))
+      .key("message")
+      .text(failure.what())
+      .close('}')
+      .close('}');
   return json.str();
 }
 
@@ -70,7 +78,8 @@ void on_alarm(int) {
 }
 
 void set_limit(const Plan& plan) {
-  const Failure reached(Kind::limit, "the limit of " + std::to_string(plan.limit_seconds) + " s was reached");
+  const Failure reached(Kind::limit,
+                        "the limit of " + std::to_string(plan.limit_seconds) + " s was reached");
   g_limit_reached = framed(failed(reached, plan.mode));
   ::signal(SIGALRM, on_alarm);
   ::alarm(static_cast<unsigned>(plan.limit_seconds));
@@ -82,7 +91,8 @@ void lift_limit() {
 }
 
 std::string run(const Plan& plan) {
-  if (plan.core) pin_to(*plan.core);  // before the library loads, so that nothing of it ever ran elsewhere
+  if (plan.core)
+    pin_to(*plan.core);  // before the library loads, so that nothing of it ever ran elsewhere
   Engine engine(plan, plan.mode == Mode::profile);
 
   Json json;
@@ -94,7 +104,13 @@ std::string run(const Plan& plan) {
 #else
   json.key("abi").text("other");
 #endif
-  json.key("runtime").open('{').key("version").text(engine.runtime().version()).key("api").whole(ort::kApiVersion).close('}');
+  json.key("runtime")
+      .open('{')
+      .key("version")
+      .text(engine.runtime().version())
+      .key("api")
+      .whole(ort::kApiVersion)
+      .close('}');
   json.key("graphs").open('{');
   for (const auto& [role, graph] : engine.graphs()) {
     json.key(name_of(role)).open('{').key("load_ms").ms(graph.load_ms()).close('}');
@@ -106,7 +122,8 @@ std::string run(const Plan& plan) {
   json.key("core").open('{').key("asked");
   plan.core ? json.whole(*plan.core) : json.null();
   json.key("affinity").open('[');
-  for (const int core : affinity()) json.whole(core);  // read back after the work: it held all the way
+  for (const int core : affinity())
+    json.whole(core);  // read back after the work: it held all the way
   json.close(']').close('}');
   json.key("peak_memory_kib");
   const long peak = peak_memory_kib();
@@ -152,13 +169,16 @@ int main_or_throw(const char* path) {
 int main(int argc, char** argv) {
   if (argc != 2) {
     std::fprintf(stderr, "usage: %s PLAN\n", argc > 0 ? argv[0] : "mobileinst_runner");
-    return finish(failed(Failure(Kind::plan, "no plan was named"), std::nullopt), static_cast<int>(Kind::plan), nullptr);
+    return finish(failed(Failure(Kind::plan, "no plan was named"), std::nullopt),
+                  static_cast<int>(Kind::plan), nullptr);
   }
   try {
     return main_or_throw(argv[1]);
   } catch (const std::bad_alloc&) {
-    return finish(failed(Failure(Kind::memory, "out of memory"), std::nullopt), static_cast<int>(Kind::memory), nullptr);
+    return finish(failed(Failure(Kind::memory, "out of memory"), std::nullopt),
+                  static_cast<int>(Kind::memory), nullptr);
   } catch (const std::exception& error) {
-    return finish(failed(Failure(Kind::run, error.what()), std::nullopt), static_cast<int>(Kind::run), nullptr);
+    return finish(failed(Failure(Kind::run, error.what()), std::nullopt),
+                  static_cast<int>(Kind::run), nullptr);
   }
 }

@@ -1,4 +1,5 @@
-// What the runner can do with a plan. A mode adds its own keys to the open result object; main.cc's table is the one list of modes.
+// What the runner can do with a plan. A mode adds its own keys to the open result object; main.cc's
+// table is the one list of modes.
 #pragma once
 
 #include "engine.h"

@@ -25,16 +25,24 @@ void run_outputs(Engine& engine, const Plan& plan, Json& json) {
       const auto& signature = ready.call().results[i];
       const std::string name = std::to_string(k) + "." + std::to_string(i) + ".bin";
       write_file(plan.folder + "/" + name, result.data, result.bytes);
-      json.open('{').key("name").text(signature.name).key("dtype").text(name_of(signature.dtype)).key("shape").open('[');
+      json.open('{')
+          .key("name")
+          .text(signature.name)
+          .key("dtype")
+          .text(name_of(signature.dtype))
+          .key("shape")
+          .open('[');
       for (const auto length : signature.shape) json.whole(length);
-      json.close(']').key("file").text(name).key("bytes").whole(static_cast<std::int64_t>(result.bytes));
+      json.close(']').key("file").text(name).key("bytes").whole(
+          static_cast<std::int64_t>(result.bytes));
       json.key("crc32").text(hex(crc32(result.data, result.bytes))).close('}');
     }
     json.close(']').close('}');
     try {
       ready.check_finite();
     } catch (const Failure& failure) {
-      if (!nonfinite) nonfinite = Failure(failure.kind, "call " + std::to_string(k) + ": " + failure.what());
+      if (!nonfinite)
+        nonfinite = Failure(failure.kind, "call " + std::to_string(k) + ": " + failure.what());
     }
   }
   json.close(']');

@@ -48,12 +48,14 @@ Fields split(std::string_view text, char separator) {
   }
 }
 
-std::int64_t whole(std::string_view text, std::int64_t low, std::int64_t high, const Refusal& refuse) {
+std::int64_t whole(std::string_view text, std::int64_t low, std::int64_t high,
+                   const Refusal& refuse) {
   std::int64_t value = 0;
   const auto end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value);
   if (parsed.ec != std::errc() || parsed.ptr != end || value < low || value > high) {
-    refuse(quoted(text) + " is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+    refuse(quoted(text) + " is not a whole number from " + std::to_string(low) + " to " +
+           std::to_string(high));
   }
   return value;
 }
@@ -63,7 +65,8 @@ double seconds(std::string_view text, const Refusal& refuse) {
   char* end = nullptr;
   const bool plain = copy.find_first_not_of("0123456789.eE+-") == std::string::npos;
   const double value = plain ? std::strtod(copy.c_str(), &end) : 0.0;
-  if (!plain || end != copy.c_str() + copy.size() || !std::isfinite(value) || value < 0 || value > 3600) {
+  if (!plain || end != copy.c_str() + copy.size() || !std::isfinite(value) || value < 0 ||
+      value > 3600) {
     refuse(quoted(text) + " is not a number of seconds from 0 to 3600");
   }
   return value;
@@ -73,12 +76,14 @@ std::uint32_t crc(std::string_view text, const Refusal& refuse) {
   std::uint32_t value = 0;
   const auto end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value, 16);
-  if (text.size() != 8 || parsed.ec != std::errc() || parsed.ptr != end) refuse(quoted(text) + " is not a CRC-32");
+  if (text.size() != 8 || parsed.ec != std::errc() || parsed.ptr != end)
+    refuse(quoted(text) + " is not a CRC-32");
   return value;
 }
 
 template <typename Name>
-Name one_of(std::string_view text, std::initializer_list<Name> names, const char* what, const Refusal& refuse) {
+Name one_of(std::string_view text, std::initializer_list<Name> names, const char* what,
+            const Refusal& refuse) {
   for (const Name name : names) {
     if (text == name_of(name)) return name;
   }
@@ -95,7 +100,8 @@ Role role(std::string_view text, const Refusal& refuse) {
 
 Signature signature(const Fields& fields, const Refusal& refuse) {
   Signature result;
-  if (fields[1].size() > kMaxName) refuse("the tensor name is longer than " + std::to_string(kMaxName) + " bytes");
+  if (fields[1].size() > kMaxName)
+    refuse("the tensor name is longer than " + std::to_string(kMaxName) + " bytes");
   result.name = fields[1];
   result.dtype = dtype(fields[2], refuse);
   std::int64_t elements = 1;
@@ -138,20 +144,24 @@ class Parser {
     }
     const auto keyword = fields[0];
     const auto count = [&](std::size_t least, std::size_t most) {
-      if (fields.size() < least || fields.size() > most) refuse("wrong number of fields for " + quoted(keyword));
+      if (fields.size() < least || fields.size() > most)
+        refuse("wrong number of fields for " + quoted(keyword));
     };
     if (number == 1) {
       count(2, 2);
-      if (keyword != "mobileinst-plan" || fields[1] != "1") refuse("this is not a plan of version 1");
+      if (keyword != "mobileinst-plan" || fields[1] != "1")
+        refuse("this is not a plan of version 1");
     } else if (keyword == "end") {
       count(1, 1);
       ended_ = true;
     } else if (keyword == "graph") {
       count(3, 3);
-      if (!plan_.graphs.emplace(role(fields[1], refuse), path(fields[2], refuse)).second) refuse("a second such graph");
+      if (!plan_.graphs.emplace(role(fields[1], refuse), path(fields[2], refuse)).second)
+        refuse("a second such graph");
     } else if (keyword == "call") {
       count(2, 2);
-      if (plan_.calls.size() == kMaxCalls) refuse("more than " + std::to_string(kMaxCalls) + " calls");
+      if (plan_.calls.size() == kMaxCalls)
+        refuse("more than " + std::to_string(kMaxCalls) + " calls");
       plan_.calls.emplace_back();
       plan_.calls.back().role = role(fields[1], refuse);
     } else if (keyword == "input") {
@@ -161,7 +171,9 @@ class Parser {
       count(4, 4);
       auto& results = call(refuse).results;
       results.push_back(signature(fields, refuse));
-      check_names(results.size(), results.back().name, [&](std::size_t i) { return results[i].name; }, refuse);
+      check_names(
+          results.size(), results.back().name, [&](std::size_t i) { return results[i].name; },
+          refuse);
     } else {
       count(2, 2);
       setting(keyword, fields[1], refuse);
@@ -169,9 +181,11 @@ class Parser {
   }
 
   void setting(std::string_view keyword, std::string_view value, const Refusal& refuse) {
-    if (!seen_.insert(std::string(keyword.substr(0, 32))).second) refuse("a second " + quoted(keyword));
+    if (!seen_.insert(std::string(keyword.substr(0, 32))).second)
+      refuse("a second " + quoted(keyword));
     if (keyword == "mode") {
-      plan_.mode = one_of(value, {Mode::outputs, Mode::bench, Mode::profile, Mode::count}, "mode", refuse);
+      plan_.mode =
+          one_of(value, {Mode::outputs, Mode::bench, Mode::profile, Mode::count}, "mode", refuse);
     } else if (keyword == "library") {
       plan_.library = path(value, refuse);
     } else if (keyword == "folder") {
@@ -190,7 +204,8 @@ class Parser {
       for (const auto length : split(value, ',')) {
         const int clip = static_cast<int>(whole(length, 1, 1000, refuse));
         auto& clips = plan_.clip_lengths;
-        if (std::find(clips.begin(), clips.end(), clip) != clips.end()) refuse("a clip length twice");
+        if (std::find(clips.begin(), clips.end(), clip) != clips.end())
+          refuse("a clip length twice");
         clips.push_back(clip);
         if (clips.size() > 16) refuse("more than 16 clip lengths");
       }
@@ -213,13 +228,16 @@ class Parser {
       item.stored = dtype(fields[5], refuse);
       item.crc = crc(fields[6], refuse);
       const bool widened = item.stored == Dtype::uint8 && item.signature.dtype == Dtype::float32;
-      if (item.stored != item.signature.dtype && !widened) refuse("only uint8 is widened, and only to float32");
+      if (item.stored != item.signature.dtype && !widened)
+        refuse("only uint8 is widened, and only to float32");
       input_bytes_ += item.signature.elements() * size_of(item.stored);
       if (input_bytes_ > kMaxInputBytes) refuse("the inputs are more than 2 GiB");
     }
     current.inputs.push_back(std::move(item));
     const auto& inputs = current.inputs;
-    check_names(inputs.size(), inputs.back().signature.name, [&](std::size_t i) { return inputs[i].signature.name; }, refuse);
+    check_names(
+        inputs.size(), inputs.back().signature.name,
+        [&](std::size_t i) { return inputs[i].signature.name; }, refuse);
   }
 
   // The result must exist by then, and be of the very type and shape that the input takes.
@@ -244,7 +262,8 @@ class Parser {
   }
 
   static void check_names(std::size_t count, const std::string& last,
-                          const std::function<std::string(std::size_t)>& name, const Refusal& refuse) {
+                          const std::function<std::string(std::size_t)>& name,
+                          const Refusal& refuse) {
     if (count > kMaxTensors) refuse("more than " + std::to_string(kMaxTensors) + " tensors");
     for (std::size_t i = 0; i + 1 < count; ++i) {
       if (name(i) == last) refuse("a second tensor named " + quoted(last));
@@ -252,7 +271,8 @@ class Parser {
   }
 
   std::string path(std::string_view text, const Refusal& refuse) const {
-    if (text.size() > kMaxPath) refuse("the path is longer than " + std::to_string(kMaxPath) + " bytes");
+    if (text.size() > kMaxPath)
+      refuse("the path is longer than " + std::to_string(kMaxPath) + " bytes");
     return text.front() == '/' ? std::string(text) : folder_ + "/" + std::string(text);
   }
 
@@ -260,12 +280,14 @@ class Parser {
     const auto need = [](bool ok, const std::string& why) {
       if (!ok) throw Failure(Kind::plan, why);
     };
-    for (const char* keyword : {"mode", "library", "folder", "core", "warmups", "runs", "seconds", "clips", "limit"}) {
+    for (const char* keyword :
+         {"mode", "library", "folder", "core", "warmups", "runs", "seconds", "clips", "limit"}) {
       need(seen_.count(keyword) == 1, "the plan has no line " + quoted(keyword));
     }
     need(!plan_.calls.empty(), "the plan has no call");
     for (const auto& one : plan_.calls) {
-      need(plan_.graphs.count(one.role) == 1, std::string("the plan has no graph ") + name_of(one.role));
+      need(plan_.graphs.count(one.role) == 1,
+           std::string("the plan has no graph ") + name_of(one.role));
       need(!one.inputs.empty() && !one.results.empty(), "a call has no input or no result");
     }
     if (plan_.mode != Mode::bench) return;
@@ -328,11 +350,14 @@ std::size_t Signature::elements() const {
 
 std::string describe(Dtype dtype, const std::vector<std::int64_t>& shape) {
   std::string text = std::string(name_of(dtype)) + " ";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ",") + std::to_string(shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i == 0 ? "" : ",") + std::to_string(shape[i]);
   return text;
 }
 
-Plan parse_plan(std::string_view text, const std::string& folder) { return Parser(text, folder).parse(); }
+Plan parse_plan(std::string_view text, const std::string& folder) {
+  return Parser(text, folder).parse();
+}
 
 Plan load_plan(const std::string& path) {
   std::vector<std::uint8_t> data;
@@ -342,8 +367,11 @@ Plan load_plan(const std::string& path) {
     throw Failure(Kind::plan, failure.what());
   }
   const auto slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "" : path.substr(0, slash);
-  return parse_plan(std::string_view(reinterpret_cast<const char*>(data.data()), data.size()), folder);
+  const std::string folder = slash == std::string::npos ? "."
+                             : slash == 0               ? ""
+                                                        : path.substr(0, slash);
+  return parse_plan(std::string_view(reinterpret_cast<const char*>(data.data()), data.size()),
+                    folder);
 }
 
 }  // namespace mobileinst

@@ -1,4 +1,5 @@
-// What to do, read from the plan file and checked whole before anything is loaded. Format: README.md.
+// What to do, read from the plan file and checked whole before anything is loaded. Format:
+// README.md.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// Modes profile and count: rounds over the plan's calls, watched by ONNX Runtime's profiler or by an instruction counter.
+// Modes profile and count: rounds over the plan's calls, watched by ONNX Runtime's profiler or by
+// an instruction counter.
 #include <vector>
 
 #include "modes.h"
@@ -58,8 +59,16 @@ void run_count(Engine& engine, const Plan& plan, Json& json) {
   json.close(']').key("marks").open('[');
   for (std::size_t k = 0; k < timings.size(); ++k) {
     const std::size_t call = k % ready.size();
-    json.open('{').key("call").whole(static_cast<std::int64_t>(call)).key("role").text(name_of(plan.calls[call].role));
-    json.key("begin").whole(static_cast<std::int64_t>(2 * k)).key("end").whole(static_cast<std::int64_t>(2 * k + 1)).close('}');
+    json.open('{')
+        .key("call")
+        .whole(static_cast<std::int64_t>(call))
+        .key("role")
+        .text(name_of(plan.calls[call].role));
+    json.key("begin")
+        .whole(static_cast<std::int64_t>(2 * k))
+        .key("end")
+        .whole(static_cast<std::int64_t>(2 * k + 1))
+        .close('}');
   }
   json.close(']');
 }

@@ -9,23 +9,28 @@
 namespace mobileinst {
 
 Runtime::Runtime(const std::string& path) {
-  // ONNX Runtime 1.31 and later send telemetry unless told not to: a thread and files that a measurement must not have.
+  // ONNX Runtime 1.31 and later send telemetry unless told not to: a thread and files that a
+  // measurement must not have.
   ::setenv("ORT_DISABLE_TELEMETRY", "1", 1);
   void* const library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* const why = ::dlerror();
-    throw Failure(Kind::library, path + " cannot be opened: " + (why != nullptr ? why : "no reason given"));
+    throw Failure(Kind::library,
+                  path + " cannot be opened: " + (why != nullptr ? why : "no reason given"));
   }
   const auto get_base = reinterpret_cast<ort::GetApiBase>(::dlsym(library, "OrtGetApiBase"));
-  if (get_base == nullptr) throw Failure(Kind::library, path + " is not ONNX Runtime: it has no OrtGetApiBase");
+  if (get_base == nullptr)
+    throw Failure(Kind::library, path + " is not ONNX Runtime: it has no OrtGetApiBase");
   const ort::ApiBase* const base = get_base();
   version_ = base->GetVersionString();
   api_ = base->GetApi(ort::kApiVersion);
   if (api_ == nullptr) {
-    throw Failure(Kind::library, "ONNX Runtime " + version_ + " does not offer API version " + std::to_string(ort::kApiVersion));
+    throw Failure(Kind::library, "ONNX Runtime " + version_ + " does not offer API version " +
+                                     std::to_string(ort::kApiVersion));
   }
   ort::Env* env = nullptr;
-  check(api_->CreateEnv(ort::kLogErrors, "mobileinst", &env), Kind::library, "ONNX Runtime cannot start");
+  check(api_->CreateEnv(ort::kLogErrors, "mobileinst", &env), Kind::library,
+        "ONNX Runtime cannot start");
   env_ = own(env);
   check(api_->DisableTelemetryEvents(env), Kind::library, "telemetry cannot be switched off");
 }
@@ -40,7 +45,8 @@ void Runtime::check(ort::Status* status, Kind kind, const std::string& what) con
 Graph::Graph(const Runtime& runtime, Role role, const std::string& path, const std::string& profile)
     : runtime_(runtime), role_(role) {
   const auto* const api = runtime.api();
-  const std::string what = std::string("the ") + name_of(role) + " graph " + path + " cannot be loaded";
+  const std::string what =
+      std::string("the ") + name_of(role) + " graph " + path + " cannot be loaded";
   const auto check = [&](ort::Status* status) { runtime.check(status, Kind::graph, what); };
 
   ort::SessionOptions* raw = nullptr;
@@ -70,7 +76,8 @@ std::vector<Graph::Tensor> Graph::tensors(bool inputs) const {
   check(api->GetAllocatorWithDefaultOptions(&allocator));
   auto* const session = session_.get();
   std::size_t count = 0;
-  check(inputs ? api->SessionGetInputCount(session, &count) : api->SessionGetOutputCount(session, &count));
+  check(inputs ? api->SessionGetInputCount(session, &count)
+               : api->SessionGetOutputCount(session, &count));
   std::vector<Tensor> found;
   for (std::size_t i = 0; i < count; ++i) {
     char* name = nullptr;
@@ -80,7 +87,8 @@ std::vector<Graph::Tensor> Graph::tensors(bool inputs) const {
     check(api->AllocatorFree(allocator, name));
 
     ort::TypeInfo* type = nullptr;
-    check(inputs ? api->SessionGetInputTypeInfo(session, i, &type) : api->SessionGetOutputTypeInfo(session, i, &type));
+    check(inputs ? api->SessionGetInputTypeInfo(session, i, &type)
+                 : api->SessionGetOutputTypeInfo(session, i, &type));
     const auto owned = runtime_.own(type);
     const ort::TensorInfo* info = nullptr;  // belongs to `type`; null for what is not a tensor
     check(api->CastTypeInfoToTensorInfo(type, &info));
@@ -103,12 +111,14 @@ void Graph::check_contract(const Call& call) const {
   compare(outputs_, call.results, "output");
 }
 
-void Graph::compare(const std::vector<Tensor>& have, const std::vector<Signature>& want, const char* what) const {
+void Graph::compare(const std::vector<Tensor>& have, const std::vector<Signature>& want,
+                    const char* what) const {
   const auto fail = [&](const std::string& why) {
     throw Failure(Kind::contract, std::string("the ") + name_of(role_) + " graph " + why);
   };
   if (have.size() != want.size()) {
-    fail("has " + std::to_string(have.size()) + " " + what + "s and the plan gives " + std::to_string(want.size()));
+    fail("has " + std::to_string(have.size()) + " " + what + "s and the plan gives " +
+         std::to_string(want.size()));
   }
   for (const auto& signature : want) {
     const Tensor* match = nullptr;
@@ -116,22 +126,27 @@ void Graph::compare(const std::vector<Tensor>& have, const std::vector<Signature
       if (tensor.name == signature.name) match = &tensor;
     }
     if (match == nullptr) fail(std::string("has no ") + what + " named " + signature.name);
-    bool fits = match->type == ort_type(signature.dtype) && match->shape.size() == signature.shape.size();
+    bool fits =
+        match->type == ort_type(signature.dtype) && match->shape.size() == signature.shape.size();
     for (std::size_t axis = 0; fits && axis < signature.shape.size(); ++axis) {
       fits = match->shape[axis] < 0 || match->shape[axis] == signature.shape[axis];
     }
     if (!fits) {
       std::string shape;
-      for (const auto length : match->shape) shape += (shape.empty() ? "" : ",") + (length < 0 ? "?" : std::to_string(length));
-      fail("has the " + std::string(what) + " " + signature.name + " of element type " + std::to_string(match->type) + ", shape " +
-           shape + ", and the plan says " + describe(signature.dtype, signature.shape));
+      for (const auto length : match->shape)
+        shape += (shape.empty() ? "" : ",") + (length < 0 ? "?" : std::to_string(length));
+      fail("has the " + std::string(what) + " " + signature.name + " of element type " +
+           std::to_string(match->type) + ", shape " + shape + ", and the plan says " +
+           describe(signature.dtype, signature.shape));
     }
   }
 }
 
 std::string Graph::end_profile() {
   const auto* const api = runtime_.api();
-  const auto check = [&](ort::Status* status) { runtime_.check(status, Kind::files, "the profile cannot be written"); };
+  const auto check = [&](ort::Status* status) {
+    runtime_.check(status, Kind::files, "the profile cannot be written");
+  };
   ort::Allocator* allocator = nullptr;
   check(api->GetAllocatorWithDefaultOptions(&allocator));
   char* name = nullptr;

@@ -82,7 +82,8 @@ class Graph {
     std::vector<std::int64_t> shape;  // -1 for a free axis
   };
   std::vector<Tensor> tensors(bool inputs) const;
-  void compare(const std::vector<Tensor>& have, const std::vector<Signature>& want, const char* what) const;
+  void compare(const std::vector<Tensor>& have, const std::vector<Signature>& want,
+               const char* what) const;
 
   const Runtime& runtime_;
   Role role_;

@@ -1,10 +1,12 @@
-// Compiles only when src/ort_abi.h agrees with ONNX Runtime's official header: position and signature of every entry that is used.
+// Compiles only when src/ort_abi.h agrees with ONNX Runtime's official header: position and
+// signature of every entry that is used.
 #include <onnxruntime_c_api.h>
 
 #include <cstddef>
 #include <type_traits>
 
-// The official declarations say "use the result"; that is advice to callers, not part of a signature.
+// The official declarations say "use the result"; that is advice to callers, not part of a
+// signature.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 #endif
@@ -15,7 +17,8 @@ namespace {
 
 namespace own = mobileinst::ort;
 
-// What crosses the border in a register or on the stack: pointers are pointers, enumerations are ints.
+// What crosses the border in a register or on the stack: pointers are pointers, enumerations are
+// ints.
 template <typename T, typename = void>
 struct Passed {
   using type = T;
@@ -41,9 +44,10 @@ struct Shape<Result (*)(Arguments...) noexcept> : Shape<Result (*)(Arguments...)
 template <typename One, typename Other>
 constexpr bool alike = std::is_same_v<typename Shape<One>::type, typename Shape<Other>::type>;
 
-#define SAME(NAME)                                                                    \
+#define SAME(NAME)                                                                   \
   static_assert(offsetof(own::Api, NAME) == offsetof(OrtApi, NAME), #NAME " moved"); \
-  static_assert(alike<decltype(own::Api::NAME), decltype(OrtApi::NAME)>, #NAME " has another signature")
+  static_assert(alike<decltype(own::Api::NAME), decltype(OrtApi::NAME)>,             \
+                #NAME " has another signature")
 
 SAME(GetErrorMessage);
 SAME(CreateEnv);

@@ -1,5 +1,6 @@
-// Reads plans from stdin, each after a line with its length in bytes, and answers each with one line: "plan N calls" or "refused WHY".
-// The fuzz test feeds it; a crash or a sanitizer's report is a bug in the parser.
+// Reads plans from stdin, each after a line with its length in bytes, and answers each with one
+// line: "plan N calls" or "refused WHY". The fuzz test feeds it; a crash or a sanitizer's report is
+// a bug in the parser.
 #include <iostream>
 #include <string>
 

@@ -42,12 +42,12 @@ class Instructions:
     Attributes:
         role: Which graph.
         count: Instructions between the runner's two marks around one run.
-        starts: How many starts of the runner gave that very count.
+        runs: How many starts of the runner gave that very count.
     """
 
     role: Role
     count: int
-    starts: int
+    runs: int
 
 
 def build_counter(cache: Path) -> Counter:

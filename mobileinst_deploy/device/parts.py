@@ -90,8 +90,9 @@ def runner_sources() -> tuple[Path, ...]:
     Raises:
         DeviceError: Neither has them.
     """
-    folder = _sources() / "src"
-    return tuple(sorted(folder.glob("*.cc")) + sorted(folder.glob("*.h")))
+    folder = _sources()
+    found = [p for part in ("src", "include") for p in sorted((folder / part).glob("*"))]
+    return tuple(p for p in found if p.suffix in (".cc", ".h"))
 
 
 def counter_sources() -> tuple[Path, ...]:
@@ -129,10 +130,11 @@ def build_runner(sources: tuple[Path, ...], target: Path) -> str:
     """
     compiler = device_compiler()
     files = [str(s) for s in sources if s.suffix == ".cc"]
+    folders = sorted({f"-I{s.parent}" for s in sources})
     version = _run([*compiler, "--version"], "the compiler does not start", 60)
     name = version.splitlines()[0] if version else compiler[0]
     _run(
-        [*compiler, *_FLAGS, *files, "-ldl", "-o", str(target)],
+        [*compiler, *_FLAGS, *folders, *files, "-ldl", "-o", str(target)],
         f"the runner cannot be compiled by {name}",
         900,
     )

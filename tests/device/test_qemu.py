@@ -69,7 +69,7 @@ class TestOutputs:
 class TestInstructions:
     def test_are_equal_to_the_digit_in_every_start(self, runner: QemuRunner):
         first = runner.count_instructions(PICTURES[0])
-        assert {role: i.starts for role, i in first.items()} == {"frame": 2, "mask_head": 2}
+        assert {role: i.runs for role, i in first.items()} == {"frame": 2, "mask_head": 2}
         assert first["frame"].count > 10_000
         assert runner.count_instructions(PICTURES[0]) == first
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -275,3 +276,33 @@ def test_crc_is_that_of_zlib(tmp_path: Path):
     for tensor in done.result.calls[0].results:
         data = (done.folder / OUTPUT_FOLDER / tensor.file).read_bytes()
         assert tensor.crc32 == f"{zlib.crc32(data):08x}"
+
+
+@pytest.mark.device
+@pytest.mark.slow
+def test_the_declared_interface_is_the_official_one(tmp_path: Path):
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and shutil.which("g++")):
+        pytest.skip("the official header comes by apt-get, which is not here")
+    fetch = subprocess.run(
+        [native.SOURCES / "ort-headers", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if fetch.returncode:
+        pytest.skip(f"the official header cannot be fetched: {fetch.stderr.strip()[-200:]}")
+    check = native.SOURCES / "tests" / "abi_check.cc"
+
+    def compiles(source: Path) -> bool:
+        command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+        command += [f"-I{tmp_path}", str(source)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    assert compiles(check)
+    moved = tmp_path / "moved" / "tests" / check.name
+    for path in (check, native.SOURCES / "src" / "ort_abi.h"):
+        copy = tmp_path / "moved" / path.relative_to(native.SOURCES)
+        copy.parent.mkdir(parents=True)
+        copy.write_text(path.read_text().replace("void* to_12[2]", "void* to_12[3]"))
+    assert not compiles(moved), "the check cannot fail"
