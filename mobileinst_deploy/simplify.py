@@ -57,7 +57,7 @@ def simplify_graph(
 
 
 def _lift_constants(graph: onnx.ModelProto) -> None:
-    """Make initialisers of Constant nodes: folded weights come as such, and converters miss them."""
+    """Make initialisers of Constant nodes, which converters miss; folded weights come as such."""
     nodes = []
     for node in graph.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":

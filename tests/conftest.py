@@ -13,17 +13,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny import TINY, TINY_TOML
+from tiny import TINY, TINY_TOML, TOLERANCE, TOLERANCE_TOML
 
 from mobileinst_deploy.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.loading import LoadedModel, build_loaded
-from mobileinst_deploy.specs import Tolerance
 
 
 @pytest.fixture(scope="session")
 def tiny_source() -> LoadedModel:
     """The tiny network with random weights, in eval mode."""
-    return build_loaded("tiny", TINY, None, seed=0, tolerance=Tolerance())
+    return build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
 
 
 @pytest.fixture(scope="session")
@@ -52,5 +51,5 @@ def bundle(pair: Path) -> ExportBundle:
 def tiny_toml(tmp_path: Path) -> Path:
     """The tiny network as a user would write it down."""
     path = tmp_path / "model.toml"
-    path.write_text(TINY_TOML)
+    path.write_text(TINY_TOML + TOLERANCE_TOML)
     return path
