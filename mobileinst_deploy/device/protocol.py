@@ -309,6 +309,13 @@ def _clock(
                 f"the clock of core {index} moved between {min(clocks) / 1000:.0f} and"
                 f" {max(clocks) / 1000:.0f} MHz"
             )
+        known = before.core(index) if index is not None else None
+        highest = known.max_khz if known else None
+        if highest is not None and max(clocks) < (1 - CLOCK_TOLERANCE) * highest:
+            found.append(
+                f"core {index} never ran faster than {max(clocks) / 1000:.0f} of its"
+                f" {highest / 1000:.0f} MHz"
+            )
     for now in after.cores:
         was = before.core(now.index)
         if was is None or was.allowed_khz is None or now.allowed_khz is None:

@@ -176,7 +176,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         try:
-            # When the phone has gone, the dead man's switch has killed the runner there, and a later
+            # When the phone has gone, the dead man's switch has killed the runner there; a later
             # session removes the folder.
             if self._run:
                 with suppress(DeviceError):
@@ -250,10 +250,11 @@ class Session:
 
 
 def _runner_progress(progress: Progress) -> Callable[[str], None]:
-    """Pass on the runner's ``progress LABEL DONE TOTAL`` lines; anything else is for messages."""
+    """Pass on the runner's lines ``progress``, label, done and total; the rest is for messages."""
 
     def hear(line: str) -> None:
-        found = re.fullmatch(r"progress (.{1,80}) (\d{1,12}(?:\.\d+)?) (\d{1,12}(?:\.\d+)?)", line)
+        number = r"(\d{1,12}(?:\.\d+)?)"
+        found = re.fullmatch(rf"progress\t([^\t]{{1,80}})\t{number}\t{number}", line)
         if found:
             progress(found.group(1), float(found.group(2)), float(found.group(3)))
 

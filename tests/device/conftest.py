@@ -160,16 +160,24 @@ def phone(shared_phone: EmulatedPhone, connect: Callable[[str], str]) -> Iterato
 
 @pytest.fixture
 def other_phone(
-    start_phone: Callable[[str], EmulatedPhone], connect: Callable[[str], str]
+    start_phone: Callable[[str], EmulatedPhone],
+    connect: Callable[[str], str],
+    _phones_by_profile: dict[str, EmulatedPhone],
 ) -> Callable[[str], EmulatedPhone]:
-    """Another profile's phone, connected."""
+    """Another profile's phone, connected; tests share it."""
 
     def started(profile: str) -> EmulatedPhone:
-        phone = start_phone(profile)
+        phone = _phones_by_profile.get(profile) or start_phone(profile)
+        _phones_by_profile[profile] = phone
         connect(phone.serial)
         return phone
 
     return started
+
+
+@pytest.fixture(scope="session")
+def _phones_by_profile() -> dict[str, EmulatedPhone]:
+    return {}
 
 
 def left_running(serial: str, *, folders: bool = True) -> str:

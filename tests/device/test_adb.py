@@ -14,7 +14,7 @@ from mobileinst_deploy.device.overview import overview
 from mobileinst_deploy.device.phone import AdbDevice, CancelledError
 from mobileinst_deploy.device.state import read_phone
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
 
 def test_the_only_phone_is_chosen(phone) -> None:

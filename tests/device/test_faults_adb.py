@@ -15,7 +15,7 @@ from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.state import read_phone
 from mobileinst_deploy.errors import EXIT_NO_DEVICE, DeviceError
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
 
 def refused(survived: Callable[..., None], *words: str, **choice: object) -> None:
@@ -45,7 +45,7 @@ def test_adb_does_not_start(monkeypatch, tmp_path: Path, survived) -> None:
     refused(survived, "cannot bind", "adb start-server")
 
 
-@pytest.mark.parametrize("port", ["", "adb", "70000", "-1", "٣"])
+@pytest.mark.parametrize("port", ["", "adb", "70000", "-1", "\u0663"])
 def test_adb_port_is_no_port(monkeypatch, port: str, survived) -> None:
     """ANDROID_ADB_SERVER_PORT is no port"""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", port)

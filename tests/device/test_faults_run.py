@@ -19,7 +19,10 @@ from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.storage import REMOTE_ROOT
 from mobileinst_deploy.errors import DeviceError
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
+
+#: A runner that says that it has begun, and then goes on for ever.
+RUNNING = r"printf 'progress\trun\t1\t50\n' >&2; sleep 600"
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_phone_vanishes_during_the_run(bad_wire, phone, fake, connect, survived)
         if label == "run":
             bad_wire.cut()
 
-    fake.behave(bad_wire.serial, "echo 'progress run 1 50' >&2; sleep 600")
+    fake.behave(bad_wire.serial, RUNNING)
     with (
         pytest.raises(DeviceError) as caught,
         fake.session(bad_wire.serial, vanish) as session,
@@ -94,7 +97,7 @@ def test_adb_server_ends_during_the_run(phone, fake, connect, survived) -> None:
         if label == "run":
             adb("kill-server")
 
-    fake.behave(phone.serial, "echo 'progress run 1 50' >&2; sleep 600")
+    fake.behave(phone.serial, RUNNING)
     with pytest.raises(DeviceError) as caught, fake.session(phone.serial, end_it) as session:
         session.start(PLAN)
     broken(caught, "adb's server was ended")
@@ -111,7 +114,7 @@ def test_interrupted_run(phone, fake, survived) -> None:
         if label == "run":
             raise KeyboardInterrupt
 
-    fake.behave(phone.serial, "echo 'progress run 1 50' >&2; sleep 600")
+    fake.behave(phone.serial, RUNNING)
     with pytest.raises(KeyboardInterrupt), fake.session(phone.serial, interrupt) as session:
         session.start(PLAN)
     assert left_running(phone.serial) == ""
@@ -123,7 +126,7 @@ def test_this_program_is_ended_during_the_run(
     phone, fake, pair, signal_name: str, survived
 ) -> None:
     """This program is ended by a signal during the run"""
-    fake.behave(phone.serial, "echo 'progress run 1 50' >&2; sleep 600")
+    fake.behave(phone.serial, RUNNING)
     graphs = {role: str(graph.path) for role, graph in pair.graphs.items()}
     program = f"""
         import sys

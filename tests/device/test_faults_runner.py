@@ -12,7 +12,7 @@ from mobileinst_deploy.device import session as sessions
 from mobileinst_deploy.device.runner import BEGIN, RunnerResult
 from mobileinst_deploy.errors import DeviceError
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
 Start = Callable[[str], RunnerResult]
 

@@ -16,7 +16,7 @@ from mobileinst_deploy.device.storage import REMOTE_ROOT, RemoteFile, clean_phon
 from mobileinst_deploy.errors import EXIT_NO_DEVICE, DeviceError
 from mobileinst_deploy.files import sha256_of
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
 PATTERN = b"kernels " * 40
 

@@ -12,6 +12,7 @@ import tiny_pair
 from mobileinst_deploy.bundle import (
     GOLDEN,
     ExportBundle,
+    graph_metadata,
     load_bundle,
     write_manifest,
 )
@@ -50,15 +51,15 @@ def export(folder: Path, *, mask_scale: float = 1.0) -> ExportBundle:
 
 def _describe(path: Path, role: Role, pair_id: str) -> None:
     graph = onnx.load(path)
-    config = tiny_pair.CONFIG
-    values = {
-        "pair_id": pair_id,
-        "role": role,
-        "model_id": "tiny",
-        "mean": " ".join(map(str, config.mean)),
-        "std": " ".join(map(str, config.std)),
-        "classes": "\n".join(config.classes),
-    }
+    values = graph_metadata(
+        role,
+        pair_id=pair_id,
+        model_id="tiny",
+        config=tiny_pair.CONFIG,
+        seed=7,
+        checkpoint_sha256=None,
+        opset=17,
+    )
     set_metadata(graph, values)
     onnx.save(graph, path)
 

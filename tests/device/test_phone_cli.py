@@ -1,0 +1,129 @@
+"""devices, doctor, bench and clean as a user types them, against real adb and phones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.device.phone import AdbDevice
+from mobileinst_deploy.device.storage import REMOTE_ROOT
+
+pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
+
+
+def mobileinst(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def test_devices_lists_every_device_with_what_it_tells(phone, odd_phone) -> None:
+    odd = odd_phone("unauthorized")
+    done = mobileinst("devices", "--json")
+    assert done.exit_code == 0
+    rows = {row["serial"]: row for row in json.loads(done.stdout)["devices"]}
+    assert rows[phone.serial]["facts"]["soc"] == "SM7325"
+    assert rows[phone.serial]["facts"]["not_comparable_because"] == "emulated"
+    assert len(rows[phone.serial]["state"]["cores"]) == 8
+    assert rows[odd]["facts"] is None
+    assert "authorised" in rows[odd]["problem"]
+
+
+def test_devices_shows_a_table_to_people(phone) -> None:
+    done = mobileinst("devices")
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    for words in ("SM7325", "1 x 806-2400 MHz", "arm64-v8a", "27.5", "not: emulated"):
+        assert words in done.stderr
+
+
+def test_no_device_is_no_failure_of_the_list(adb_server) -> None:
+    assert json.loads(mobileinst("devices", "--json").stdout) == {"devices": []}
+    assert "USB debugging" in mobileinst("devices").stderr
+
+
+def test_doctor_is_content_with_a_good_phone(phone, real_bundle) -> None:
+    done = mobileinst("doctor", "--device", "adb", "--json")
+    findings = json.loads(done.stdout)["findings"]
+    assert done.exit_code == 0, findings
+    assert any(f["name"] == f"phone {phone.serial}: storage" for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(None, "USB debugging"), ("unauthorized", "Unlock the phone")],
+    ids=["no phone", "unauthorised"],
+)
+def test_doctor_names_what_is_missing_and_what_mends_it(
+    adb_server, odd_phone, kind: str | None, words: str
+) -> None:
+    if kind:
+        odd_phone(kind)
+    done = mobileinst("doctor", "--device", "adb", "--json")
+    assert done.exit_code == 3
+    broken = [f for f in json.loads(done.stdout)["findings"] if not f["ok"]]
+    assert any(words in f["mend"] for f in broken)
+    assert all(f["mend"] for f in broken)
+
+
+def test_doctor_sees_that_a_phone_is_32_bit_or_read_only(other_phone, real_bundle) -> None:
+    serials = [other_phone("armv7").serial, other_phone("read-only").serial]
+    done = mobileinst("doctor", "--device", "adb", "--json")
+    assert done.exit_code == 3
+    details = {f["name"]: f["detail"] for f in json.loads(done.stdout)["findings"] if not f["ok"]}
+    assert "armeabi-v7a" in details[f"phone {serials[0]}"]
+    assert "Read-only" in details[f"phone {serials[1]}"]
+
+
+def test_bench_saves_prints_and_exits_by_the_protocol(phone, pair, real_bundle) -> None:
+    done = mobileinst(
+        *("bench", str(pair.folder), "--device", "adb", "--clip-lengths", "1,3", "--json"),
+        *("--runs", "2", "--seconds", "0", "--warmup", "0"),
+    )
+    assert done.exit_code == 4  # too few runs: whatever they show, it is not to be believed
+    document = json.loads(done.stdout)
+    assert document == json.loads((pair.folder / "latency.json").read_text())
+    assert document["valid"] is False
+    assert [c["clip_length"] for c in document["emulated_clips"]] == [1, 3]
+    assert "EMULATED" in done.stderr
+    assert "2 runs where sd778g asks for 50" in done.stderr.replace("\n", " ")
+    # What the emulator took is in the file for the curious, and nowhere on the screen.
+    for clip in document["emulated_clips"]:
+        assert f"{clip['amortised_ms']:.1f}" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--core", "big"], 2),
+        (["--protocol", "mlperf"], 2),
+        (["--max-temp", "200"], 2),
+        (["--clip-lengths", "0"], 2),
+        (["--serial", "nobody"], 3),
+        (["--all"], 3),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)
+def test_bench_refuses_at_once_and_leaves_an_older_report_alone(
+    adb_server, pair, words: list[str], code: int
+) -> None:
+    report = pair.folder / "latency.json"
+    report.write_text("older")
+    done = mobileinst("bench", str(pair.folder), "--device", "adb", *words)
+    assert done.exit_code == code
+    sentence, next_step = done.stderr.strip().splitlines()
+    assert sentence.startswith("error: ")
+    assert next_step.endswith(".")
+    assert report.read_text() == "older"
+    report.unlink()
+
+
+def test_clean_frees_the_phone(phone, pair, fake_bundle) -> None:
+    device = AdbDevice(phone.serial)
+    device.shell(f"mkdir -p {REMOTE_ROOT}/x; head -c 3000000 /dev/zero > {REMOTE_ROOT}/x/y")
+    done = mobileinst("device", "clean", "--serial", phone.serial)
+    assert done.exit_code == 0
+    assert "Freed" in done.stderr
+    assert device.shell(f"ls {REMOTE_ROOT}").exit_code != 0
+    assert mobileinst("device", "clean").exit_code == 0
