@@ -73,6 +73,7 @@ void ReadyCall::prepare() {
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     const auto& source = sources_[i];
     auto& buffer = buffers_[i];
+    if (source.taken_over.empty() && call_.inputs[i].file.empty()) continue;  // given
     if (!source.taken_over.empty()) {
       const auto& latest = engine_.latest_;
       for (std::size_t k = 0; k < latest.call->results.size(); ++k) {

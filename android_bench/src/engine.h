@@ -30,6 +30,9 @@ class ReadyCall {
   // instruction counter under qemu sees and every kernel ignores.
   Timing run(long marks = -1);
 
+  // Where the caller puts the values of an input that comes from neither file nor result, before each run.
+  void* given(std::size_t input) { return buffers_[input].data(); }
+
   const Call& call() const { return call_; }
   const Results& results() const { return *results_; }  // of the last run
 

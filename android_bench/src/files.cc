@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -72,6 +73,44 @@ std::vector<std::uint8_t> read_file(const std::string& path, std::size_t limit) 
   return data;
 }
 
+FileReader::FileReader(const std::string& path, std::size_t size, std::uint32_t crc)
+    : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  if (file_ < 0) fail(path_, "opened", errno);
+  try {
+    struct stat about{};
+    if (::fstat(file_, &about) != 0) fail(path_, "read", errno);
+    if (static_cast<std::size_t>(about.st_size) != size || !S_ISREG(about.st_mode)) {
+      throw Failure(Kind::files, path_ + " holds " + std::to_string(about.st_size) +
+                                     " bytes instead of " + std::to_string(size));
+    }
+    std::vector<std::uint8_t> piece;
+    std::uint32_t found = 0;
+    for (std::size_t done = 0; done < size; done += piece.size()) {
+      piece.resize(std::min(size - done, std::size_t{1} << 20));
+      read(piece);
+      found = crc32(piece.data(), piece.size(), found);
+    }
+    if (found != crc) throw Failure(Kind::files, path_ + " differs from its CRC-32");
+    if (::lseek(file_, 0, SEEK_SET) != 0) fail(path_, "read", errno);
+  } catch (const Failure&) {
+    ::close(file_);
+    throw;
+  }
+}
+
+FileReader::~FileReader() { ::close(file_); }
+
+void FileReader::read(std::vector<std::uint8_t>& buffer) {
+  std::size_t done = 0;
+  while (done < buffer.size()) {
+    const ssize_t got = ::read(file_, buffer.data() + done, buffer.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(path_, "read", errno);
+    if (got == 0) throw Failure(Kind::files, path_ + " became shorter while it was read");
+    done += static_cast<std::size_t>(got);
+  }
+}
+
 void write_file(const std::string& path, const void* data, std::size_t size) {
   const std::string part = path + ".part";
   Descriptor file(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
@@ -103,10 +142,10 @@ void make_folder(const std::string& path) {
   fail(path, "made", error);
 }
 
-std::uint32_t crc32(const void* data, std::size_t size) {
+std::uint32_t crc32(const void* data, std::size_t size, std::uint32_t before) {
   static constexpr auto table = crc_table();
   const auto* bytes = static_cast<const std::uint8_t*>(data);
-  std::uint32_t value = 0xffffffffU;
+  std::uint32_t value = before ^ 0xffffffffU;
   for (std::size_t i = 0; i < size; ++i) value = table[(value ^ bytes[i]) & 0xffU] ^ (value >> 8);
   return value ^ 0xffffffffU;
 }

@@ -36,6 +36,7 @@ constexpr Entry kModes[] = {
     {Mode::bench, run_bench},
     {Mode::profile, run_profile},
     {Mode::count, run_count},
+    {Mode::track, run_track},
 };
 
 void put(const char* bytes, std::size_t size) {

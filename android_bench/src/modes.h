@@ -12,8 +12,13 @@ void run_outputs(Engine& engine, const Plan& plan, Json& json);
 void run_bench(Engine& engine, const Plan& plan, Json& json);
 void run_profile(Engine& engine, const Plan& plan, Json& json);
 void run_count(Engine& engine, const Plan& plan, Json& json);
+void run_track(Engine& engine, const Plan& plan, Json& json);
 
 // Opens one entry of "calls"; the caller closes it.
 void open_call(Json& json, const Call& call, const Timing& timing);
+
+// Writes a tensor into the plan's folder and its entry into the open "results".
+void write_result(Json& json, const Plan& plan, const std::string& file, const Signature& tensor,
+                  const void* data);
 
 }  // namespace mobileinst

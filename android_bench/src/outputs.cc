@@ -12,6 +12,17 @@ void open_call(Json& json, const Call& call, const Timing& timing) {
   json.key("prepare_ms").ms(timing.prepare_ms).key("run_ms").ms(timing.run_ms);
 }
 
+void write_result(Json& json, const Plan& plan, const std::string& file, const Signature& tensor,
+                  const void* data) {
+  write_file(plan.folder + "/" + file, data, tensor.bytes());
+  json.open('{').key("name").text(tensor.name).key("dtype").text(name_of(tensor.dtype));
+  json.key("shape").open('[');
+  for (const auto length : tensor.shape) json.whole(length);
+  json.close(']').key("file").text(file);
+  json.key("bytes").whole(static_cast<std::int64_t>(tensor.bytes()));
+  json.key("crc32").text(hex(crc32(data, tensor.bytes()))).close('}');
+}
+
 void run_outputs(Engine& engine, const Plan& plan, Json& json) {
   std::optional<Failure> nonfinite;  // told at the end, so that every tensor can be looked at
   json.key("calls").open('[');
@@ -24,18 +35,7 @@ void run_outputs(Engine& engine, const Plan& plan, Json& json) {
       const auto& result = ready.results()[i];
       const auto& signature = ready.call().results[i];
       const std::string name = std::to_string(k) + "." + std::to_string(i) + ".bin";
-      write_file(plan.folder + "/" + name, result.data, result.bytes);
-      json.open('{')
-          .key("name")
-          .text(signature.name)
-          .key("dtype")
-          .text(name_of(signature.dtype))
-          .key("shape")
-          .open('[');
-      for (const auto length : signature.shape) json.whole(length);
-      json.close(']').key("file").text(name).key("bytes").whole(
-          static_cast<std::int64_t>(result.bytes));
-      json.key("crc32").text(hex(crc32(result.data, result.bytes))).close('}');
+      write_result(json, plan, name, signature, result.data);
     }
     json.close(']').close('}');
     try {

@@ -1,19 +1,16 @@
 #include "plan.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <set>
 
 #include "failure.h"
+#include "fields.h"
 #include "files.h"
+#include "following.h"
 
 namespace mobileinst {
 namespace {
-
-using Fields = std::vector<std::string_view>;
 
 constexpr std::size_t kMaxCalls = 4096;
 constexpr std::size_t kMaxTensors = 16;
@@ -21,65 +18,6 @@ constexpr std::size_t kMaxRank = 8;
 constexpr std::int64_t kMaxElements = std::int64_t{1} << 28;
 constexpr std::size_t kMaxName = 200;
 constexpr std::size_t kMaxPath = 4095;
-
-// Everything the parser refuses passes here, with the line's number in front.
-class Refusal {
- public:
-  explicit Refusal(std::size_t line) : line_(line) {}
-  [[noreturn]] void operator()(const std::string& why) const {
-    throw Failure(Kind::plan, "plan line " + std::to_string(line_) + ": " + why);
-  }
-
- private:
-  std::size_t line_;
-};
-
-std::string quoted(std::string_view text) {
-  return "'" + std::string(text.substr(0, 60)) + (text.size() > 60 ? "...'" : "'");
-}
-
-Fields split(std::string_view text, char separator) {
-  Fields fields;
-  while (true) {
-    const auto at = text.find(separator);
-    fields.push_back(text.substr(0, at));
-    if (at == std::string_view::npos) return fields;
-    text.remove_prefix(at + 1);
-  }
-}
-
-std::int64_t whole(std::string_view text, std::int64_t low, std::int64_t high,
-                   const Refusal& refuse) {
-  std::int64_t value = 0;
-  const auto end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  if (parsed.ec != std::errc() || parsed.ptr != end || value < low || value > high) {
-    refuse(quoted(text) + " is not a whole number from " + std::to_string(low) + " to " +
-           std::to_string(high));
-  }
-  return value;
-}
-
-double seconds(std::string_view text, const Refusal& refuse) {
-  const std::string copy(text);
-  char* end = nullptr;
-  const bool plain = copy.find_first_not_of("0123456789.eE+-") == std::string::npos;
-  const double value = plain ? std::strtod(copy.c_str(), &end) : 0.0;
-  if (!plain || end != copy.c_str() + copy.size() || !std::isfinite(value) || value < 0 ||
-      value > 3600) {
-    refuse(quoted(text) + " is not a number of seconds from 0 to 3600");
-  }
-  return value;
-}
-
-std::uint32_t crc(std::string_view text, const Refusal& refuse) {
-  std::uint32_t value = 0;
-  const auto end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value, 16);
-  if (text.size() != 8 || parsed.ec != std::errc() || parsed.ptr != end)
-    refuse(quoted(text) + " is not a CRC-32");
-  return value;
-}
 
 template <typename Name>
 Name one_of(std::string_view text, std::initializer_list<Name> names, const char* what,
@@ -164,6 +102,12 @@ class Parser {
         refuse("more than " + std::to_string(kMaxCalls) + " calls");
       plan_.calls.emplace_back();
       plan_.calls.back().role = role(fields[1], refuse);
+    } else if (const auto need = following_fields(keyword); need > 0) {
+      count(need, need);
+      if (!seen_.insert(std::string(keyword)).second) refuse("a second " + quoted(keyword));
+      read_following(
+          plan_.following, fields, [&](std::string_view text) { return path(text, refuse); },
+          refuse);
     } else if (keyword == "input") {
       count(5, 7);
       input(fields, refuse);
@@ -185,7 +129,8 @@ class Parser {
       refuse("a second " + quoted(keyword));
     if (keyword == "mode") {
       plan_.mode =
-          one_of(value, {Mode::outputs, Mode::bench, Mode::profile, Mode::count}, "mode", refuse);
+          one_of(value, {Mode::outputs, Mode::bench, Mode::profile, Mode::count, Mode::track},
+                 "mode", refuse);
     } else if (keyword == "library") {
       plan_.library = path(value, refuse);
     } else if (keyword == "folder") {
@@ -197,7 +142,7 @@ class Parser {
     } else if (keyword == "runs") {
       plan_.runs = static_cast<int>(whole(value, 1, 100000, refuse));
     } else if (keyword == "seconds") {
-      plan_.seconds = seconds(value, refuse);
+      plan_.seconds = real(value, 0, 3600, refuse);
     } else if (keyword == "limit") {
       plan_.limit_seconds = static_cast<int>(whole(value, 1, 86400, refuse));
     } else if (keyword == "clips") {
@@ -276,7 +221,7 @@ class Parser {
     return text.front() == '/' ? std::string(text) : folder_ + "/" + std::string(text);
   }
 
-  void whole_plan() const {
+  void whole_plan() {
     const auto need = [](bool ok, const std::string& why) {
       if (!ok) throw Failure(Kind::plan, why);
     };
@@ -284,6 +229,17 @@ class Parser {
          {"mode", "library", "folder", "core", "warmups", "runs", "seconds", "clips", "limit"}) {
       need(seen_.count(keyword) == 1, "the plan has no line " + quoted(keyword));
     }
+    const bool tracks = plan_.mode == Mode::track;
+    for (const char* keyword : {"model", "picture", "tracking", "frames"}) {
+      need(tracks == (seen_.count(keyword) == 1), std::string("the mode track ") +
+                                                      (tracks ? "needs" : "alone takes") +
+                                                      " a line " + quoted(keyword));
+    }
+    need(tracks || seen_.count("state") == 0, "the mode track alone takes a line 'state'");
+    need(!tracks || plan_.calls.empty(), "the mode track takes no call");
+    if (tracks)
+      plan_.calls = {following_call(Role::frame, plan_.following, 0),
+                     following_call(Role::mask_head, plan_.following, 1)};
     need(!plan_.calls.empty(), "the plan has no call");
     for (const auto& one : plan_.calls) {
       need(plan_.graphs.count(one.role) == 1,
@@ -316,6 +272,7 @@ const char* name_of(Mode mode) {
     case Mode::bench: return "bench";
     case Mode::profile: return "profile";
     case Mode::count: return "count";
+    case Mode::track: return "track";
   }
   return "unknown";
 }

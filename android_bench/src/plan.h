@@ -10,9 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "mobileinst_track.h"
+
 namespace mobileinst {
 
-enum class Mode { outputs, bench, profile, count };
+enum class Mode { outputs, bench, profile, count, track };
 enum class Role { frame, mask_head };
 enum class Dtype { float32, uint8, int32, int64 };
 
@@ -48,6 +50,17 @@ struct Call {
   std::vector<Signature> results;
 };
 
+// What the mode `track` follows, and how: the lines of a plan that only it has.
+struct Following {
+  mobileinst_track_options options{};
+  int slots = 0;       // kernels that the mask-head graph takes, 0 for any number
+  std::string frames;  // pictures of the input size, uint8, RGB, one after the other
+  int count = 0;
+  std::uint32_t crc = 0;
+  std::string state;  // where an earlier run left off; empty at a clip's beginning
+  std::uint32_t state_crc = 0;
+};
+
 struct Plan {
   Mode mode{};
   std::string library;
@@ -59,7 +72,8 @@ struct Plan {
   std::vector<int> clip_lengths;
   int limit_seconds = 0;
   std::map<Role, std::string> graphs;
-  std::vector<Call> calls;
+  std::vector<Call> calls;  // in the mode `track` the two that its lines stand for
+  Following following;
 };
 
 constexpr std::size_t kMaxPlanBytes = std::size_t{4} << 20;

@@ -1,0 +1,127 @@
+/* Tracks instances through a clip: kernel reuse and kernel association (MobileInst, arXiv
+ * 2303.17594, 3.4 and 3.5).
+ *
+ * It runs no network. The caller runs the frame graph on keyframes and the mask-head graph on the
+ * frames between them, with whatever runtime it likes, and feeds the outputs; the tracker says
+ * which frame is a keyframe, which kernels are live, and who is where. examples/track_example.c is
+ * the whole loop.
+ *
+ * The rules, thresholds and results are those of mobileinst_deploy/track.py. Arrays are dense,
+ * float32, in C order. One tracker belongs to one thread at a time; several trackers do not know of
+ * each other. No function throws, prints or ends the process.
+ */
+#ifndef MOBILEINST_TRACK_H
+#define MOBILEINST_TRACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mobileinst_tracker mobileinst_tracker;
+
+typedef enum {
+  MOBILEINST_TRACK_OK = 0,
+  MOBILEINST_TRACK_BAD_ARGUMENT = 1, /* a null pointer, an index or an option out of range */
+  MOBILEINST_TRACK_NO_KEYFRAME = 2,  /* a reuse frame before the first keyframe */
+  MOBILEINST_TRACK_NOT_FINITE =
+      3,                          /* NaN or infinity in a graph's output; the frame was not taken */
+  MOBILEINST_TRACK_BAD_STATE = 4, /* a saved state that is damaged or of another model */
+  MOBILEINST_TRACK_TOO_SMALL = 5, /* the buffer does not hold what is to be saved */
+  MOBILEINST_TRACK_OUT_OF_MEMORY = 6 /* the tracker may only be destroyed now */
+} mobileinst_track_status;
+
+typedef struct {
+  int32_t queries;      /* N of the frame graph, 1 to 4096 */
+  int32_t classes;      /* C, 1 to 65536 */
+  int32_t kernel_width; /* D, 1 to 65536 */
+  int32_t mask_height;  /* of the mask logits: input height / 8, 1 to 4096 */
+  int32_t mask_width;   /* input width / 8, 1 to 4096 */
+  /* The picture that masks are made for, 1 to 32768 pixels a side, and how much of the network
+   * input it fills from the top left once resized, in pixels. All four 0: masks have the size of
+   * the mask logits. */
+  int32_t picture_height, picture_width;
+  int32_t content_height, content_width;
+  int32_t clip_length; /* T: a keyframe every T frames, 1 to 1000000 */
+  double score; /* lowest score, 0 to 1, that starts a track and that a shown track keeps over its
+                   keyframes */
+  double keep;  /* lowest score that continues a track, as a share of `score`, 0 to 1 */
+  double similarity;    /* lowest cosine, -1 to 1, of two kernels of one instance */
+  double duplicate_iou; /* mask IoU, 0 to 1, from which the weaker of two queries is a duplicate */
+  int32_t memory; /* keyframes that a hidden instance may miss before it is forgotten, from 0 up */
+} mobileinst_track_options;
+
+/* One track. Identities go from 1 up in order of birth; classes from 0; the score is that over all
+ * keyframes so far. */
+typedef struct {
+  int64_t id;
+  int32_t class_index;
+  double score;
+} mobileinst_track_instance;
+
+/* COCO's compressed run lengths: column by column, zeros first. `counts` ends with a NUL and lives
+ * until the next frame is fed. */
+typedef struct {
+  int32_t height, width;
+  const char* counts;
+  size_t length; /* of counts, without the NUL */
+} mobileinst_track_rle;
+
+/* Fills in everything but the sizes: T = 3 and the settings that mobileinst run has. */
+void mobileinst_track_defaults(mobileinst_track_options* options);
+
+mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
+                                                mobileinst_tracker** tracker);
+void mobileinst_track_destroy(mobileinst_tracker* tracker); /* null is fine */
+
+/* 1 when the schedule asks for a keyframe next, else 0. The caller may feed a keyframe earlier,
+ * never a reuse frame first. */
+int mobileinst_track_wants_keyframe(const mobileinst_tracker* tracker);
+
+/* Frames between the latest keyframe and the frame fed last, 0 when that was one; -1 before the
+ * first keyframe. */
+int64_t mobileinst_track_since(const mobileinst_tracker* tracker);
+
+/* Feeds a keyframe: class_logits (N,C), objectness_logits (N,1), kernels (N,D), mask_logits
+ * (N,h,w). */
+mobileinst_track_status mobileinst_track_keyframe(mobileinst_tracker* tracker,
+                                                  const float* class_logits,
+                                                  const float* objectness_logits,
+                                                  const float* kernels, const float* mask_logits);
+
+/* The latest keyframe's kernels of the instances now shown, (n,D): the mask-head graph's input.
+ * Null when n is 0: nothing to run. */
+const float* mobileinst_track_live_kernels(const mobileinst_tracker* tracker, int32_t* n);
+
+/* Feeds a reuse frame: mask_logits (n,h,w) for the n live kernels; may be null when n is 0. */
+mobileinst_track_status mobileinst_track_reuse(mobileinst_tracker* tracker,
+                                               const float* mask_logits);
+
+/* The instances shown in the frame fed last, ascending identities, and the mask of each; a mask may
+ * be empty on a reuse frame. */
+int32_t mobileinst_track_count(const mobileinst_tracker* tracker);
+mobileinst_track_status mobileinst_track_get(const mobileinst_tracker* tracker, int32_t index,
+                                             mobileinst_track_instance* instance);
+mobileinst_track_status mobileinst_track_mask(mobileinst_tracker* tracker, int32_t index,
+                                              mobileinst_track_rle* mask);
+
+/* Every track that the latest keyframe saw, also those whose score is too low to be shown. */
+int32_t mobileinst_track_seen_count(const mobileinst_tracker* tracker);
+mobileinst_track_status mobileinst_track_seen(const mobileinst_tracker* tracker, int32_t index,
+                                              mobileinst_track_instance* instance);
+
+/* Everything that the next frame depends on, as bytes for this machine's byte order: to go on
+ * later, or in another process. The masks of the frame fed last are not part of it. `needed` is
+ * always set; with a null buffer nothing else happens. */
+mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker, void* buffer,
+                                              size_t capacity, size_t* needed);
+mobileinst_track_status mobileinst_track_load(mobileinst_tracker* tracker, const void* state,
+                                              size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MOBILEINST_TRACK_H */

@@ -1,0 +1,165 @@
+// include/mobileinst_track.h over the tracker: arguments are checked here, and no exception passes.
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "mobileinst_track.h"
+#include "track_core.h"
+
+struct mobileinst_tracker {
+  explicit mobileinst_tracker(const mobileinst_track_options& options) : tracker(options) {}
+  mobileinst::track::Tracker tracker;
+};
+
+namespace {
+
+template <typename Work>
+mobileinst_track_status guarded(Work work) noexcept {
+  try {
+    return work();
+  } catch (...) {  // nothing here throws but the allocator
+    return MOBILEINST_TRACK_OUT_OF_MEMORY;
+  }
+}
+
+template <typename T>
+bool within(T value, T low, T high) {
+  return low <= value && value <= high;  // false for NaN
+}
+
+bool usable(const mobileinst_track_options& o) {
+  constexpr int32_t kMostQueries = 4096, kMostValues = 65536, kMostLogits = 4096,
+                    kMostPixels = 32768;
+  if (!within(o.queries, 1, kMostQueries) || !within(o.classes, 1, kMostValues) ||
+      !within(o.kernel_width, 1, kMostValues))
+    return false;
+  if (!within(o.mask_height, 1, kMostLogits) || !within(o.mask_width, 1, kMostLogits)) return false;
+  const bool no_picture = o.picture_height == 0 && o.picture_width == 0 && o.content_height == 0 &&
+                          o.content_width == 0;
+  if (!no_picture &&
+      (!within(o.picture_height, 1, kMostPixels) || !within(o.picture_width, 1, kMostPixels) ||
+       !within(o.content_height, 1, 8 * o.mask_height) ||
+       !within(o.content_width, 1, 8 * o.mask_width))) {
+    return false;
+  }
+  return within(o.clip_length, 1, 1000000) && within(o.score, 0.0, 1.0) &&
+         within(o.keep, 0.0, 1.0) && within(o.similarity, -1.0, 1.0) &&
+         within(o.duplicate_iou, 0.0, 1.0) && o.memory >= 0;
+}
+
+}  // namespace
+
+void mobileinst_track_defaults(mobileinst_track_options* options) {
+  if (options == nullptr) return;
+  *options = {};
+  options->clip_length = 3;
+  options->score = 0.3;
+  options->keep = 0.5;
+  options->similarity = 0.5;
+  options->duplicate_iou = 0.6;
+  options->memory = 30;
+}
+
+mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
+                                                mobileinst_tracker** tracker) {
+  if (tracker != nullptr) *tracker = nullptr;
+  if (options == nullptr || tracker == nullptr || !usable(*options))
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] {
+    *tracker = new mobileinst_tracker(*options);
+    return MOBILEINST_TRACK_OK;
+  });
+}
+
+void mobileinst_track_destroy(mobileinst_tracker* tracker) { delete tracker; }
+
+int mobileinst_track_wants_keyframe(const mobileinst_tracker* tracker) {
+  return tracker == nullptr || tracker->tracker.wants_keyframe() ? 1 : 0;
+}
+
+int64_t mobileinst_track_since(const mobileinst_tracker* tracker) {
+  return tracker == nullptr ? -1 : tracker->tracker.since();
+}
+
+mobileinst_track_status mobileinst_track_keyframe(mobileinst_tracker* tracker,
+                                                  const float* class_logits,
+                                                  const float* objectness_logits,
+                                                  const float* kernels, const float* mask_logits) {
+  if (tracker == nullptr || class_logits == nullptr || objectness_logits == nullptr ||
+      kernels == nullptr || mask_logits == nullptr) {
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  }
+  return guarded([&] {
+    return tracker->tracker.keyframe(class_logits, objectness_logits, kernels, mask_logits);
+  });
+}
+
+const float* mobileinst_track_live_kernels(const mobileinst_tracker* tracker, int32_t* n) {
+  const bool some = tracker != nullptr && !tracker->tracker.live().empty();
+  if (n != nullptr) *n = some ? static_cast<int32_t>(tracker->tracker.live().size()) : 0;
+  return some ? tracker->tracker.kernels().data() : nullptr;
+}
+
+mobileinst_track_status mobileinst_track_reuse(mobileinst_tracker* tracker,
+                                               const float* mask_logits) {
+  if (tracker == nullptr || (mask_logits == nullptr && !tracker->tracker.live().empty()))
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] { return tracker->tracker.reuse(mask_logits); });
+}
+
+int32_t mobileinst_track_count(const mobileinst_tracker* tracker) {
+  return tracker == nullptr ? 0 : static_cast<int32_t>(tracker->tracker.live().size());
+}
+
+mobileinst_track_status mobileinst_track_get(const mobileinst_tracker* tracker, int32_t index,
+                                             mobileinst_track_instance* instance) {
+  if (index < 0 || index >= mobileinst_track_count(tracker) || instance == nullptr)
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  *instance = tracker->tracker.live()[static_cast<std::size_t>(index)].instance();
+  return MOBILEINST_TRACK_OK;
+}
+
+mobileinst_track_status mobileinst_track_mask(mobileinst_tracker* tracker, int32_t index,
+                                              mobileinst_track_rle* mask) {
+  if (index < 0 || index >= mobileinst_track_count(tracker) || mask == nullptr)
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] {
+    const auto& counts = tracker->tracker.run_lengths(static_cast<std::size_t>(index));
+    const auto& sampler = tracker->tracker.sampler();
+    *mask = {sampler.height(), sampler.width(), counts.c_str(), counts.size()};
+    return MOBILEINST_TRACK_OK;
+  });
+}
+
+int32_t mobileinst_track_seen_count(const mobileinst_tracker* tracker) {
+  return tracker == nullptr ? 0 : static_cast<int32_t>(tracker->tracker.seen().size());
+}
+
+mobileinst_track_status mobileinst_track_seen(const mobileinst_tracker* tracker, int32_t index,
+                                              mobileinst_track_instance* instance) {
+  if (index < 0 || index >= mobileinst_track_seen_count(tracker) || instance == nullptr)
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  *instance = tracker->tracker.seen()[static_cast<std::size_t>(index)];
+  return MOBILEINST_TRACK_OK;
+}
+
+mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker, void* buffer,
+                                              size_t capacity, size_t* needed) {
+  if (needed != nullptr) *needed = 0;
+  if (tracker == nullptr || needed == nullptr) return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] {
+    const auto state = tracker->tracker.save();
+    *needed = state.size();
+    if (buffer == nullptr) return MOBILEINST_TRACK_OK;
+    if (capacity < state.size()) return MOBILEINST_TRACK_TOO_SMALL;
+    std::memcpy(buffer, state.data(), state.size());
+    return MOBILEINST_TRACK_OK;
+  });
+}
+
+mobileinst_track_status mobileinst_track_load(mobileinst_tracker* tracker, const void* state,
+                                              size_t size) {
+  if (tracker == nullptr || state == nullptr) return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded(
+      [&] { return tracker->tracker.load(static_cast<const std::uint8_t*>(state), size); });
+}

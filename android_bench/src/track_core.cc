@@ -1,0 +1,236 @@
+#include "track_core.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "track_assign.h"
+
+namespace mobileinst::track {
+namespace {
+
+template <typename Real>
+Real sigmoid(Real value) {
+  return Real{1} / (Real{1} + std::exp(-value));
+}
+
+std::vector<float> unit(const float* kernel, std::size_t width) {
+  double squares = 0.0;
+  for (std::size_t i = 0; i < width; ++i)
+    squares += static_cast<double>(kernel[i]) * static_cast<double>(kernel[i]);
+  const float length = std::max(static_cast<float>(std::sqrt(squares)), 1e-12F);
+  std::vector<float> direction(width);
+  for (std::size_t i = 0; i < width; ++i) direction[i] = kernel[i] / length;
+  return direction;
+}
+
+// A mask as bits, for overlaps.
+struct Bits {
+  Bits(const float* logits, std::size_t pixels) : words((pixels + 63) / 64, 0) {
+    for (std::size_t i = 0; i < pixels; ++i) {
+      if (logits[i] > 0) words[i / 64] |= std::uint64_t{1} << (i % 64);
+    }
+    for (const auto word : words) area += static_cast<std::size_t>(__builtin_popcountll(word));
+  }
+  std::vector<std::uint64_t> words;
+  std::size_t area = 0;
+};
+
+float iou(const Bits& a, const Bits& b) {
+  std::size_t common = 0;
+  for (std::size_t i = 0; i < a.words.size(); ++i)
+    common += static_cast<std::size_t>(__builtin_popcountll(a.words[i] & b.words[i]));
+  return static_cast<float>(common) / static_cast<float>(a.area + b.area - common);
+}
+
+}  // namespace
+
+bool all_finite(const float* values, std::size_t count) {
+  // Zero times a finite number is zero; times NaN or infinity it is NaN. No branch, so that it runs
+  // at memory speed.
+  float sum = 0.0F;
+  for (std::size_t i = 0; i < count; ++i) sum += values[i] * 0.0F;
+  return sum == 0.0F;
+}
+
+int Track::class_index() const {
+  return static_cast<int>(std::max_element(classes.begin(), classes.end()) - classes.begin());
+}
+
+double Track::score() const {
+  const float best = classes[static_cast<std::size_t>(class_index())];
+  return std::sqrt(static_cast<double>(sigmoid(best)) * sigmoid(objectness));
+}
+
+Instance Track::instance() const { return {id, class_index(), score()}; }
+
+std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
+                                      const std::vector<const float*>& found, std::size_t width,
+                                      double similarity) {
+  // What a pair lies above the threshold is its worth, so that a hopeless pair is worth as much as
+  // none and never pushes a good pair aside.
+  const auto worth = [&](std::size_t f, std::size_t k) {
+    float cosine = 0.0F;
+    for (std::size_t i = 0; i < width; ++i) cosine += found[f][i] * known[k][i];
+    return std::max(cosine - static_cast<float>(similarity), 0.0F);
+  };
+  std::vector<std::ptrdiff_t> match(found.size(), -1);
+  if (known.empty() || found.empty()) return match;
+  const bool tall = found.size() > known.size();  // the assignment wants the shorter side as rows
+  const std::size_t rows = tall ? known.size() : found.size(),
+                    columns = tall ? found.size() : known.size();
+  std::vector<double> cost(rows * columns);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < columns; ++c)
+      cost[r * columns + c] = tall ? -worth(c, r) : -worth(r, c);
+  }
+  const auto pairs = assign(cost, rows, columns);
+  for (std::size_t r = 0; r < rows; ++r) {
+    if (!(cost[r * columns + pairs[r]] < 0)) continue;
+    if (tall) {
+      match[pairs[r]] = static_cast<std::ptrdiff_t>(r);
+    } else {
+      match[r] = static_cast<std::ptrdiff_t>(pairs[r]);
+    }
+  }
+  return match;
+}
+
+Tracker::Tracker(const Options& options)
+    : queries_(static_cast<std::size_t>(options.queries)),
+      classes_(static_cast<std::size_t>(options.classes)),
+      width_(static_cast<std::size_t>(options.kernel_width)),
+      pixels_(static_cast<std::size_t>(options.mask_height) *
+              static_cast<std::size_t>(options.mask_width)),
+      options_(options),
+      sampler_(options.mask_height, options.mask_width, options.picture_height,
+               options.picture_width, options.content_height, options.content_width) {}
+
+// The queries that show an instance, one query for each, ascending: that order does not turn over
+// when two runtimes differ in the last digit, and so nor do the identities given by it.
+std::vector<Query> Tracker::distinct(const float* classes, const float* objectness,
+                                     const float* masks) const {
+  const auto lowest = static_cast<float>(options_.score * options_.keep);
+  std::vector<Query> strong;
+  for (std::size_t q = 0; q < queries_; ++q) {
+    const float* const row = classes + q * classes_;
+    const float score =
+        std::sqrt(sigmoid(*std::max_element(row, row + classes_)) * sigmoid(objectness[q]));
+    if (score >= lowest) strong.push_back({q, score});
+  }
+  std::stable_sort(strong.begin(), strong.end(),
+                   [](const Query& a, const Query& b) { return a.score > b.score; });
+  const auto overlap = static_cast<float>(options_.duplicate_iou);
+  std::vector<Query> stays;
+  std::vector<Bits> staying;
+  for (const auto& query : strong) {
+    Bits bits(masks + query.index * pixels_, pixels_);
+    if (bits.area == 0) continue;
+    const bool duplicate = std::any_of(staying.begin(), staying.end(), [&](const Bits& other) {
+      return iou(bits, other) >= overlap;
+    });
+    if (duplicate) continue;
+    stays.push_back(query);
+    staying.push_back(std::move(bits));
+  }
+  std::sort(stays.begin(), stays.end(),
+            [](const Query& a, const Query& b) { return a.index < b.index; });
+  return stays;
+}
+
+Status Tracker::keyframe(const float* classes, const float* objectness, const float* kernels,
+                         const float* masks) {
+  if (!all_finite(classes, queries_ * classes_) || !all_finite(objectness, queries_) ||
+      !all_finite(kernels, queries_ * width_) || !all_finite(masks, queries_ * pixels_)) {
+    return MOBILEINST_TRACK_NOT_FINITE;
+  }
+  const auto found = distinct(classes, objectness, masks);
+  std::vector<std::vector<float>> directions;
+  for (const auto& query : found)
+    directions.push_back(unit(kernels + query.index * width_, width_));
+
+  std::vector<Track> known = std::move(live_);
+  for (auto& track : hidden_) known.push_back(std::move(track));
+  std::vector<const float*> before, now;
+  for (const auto& track : known) before.push_back(track.kernel.data());
+  for (const auto& direction : directions) now.push_back(direction.data());
+  const auto match = associate(before, now, width_, options_.similarity);
+
+  for (auto& track : known) ++track.missed;
+  seen_.clear();
+  std::vector<std::pair<std::size_t, std::size_t>> shown;  // places in `known`, queries
+  for (std::size_t f = 0; f < found.size(); ++f) {
+    const std::size_t query = found[f].index;
+    const float* const logits = classes + query * classes_;
+    const auto object = static_cast<double>(objectness[query]);
+    std::size_t place = known.size();
+    if (match[f] >= 0) {
+      place = static_cast<std::size_t>(match[f]);
+      auto& track = known[place];
+      track.kernel = std::move(directions[f]);
+      track.missed = 0;
+      const auto count = static_cast<float>(++track.keyframes);
+      for (std::size_t c = 0; c < classes_; ++c)
+        track.classes[c] += (logits[c] - track.classes[c]) / count;
+      track.objectness += (object - track.objectness) / static_cast<double>(track.keyframes);
+    } else if (found[f].score >= static_cast<float>(options_.score)) {
+      known.push_back({++born_, 1, 0, object, std::move(directions[f]),
+                       std::vector<float>(logits, logits + classes_)});
+    } else {
+      continue;
+    }
+    seen_.push_back(known[place].instance());
+    if (known[place].score() >= options_.score) shown.emplace_back(place, query);
+  }
+  std::sort(shown.begin(), shown.end(),
+            [&](const auto& a, const auto& b) { return known[a.first].id < known[b.first].id; });
+
+  kernels_.clear();
+  std::vector<std::size_t> which;
+  std::vector<char> lives(known.size(), 0);
+  live_.clear();
+  for (const auto& [place, query] : shown) {
+    lives[place] = 1;
+    // The graph gets the kernels as the network made them; only association compares directions.
+    kernels_.insert(kernels_.end(), kernels + query * width_, kernels + (query + 1) * width_);
+    which.push_back(query);
+    live_.push_back(std::move(known[place]));
+  }
+  hidden_.clear();
+  for (std::size_t place = 0; place < known.size(); ++place) {
+    if (lives[place] == 0 && known[place].missed <= options_.memory)
+      hidden_.push_back(std::move(known[place]));
+  }
+  take_masks(masks, which);
+  since_ = 0;
+  return MOBILEINST_TRACK_OK;
+}
+
+Status Tracker::reuse(const float* masks) {
+  if (since_ < 0) return MOBILEINST_TRACK_NO_KEYFRAME;
+  if (!live_.empty() && !all_finite(masks, live_.size() * pixels_))
+    return MOBILEINST_TRACK_NOT_FINITE;
+  std::vector<std::size_t> which(live_.size());
+  for (std::size_t i = 0; i < which.size(); ++i) which[i] = i;
+  take_masks(masks, which);
+  ++since_;
+  return MOBILEINST_TRACK_OK;
+}
+
+void Tracker::take_masks(const float* masks, const std::vector<std::size_t>& which) {
+  masks_.clear();
+  for (const auto i : which)
+    masks_.insert(masks_.end(), masks + i * pixels_, masks + (i + 1) * pixels_);
+  counts_.assign(which.size(), {});
+  counted_.assign(which.size(), 0);
+}
+
+const std::string& Tracker::run_lengths(std::size_t index) {
+  if (counted_[index] == 0) {
+    counts_[index] = sampler_.run_lengths(masks_.data() + index * pixels_);
+    counted_[index] = 1;
+  }
+  return counts_[index];
+}
+
+}  // namespace mobileinst::track

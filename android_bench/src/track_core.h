@@ -1,0 +1,83 @@
+// The tracker behind include/mobileinst_track.h. Its rules are those of mobileinst_deploy/track.py,
+// in the same order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mobileinst_track.h"
+#include "track_masks.h"
+
+namespace mobileinst::track {
+
+using Options = mobileinst_track_options;
+using Status = mobileinst_track_status;
+using Instance = mobileinst_track_instance;
+
+struct Track {
+  std::int64_t id = 0;
+  std::int64_t keyframes = 1;  // how many showed it
+  std::int64_t missed = 0;     // keyframes since the last one that did
+  double objectness = 0.0;     // mean logit over those keyframes
+  std::vector<float> kernel;   // the latest, of length 1
+  std::vector<float> classes;  // mean logits
+
+  int class_index() const;
+  double score() const;
+  Instance instance() const;
+};
+
+// One query of a keyframe.
+struct Query {
+  std::size_t index = 0;
+  float score = 0.0F;
+};
+
+class Tracker {
+ public:
+  explicit Tracker(const Options& options);
+
+  bool wants_keyframe() const { return since_ < 0 || since_ + 1 >= options_.clip_length; }
+  std::int64_t since() const { return since_; }
+  Status keyframe(const float* classes, const float* objectness, const float* kernels,
+                  const float* masks);
+  Status reuse(const float* masks);
+
+  const std::vector<float>& kernels() const { return kernels_; }
+  const std::vector<Track>& live() const { return live_; }
+  const std::vector<Instance>& seen() const { return seen_; }
+  const std::string& run_lengths(std::size_t index);
+  const MaskSampler& sampler() const { return sampler_; }
+
+  std::vector<std::uint8_t> save() const;
+  Status load(const std::uint8_t* state, std::size_t size);
+
+ private:
+  std::vector<Query> distinct(const float* classes, const float* objectness,
+                              const float* masks) const;
+  void take_masks(const float* masks, const std::vector<std::size_t>& which);
+
+  std::size_t queries_, classes_, width_, pixels_;
+  Options options_;
+  MaskSampler sampler_;
+  std::vector<Track> live_, hidden_;  // live ones in ascending order of identity
+  std::vector<Instance> seen_;
+  std::vector<float> kernels_;  // of the live ones, as the network made them
+  std::vector<float> masks_;    // logits of the latest frame
+  std::vector<std::string> counts_;
+  std::vector<char> counted_;
+  std::int64_t born_ = 0;
+  std::int64_t since_ = -1;  // frames since the keyframe; -1 before the first
+};
+
+// For each found kernel the index of the known one it belongs to, or -1; all of length 1, `width`
+// values each.
+std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
+                                      const std::vector<const float*>& found, std::size_t width,
+                                      double similarity);
+
+bool all_finite(const float* values, std::size_t count);
+
+}  // namespace mobileinst::track

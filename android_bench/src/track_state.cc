@@ -1,0 +1,136 @@
+// A tracker's state as bytes: a header, the tracks, the live kernels. What is read back is believed
+// only as far as it holds.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "track_core.h"
+
+namespace mobileinst::track {
+namespace {
+
+constexpr char kMagic[8] = {'M', 'I', 'T', 'R', 'A', 'C', 'K', '1'};
+constexpr std::int64_t kMost = std::int64_t{1} << 48;
+constexpr std::uint64_t kMostTracks = 1U << 20;
+
+class Writer {
+ public:
+  template <typename T>
+  void put(const T& value) {
+    put_all(&value, 1);
+  }
+  template <typename T>
+  void put_all(const T* values, std::size_t count) {
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(values);
+    out.insert(out.end(), bytes, bytes + count * sizeof(T));
+  }
+  std::vector<std::uint8_t> out;
+};
+
+class Reader {
+ public:
+  Reader(const std::uint8_t* data, std::size_t size) : data_(data), left_(size) {}
+  template <typename T>
+  T get() {
+    T value{};
+    get_all(&value, 1);
+    return value;
+  }
+  template <typename T>
+  void get_all(T* values, std::size_t count) {
+    good_ = good_ && left_ / sizeof(T) >= count;
+    if (!good_ || count == 0) return;
+    std::memcpy(values, data_, count * sizeof(T));
+    data_ += count * sizeof(T);
+    left_ -= count * sizeof(T);
+  }
+  bool good() const { return good_; }
+  bool ended() const { return good_ && left_ == 0; }
+
+ private:
+  const std::uint8_t* data_;
+  std::size_t left_;
+  bool good_ = true;
+};
+
+}  // namespace
+
+std::vector<std::uint8_t> Tracker::save() const {
+  Writer state;
+  state.put_all(kMagic, sizeof kMagic);
+  for (const std::uint64_t value : {std::uint64_t{classes_}, std::uint64_t{width_},
+                                    std::uint64_t{live_.size()}, std::uint64_t{hidden_.size()}}) {
+    state.put(value);
+  }
+  state.put(born_);
+  state.put(since_);
+  for (const auto* tracks : {&live_, &hidden_}) {
+    for (const auto& track : *tracks) {
+      state.put(track.id);
+      state.put(track.keyframes);
+      state.put(track.missed);
+      state.put(track.objectness);
+      state.put_all(track.kernel.data(), width_);
+      state.put_all(track.classes.data(), classes_);
+    }
+  }
+  state.put_all(kernels_.data(), kernels_.size());
+  return state.out;
+}
+
+Status Tracker::load(const std::uint8_t* data, std::size_t size) {
+  Reader state(data, size);
+  char magic[sizeof kMagic] = {};
+  state.get_all(magic, sizeof magic);
+  const auto classes = state.get<std::uint64_t>(), width = state.get<std::uint64_t>();
+  const auto live = state.get<std::uint64_t>(), hidden = state.get<std::uint64_t>();
+  const auto born = state.get<std::int64_t>(), since = state.get<std::int64_t>();
+  if (!state.good() || std::memcmp(magic, kMagic, sizeof magic) != 0 || classes != classes_ ||
+      width != width_ || live > queries_ || hidden > kMostTracks || born < 0 || born > kMost ||
+      since < -1 || since > kMost || (since < 0 && live + hidden > 0)) {
+    return MOBILEINST_TRACK_BAD_STATE;
+  }
+  std::vector<Track> tracks;
+  std::vector<std::int64_t> ids;
+  for (std::uint64_t i = 0; i < live + hidden && state.good(); ++i) {
+    Track track;
+    track.id = state.get<std::int64_t>();
+    track.keyframes = state.get<std::int64_t>();
+    track.missed = state.get<std::int64_t>();
+    track.objectness = state.get<double>();
+    track.kernel.resize(width_);
+    track.classes.resize(classes_);
+    state.get_all(track.kernel.data(), width_);
+    state.get_all(track.classes.data(), classes_);
+    const bool sane = track.id >= 1 && track.id <= born && track.keyframes >= 1 &&
+                      track.keyframes <= kMost && track.missed >= 0 && track.missed <= kMost &&
+                      std::isfinite(track.objectness) && all_finite(track.kernel.data(), width_) &&
+                      all_finite(track.classes.data(), classes_) &&
+                      (i == 0 || i >= live || ids.back() < track.id);
+    if (!sane) return MOBILEINST_TRACK_BAD_STATE;
+    ids.push_back(track.id);
+    tracks.push_back(std::move(track));
+  }
+  std::vector<float> kernels(static_cast<std::size_t>(live) * width_);
+  state.get_all(kernels.data(), kernels.size());
+  std::sort(ids.begin(), ids.end());
+  if (!state.ended() || std::adjacent_find(ids.begin(), ids.end()) != ids.end() ||
+      !all_finite(kernels.data(), kernels.size())) {
+    return MOBILEINST_TRACK_BAD_STATE;
+  }
+  const auto middle = tracks.begin() + static_cast<std::ptrdiff_t>(live);
+  hidden_.assign(std::make_move_iterator(middle), std::make_move_iterator(tracks.end()));
+  tracks.erase(middle, tracks.end());
+  live_ = std::move(tracks);
+  kernels_ = std::move(kernels);
+  born_ = born;
+  since_ = since;
+  seen_.clear();
+  // No frame's masks: those of the frame fed last are not part of a state.
+  masks_.assign(live_.size() * pixels_, -1.0F);
+  counts_.assign(live_.size(), {});
+  counted_.assign(live_.size(), 0);
+  return MOBILEINST_TRACK_OK;
+}
+
+}  // namespace mobileinst::track

@@ -1,0 +1,112 @@
+// Drives the tracker's C interface from stdin for the comparison with mobileinst_deploy/track.py.
+//
+//   assign ROWS COLUMNS cost...          answers with the column of each row
+//   clip N C D h w PH PW CH CW T score keep similarity iou memory FRAMES
+//                                        then binary float32: each frame's pieces, as asked for
+// For every frame of a clip it prints "keyframe" or "reuse n", reads the arrays that belong to it,
+// and answers "since; id class score counts; ...". After every third frame it goes on in a new
+// tracker from the saved state, which must make no difference.
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "mobileinst_track.h"
+#include "track_assign.h"
+
+namespace {
+
+void assignment(std::istream& line) {
+  std::size_t rows = 0, columns = 0;
+  line >> rows >> columns;
+  std::vector<double> cost(rows * columns);
+  for (auto& value : cost) line >> value;
+  for (const auto column : mobileinst::track::assign(cost, rows, columns))
+    std::cout << column << ' ';
+  std::cout << std::endl;
+}
+
+std::vector<float> floats(std::size_t count) {
+  std::vector<float> values(count);
+  std::cin.read(reinterpret_cast<char*>(values.data()),
+                static_cast<std::streamsize>(count * sizeof(float)));
+  return values;
+}
+
+mobileinst_tracker* renewed(mobileinst_tracker* tracker, const mobileinst_track_options& options) {
+  std::size_t size = 0;
+  mobileinst_track_save(tracker, nullptr, 0, &size);
+  std::vector<unsigned char> state(size);
+  if (mobileinst_track_save(tracker, state.data(), size, &size) != MOBILEINST_TRACK_OK)
+    return tracker;
+  mobileinst_tracker* fresh = nullptr;
+  if (mobileinst_track_create(&options, &fresh) != MOBILEINST_TRACK_OK) return tracker;
+  if (mobileinst_track_load(fresh, state.data(), size) != MOBILEINST_TRACK_OK)
+    std::cout << "unloadable ";
+  mobileinst_track_destroy(tracker);
+  return fresh;
+}
+
+void clip(std::istream& line) {
+  mobileinst_track_options o{};
+  int frames = 0;
+  line >> o.queries >> o.classes >> o.kernel_width >> o.mask_height >> o.mask_width;
+  line >> o.picture_height >> o.picture_width >> o.content_height >> o.content_width >>
+      o.clip_length;
+  line >> o.score >> o.keep >> o.similarity >> o.duplicate_iou >> o.memory >> frames;
+  mobileinst_tracker* tracker = nullptr;
+  if (mobileinst_track_create(&o, &tracker) != MOBILEINST_TRACK_OK) {
+    std::cout << "refused" << std::endl;
+    return;
+  }
+  const auto n = static_cast<std::size_t>(o.queries);
+  const auto pixels =
+      static_cast<std::size_t>(o.mask_height) * static_cast<std::size_t>(o.mask_width);
+  for (int k = 0; k < frames; ++k) {
+    std::int32_t live = 0;
+    mobileinst_track_status status;
+    if (mobileinst_track_wants_keyframe(tracker) != 0) {
+      std::cout << "keyframe" << std::endl;
+      const auto classes = floats(n * static_cast<std::size_t>(o.classes)), objectness = floats(n);
+      const auto kernels = floats(n * static_cast<std::size_t>(o.kernel_width));
+      const auto masks = floats(n * pixels);
+      status = mobileinst_track_keyframe(tracker, classes.data(), objectness.data(), kernels.data(),
+                                         masks.data());
+    } else {
+      const float* const kernels = mobileinst_track_live_kernels(tracker, &live);
+      std::cout << "reuse " << live;
+      std::size_t sent = static_cast<std::size_t>(live) * static_cast<std::size_t>(o.kernel_width);
+      for (std::size_t i = 0; i < sent; ++i) std::printf(" %.9g", static_cast<double>(kernels[i]));
+      std::fflush(stdout);
+      std::cout << std::endl;
+      const auto masks = floats(static_cast<std::size_t>(live) * pixels);
+      status = mobileinst_track_reuse(tracker, masks.data());
+    }
+    std::cout << static_cast<int>(status) << ' ' << mobileinst_track_since(tracker);
+    for (std::int32_t i = 0; i < mobileinst_track_count(tracker); ++i) {
+      mobileinst_track_instance instance{};
+      mobileinst_track_rle mask{};
+      mobileinst_track_get(tracker, i, &instance);
+      mobileinst_track_mask(tracker, i, &mask);
+      std::printf("\t%lld %d %.17g %d %d %s", static_cast<long long>(instance.id),
+                  instance.class_index, instance.score, mask.height, mask.width, mask.counts);
+      std::fflush(stdout);
+    }
+    std::cout << std::endl;
+    if (k % 3 == 2) tracker = renewed(tracker, o);
+  }
+  mobileinst_track_destroy(tracker);
+}
+
+}  // namespace
+
+int main() {
+  std::string text;
+  while (std::getline(std::cin, text)) {
+    std::istringstream line(text);
+    std::string what;
+    line >> what;
+    what == "assign" ? assignment(line) : clip(line);
+  }
+}
