@@ -19,7 +19,7 @@ from mobileinst_deploy.errors import DeviceError
 from mobileinst_deploy.files import write_atomically
 from mobileinst_deploy.specs import ROLES, Call, GraphSpec, Role, TensorSpec
 
-Mode = Literal["outputs", "bench", "profile", "count"]
+Mode = Literal["outputs", "bench", "profile", "count", "track"]
 
 PLAN_FILE = "plan.txt"
 OUTPUT_FOLDER = "out"
@@ -182,8 +182,7 @@ class Plan:
             ("clips", ",".join(map(str, self.clip_lengths))),
             ("limit", str(self.limit_seconds)),
         ]
-        used = {call.role for call in self.calls}
-        lines += [("graph", role, graphs[role]) for role in ROLES if role in used]
+        lines += [("graph", role, graphs[role]) for role in ROLES if role in self._roles()]
         files: dict[str, bytes] = {}
         for call in self.calls:
             lines.append(("call", call.role))
@@ -204,6 +203,7 @@ class Plan:
             for tensor in call.results:
                 shape = ",".join(map(str, tensor.shape))
                 lines.append(("result", tensor.name, tensor.dtype, shape))
+        lines += self._own(files)
         lines.append(("end",))
         for line in lines:
             if any(re.search(r"[\t\r\n\0]", text) or not text for text in line):
@@ -216,6 +216,14 @@ class Plan:
         for name, data in files.items():
             write_atomically(folder / name, partial(_put, data))
         return tuple(files)
+
+    def _roles(self) -> set[Role]:
+        """The graphs that the plan names."""
+        return {call.role for call in self.calls}
+
+    def _own(self, files: dict[str, bytes]) -> list[tuple[str, ...]]:
+        """Lines of one mode alone; what they name is put into ``files``."""
+        return []
 
 
 def _smallest(values: np.ndarray) -> np.ndarray:
