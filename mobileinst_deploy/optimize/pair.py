@@ -1,0 +1,143 @@
+"""Optimise an exported pair, and believe no rewrite that its own pictures do not bear out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from mobileinst_deploy.bundle import ExportBundle, load_golden
+from mobileinst_deploy.derived import write_derived
+from mobileinst_deploy.errors import BundleError, VerificationFailed
+from mobileinst_deploy.golden import Golden
+from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
+from mobileinst_deploy.ort import open_session
+from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.specs import ROLES, Role, Tolerance
+
+#: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
+TILE_LIMITS = (8, 6, 4, 0)
+#: The part of the model's tolerance that rewriting may use up; the rest is the export's own.
+SHARE = 0.5
+
+Outputs = list[dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """What became of one graph.
+
+    Attributes:
+        role: Which.
+        passes: What each pass did, in order.
+        largest_tile: Largest Winograd tile whose rounding the tolerance admits.
+        max_abs: Largest difference from the graph before, over the golden pictures, in logits.
+        excess: Largest ``|new - old| / (atol + rtol |old|)``; at most :data:`SHARE`.
+        seconds: How long it took, trials included.
+    """
+
+    role: Role
+    passes: tuple[PassRecord, ...]
+    largest_tile: int
+    max_abs: float
+    excess: float
+    seconds: float
+
+
+def optimize_pair(
+    bundle: ExportBundle, folder: Path, *, progress: Progress = silent
+) -> tuple[ExportBundle, tuple[GraphReport, ...]]:
+    """Write an optimised pair: the same signatures, golden data and tolerance.
+
+    Each graph gets the largest Winograd tiles with which its outputs stay within half the model's
+    tolerance of what they were.
+
+    Args:
+        bundle: The pair to start from.
+        folder: Where to write; may be the pair's own folder.
+        progress: Told of each graph.
+
+    Returns:
+        The new pair, and what became of its graphs.
+
+    Raises:
+        BundleError: The pair was optimised before, or a graph cannot be read or rewritten.
+        VerificationFailed: A graph's outputs change whichever tiles are used.
+        OutputError: The folder cannot be written or holds something else.
+    """
+    if bundle.optimized:
+        raise BundleError(
+            f"{bundle.folder} has been through {', '.join(bundle.optimized)} already",
+            "Start from the pair that `mobileinst export` wrote",
+        )
+    golden = load_golden(bundle)
+    graphs: dict[Role, onnx.ModelProto] = {}
+    reports = []
+    for done, role in enumerate(ROLES):
+        progress("optimise", done, len(ROLES))
+        plain = load_graph(bundle.graphs[role].path)
+        graphs[role], report = optimize_checked(role, plain, golden, bundle.tolerance)
+        reports.append(report)
+    progress("optimise", len(ROLES), len(ROLES))
+    steps = dict.fromkeys(p.name for report in reports for p in report.passes if p.rewrites)
+    return write_derived(bundle, folder, graphs, tuple(steps)), tuple(reports)
+
+
+def optimize_checked(
+    role: Role,
+    plain: onnx.ModelProto,
+    golden: Golden,
+    tolerance: Tolerance,
+    rewrite: Callable[..., tuple[onnx.ModelProto, list[PassRecord]]] = optimize_graph,
+) -> tuple[onnx.ModelProto, GraphReport]:
+    """Optimise one graph with the largest tiles that the tolerance admits.
+
+    Args:
+        role: Which graph it is.
+        plain: As exported.
+        golden: Pictures to compare on.
+        tolerance: Of the model.
+        rewrite: What optimises; another one in tests.
+
+    Raises:
+        VerificationFailed: The outputs change whichever tiles are used.
+    """
+    started = time.monotonic()
+    want = _run(plain, role, golden)
+    for limit in TILE_LIMITS:
+        graph, records = rewrite(plain, largest_tile=limit)
+        got = _run(graph, role, golden)
+        max_abs, excess, worst = _difference(got, want, tolerance)
+        if excess <= SHARE:
+            seconds = time.monotonic() - started
+            return graph, GraphReport(role, tuple(records), limit, max_abs, excess, seconds)
+    raise VerificationFailed(
+        f"optimising the {role} graph changes its {worst} by up to {max_abs:.3g}, even without"
+        " Winograd convolutions",
+        "Use the pair as it was exported",
+    )
+
+
+def _run(graph: onnx.ModelProto, role: Role, golden: Golden) -> Outputs:
+    session = open_session(graph.SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    runs = (session.run(names, golden.inputs(role, index)) for index in range(len(golden.images)))
+    return [dict(zip(names, values, strict=True)) for values in runs]
+
+
+def _difference(got: Outputs, want: Outputs, tolerance: Tolerance) -> tuple[float, float, str]:
+    """Largest absolute difference, largest excess, and the output where that is."""
+    worst = (0.0, 0.0, "")
+    for new, old in zip(got, want, strict=True):
+        for name, reference in old.items():
+            apart = np.abs(new[name] - reference, dtype=np.float64)
+            allowed = tolerance.atol + tolerance.rtol * np.abs(reference)
+            excess = float((apart / allowed).max()) if np.isfinite(apart).all() else float("inf")
+            largest = max(worst[0], float(apart.max()))
+            worst = (largest, *max((worst[1], worst[2]), (excess, name)))
+    return worst
