@@ -15,21 +15,33 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.device.track_loop import DeviceLoop, PlanRunner
+from mobileinst_deploy.device.track_plan import DEVICE_STAGES, DeviceFrame
 from mobileinst_deploy.encode import OverlayFile, write_picture
 from mobileinst_deploy.errors import MobileInstError
 from mobileinst_deploy.files import write_atomically, write_json
 from mobileinst_deploy.geometry import fit, unfit_masks
+from mobileinst_deploy.masks import decode
 from mobileinst_deploy.overlay import Shape, draw_overlay
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import RunReport
-from mobileinst_deploy.schedule import Schedule
+from mobileinst_deploy.schedule import Every, Schedule
 from mobileinst_deploy.specs import GraphRunner
-from mobileinst_deploy.track import FrameModel, RunnerModel, TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.track import (
+    FrameModel,
+    KnownTrack,
+    RunnerModel,
+    TrackedFrame,
+    Tracker,
+    TrackSettings,
+)
 from mobileinst_deploy.trackfile import TrackFile
 from mobileinst_deploy.video import Clip, Picture
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
 STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+
+_Result = TrackedFrame | DeviceFrame
 
 
 def run_clip(
@@ -107,6 +119,10 @@ class _Run:
         specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         model = _TimedModel(RunnerModel(runner, specs), self._clock)
         self._tracker = Tracker(model, schedule, settings)
+        # A device does the whole loop itself; only -T auto, which looks at pictures, stays here.
+        self._loop: DeviceLoop | None = None
+        if isinstance(runner, PlanRunner) and isinstance(schedule, Every):
+            self._loop = DeviceLoop(bundle, runner, schedule.clip_length, settings)
         self._overlay = OverlayFile(folder / "overlay.mp4", clip)
         self._tracks: TrackFile | None = None
         self._size = (0, 0)
@@ -116,13 +132,8 @@ class _Run:
     def through(self, progress: Progress) -> None:
         """Run the whole clip and make the overlay whole, even when this ends by an exception."""
         with self._overlay:
-            pictures = iter(self._clip)
-            while True:
-                with self._clock.stage("read"):
-                    picture = next(pictures, None)
-                if picture is None:
-                    break
-                self._one(picture)
+            for picture, result, masks in self._followed():
+                self._one(picture, result, masks)
                 progress(f"run {self._clip.name}", self.frames, self._clip.expected)
         # The encoder works behind; only now is everything written.
         self._clock.stop()
@@ -132,31 +143,61 @@ class _Run:
         if self._tracks is not None:
             self._tracks.close()
 
-    def _one(self, picture: Picture) -> None:
+    def _read(self) -> Iterator[Picture]:
+        pictures = iter(self._clip)
+        while True:
+            with self._clock.stage("read"):
+                picture = next(pictures, None)
+            if picture is None:
+                return
+            yield picture
+
+    def _followed(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
+        """Each picture with what was found in it and the masks at its own size."""
+        return self._on_host() if self._loop is None else self._on_device(self._loop)
+
+    def _on_host(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
         clock, config = self._clock, self._bundle.config
-        with clock.stage("prepare"):
-            fitted, geometry = fit(picture.pixels, config.input_size)
-            image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
-        with clock.stage("track"):
-            result = self._tracker.step(image)
+        for picture in self._read():
+            with clock.stage("prepare"):
+                fitted, geometry = fit(picture.pixels, config.input_size)
+                image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
+            with clock.stage("track"):
+                result = self._tracker.step(image)
+            with clock.stage("masks"):
+                masks = unfit_masks(result.mask_logits, geometry)
+            yield picture, result, masks
+
+    def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
+        for followed in loop.follow(self._read()):
+            with self._clock.stage("masks"):
+                size = followed.geometry.original
+                found = [decode(rle) for rle in followed.frame.masks]
+                masks = np.stack(found) if found else np.zeros((0, *size), bool)
+            if not self._runner.emulated:
+                for stage, ms in zip(DEVICE_STAGES, followed.frame.ms, strict=True):
+                    self._clock.add(stage, ms / 1000)
+            yield followed.picture, followed.frame, masks
+
+    def _one(self, picture: Picture, result: _Result, masks: np.ndarray) -> None:
+        clock = self._clock
         if self._tracks is None:
-            self._size = geometry.original
+            self._size = picture.pixels.shape[:2]
             self._tracks = TrackFile(self._folder / "tracks.json")
         with clock.stage("masks"):
-            masks = unfit_masks(result.mask_logits, geometry)
             self._tracks.add(result.ids, masks)
         with clock.stage("draw"):
-            drawn = draw_overlay(picture.pixels, self._shapes(result, masks), result.keyframe)
+            drawn = draw_overlay(picture.pixels, self._shapes(result, masks), result.since == 0)
         with clock.stage("write"):
             if self._clip.still:
                 write_picture(self._folder / "overlay.png", drawn)
             else:
                 self._overlay.write(drawn, picture.pts)
         self.frames += 1
-        self._keyframes += result.keyframe
+        self._keyframes += result.since == 0
         clock.next_frame(picture.pts * self._clip.time_base, result)
 
-    def _shapes(self, result: TrackedFrame, masks: np.ndarray) -> Iterator[Shape]:
+    def _shapes(self, result: _Result, masks: np.ndarray) -> Iterator[Shape]:
         """The strongest last, so that it lies on top."""
         for i in np.argsort(result.scores, kind="stable"):
             name = self._bundle.config.classes[result.classes[i]]
@@ -166,9 +207,10 @@ class _Run:
     def finish(self, *, stopped: str | None) -> RunReport:
         """Write tracks, timings and the report."""
         names = self._bundle.config.classes
-        kinds = Counter(names[track.class_index] for track in self._tracker.tracks.values())
+        tracks: Mapping[int, KnownTrack] = (self._loop or self._tracker).tracks
+        kinds = Counter(names[track.class_index] for track in tracks.values())
         if self._tracks is not None:
-            self._tracks.write(self._tracker.tracks)
+            self._tracks.write(tracks)
         emulated = self._runner.emulated
         seconds = self._clock.totals()
         if emulated:
@@ -252,7 +294,11 @@ class _Clock:
             self._now[self._open[-1]] += now - self._mark
         self._mark = now
 
-    def next_frame(self, shown_at: Fraction, result: TrackedFrame) -> None:
+    def add(self, name: str, seconds: float) -> None:
+        """Time that a device says it took."""
+        self._now[name] += seconds
+
+    def next_frame(self, shown_at: Fraction, result: _Result) -> None:
         self._rows.extend((float(shown_at), result.since, len(result.ids)))
         self._rows.extend(1000 * self._now[stage] for stage in STAGES)
         self._now = dict.fromkeys(STAGES, 0.0)

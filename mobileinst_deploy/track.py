@@ -119,6 +119,25 @@ class TrackSettings:
                 )
 
 
+class KnownTrack(Protocol):
+    """What can be said of a track, wherever it was followed."""
+
+    @property
+    def id(self) -> int:
+        """Its identity, from 1 up."""
+        ...
+
+    @property
+    def class_index(self) -> int:
+        """The class of the highest score."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """That score, over all keyframes so far."""
+        ...
+
+
 @dataclass
 class Track:
     """One instance as known so far.

@@ -21,7 +21,7 @@ import numpy as np
 from mobileinst_deploy.encode import no_output
 from mobileinst_deploy.files import write_atomically
 from mobileinst_deploy.masks import encode
-from mobileinst_deploy.track import Track
+from mobileinst_deploy.track import KnownTrack
 
 _VIDEO_ID = 1
 
@@ -78,7 +78,7 @@ class TrackFile:
                     raise no_output(self._path, OSError(errno.ENOSPC, "no space"))
         self.frames += 1
 
-    def write(self, tracks: Mapping[int, Track]) -> int:
+    def write(self, tracks: Mapping[int, KnownTrack]) -> int:
         """Write the file, strongest track first.
 
         Args:

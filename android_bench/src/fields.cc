@@ -32,14 +32,14 @@ std::int64_t whole(std::string_view text, std::int64_t low, std::int64_t high,
   return value;
 }
 
-double real(std::string_view text, int low, int high, const Refusal& refuse) {
+double real(std::string_view text, int low, int high, const Refusal& refuse, const char* unit) {
   const std::string copy(text);
   char* end = nullptr;
   const bool plain = copy.find_first_not_of("0123456789.eE+-") == std::string::npos;
   const double value = plain ? std::strtod(copy.c_str(), &end) : 0.0;
   if (!plain || end != copy.c_str() + copy.size() || !std::isfinite(value) || value < low ||
       value > high) {
-    refuse(quoted(text) + " is not a number from " + std::to_string(low) + " to " +
+    refuse(quoted(text) + " is not a number" + unit + " from " + std::to_string(low) + " to " +
            std::to_string(high));
   }
   return value;

@@ -30,7 +30,7 @@ std::string quoted(std::string_view text);
 Fields split(std::string_view text, char separator);
 std::int64_t whole(std::string_view text, std::int64_t low, std::int64_t high,
                    const Refusal& refuse);
-double real(std::string_view text, int low, int high, const Refusal& refuse);
+double real(std::string_view text, int low, int high, const Refusal& refuse, const char* unit = "");
 std::uint32_t crc(std::string_view text, const Refusal& refuse);
 
 }  // namespace mobileinst

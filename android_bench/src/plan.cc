@@ -142,7 +142,7 @@ class Parser {
     } else if (keyword == "runs") {
       plan_.runs = static_cast<int>(whole(value, 1, 100000, refuse));
     } else if (keyword == "seconds") {
-      plan_.seconds = real(value, 0, 3600, refuse);
+      plan_.seconds = real(value, 0, 3600, refuse, " of seconds");
     } else if (keyword == "limit") {
       plan_.limit_seconds = static_cast<int>(whole(value, 1, 86400, refuse));
     } else if (keyword == "clips") {

@@ -87,6 +87,14 @@ class QemuRunner:
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order; see :class:`~mobileinst_deploy.specs.GraphRunner`."""
         plan = Plan("outputs", plan_calls(self._specs, calls), limit_seconds=self._limit)
+        return self.tensors(plan)
+
+    def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
+        """Run a plan and give every call's tensors by name.
+
+        Raises:
+            DeviceError: Anything went wrong there.
+        """
         with self._start(plan) as (result, folder):
             return read_tensors(result, folder)
 

@@ -1,0 +1,145 @@
+"""A clip followed where the graphs run: frames go to the device in batches, tracks come back.
+
+What an app would do happens on the device: preparing, both graphs, tracking, run-length masks. Only
+decoding, resizing and drawing stay here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.device.plan import Plan
+from mobileinst_deploy.device.track_plan import DeviceFrame, DeviceTrack, TrackPlan, read_frames
+from mobileinst_deploy.errors import DeviceError, MobileInstError
+from mobileinst_deploy.geometry import Geometry, fit
+from mobileinst_deploy.track import TrackSettings
+from mobileinst_deploy.video import Picture
+
+#: Pictures wait here for the device's answer, at most about so many bytes of them.
+_BATCH_BYTES = 192 << 20
+_LIMIT_S = 3600
+
+
+@runtime_checkable
+class PlanRunner(Protocol):
+    """Whatever can start the on-device runner: a phone, or qemu."""
+
+    name: str
+    emulated: bool
+
+    def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
+        """Run a plan and give every call's tensors by name.
+
+        Raises:
+            DeviceError: Anything went wrong there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One picture and what the device found in it.
+
+    Attributes:
+        picture: As it was read.
+        geometry: Where it lies inside the network input.
+        frame: From the device.
+    """
+
+    picture: Picture = field(repr=False)
+    geometry: Geometry
+    frame: DeviceFrame
+
+
+class DeviceLoop:
+    """Follows one clip on a device.
+
+    Args:
+        bundle: The pair.
+        runner: Starts the on-device runner, which has that pair.
+        clip_length: T.
+        settings: What counts as an instance.
+        batch: Pictures per start of the runner; None fits them to memory.
+
+    Attributes:
+        tracks: Every track ever born, by identity.
+    """
+
+    def __init__(
+        self,
+        bundle: ExportBundle,
+        runner: PlanRunner,
+        clip_length: int,
+        settings: TrackSettings | None = None,
+        *,
+        batch: int | None = None,
+    ) -> None:
+        self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+        self._input_size = bundle.config.input_size
+        self._runner = runner
+        self._clip_length = clip_length
+        self._settings = settings or TrackSettings()
+        self._batch = batch
+        self._state = b""
+        self.tracks: dict[int, DeviceTrack] = {}
+
+    def follow(self, pictures: Iterable[Picture]) -> Iterator[Followed]:
+        """Follow a clip to its end, or to the picture that cannot be read.
+
+        Args:
+            pictures: Of one size; read some ahead, never more than a batch.
+
+        Yields:
+            One result per picture, in order.
+
+        Raises:
+            DeviceError: The device failed or its answer is not to be believed.
+            MobileInstError: What ended the pictures, after the results of those before.
+        """
+        stream, ended = iter(pictures), None
+        while ended is None:
+            waiting: list[tuple[Picture, np.ndarray, Geometry]] = []
+            most = 1
+            while len(waiting) < most and ended is None:
+                try:
+                    picture = next(stream)
+                    waiting.append((picture, *fit(picture.pixels, self._input_size)))
+                    size = picture.pixels.nbytes + waiting[-1][1].nbytes
+                    most = self._batch or max(1, _BATCH_BYTES // size)
+                except (MobileInstError, StopIteration) as end:
+                    ended = end
+            yield from self._on_device(waiting)
+        if isinstance(ended, MobileInstError):
+            raise ended
+
+    def _on_device(self, waiting: list[tuple[Picture, np.ndarray, Geometry]]) -> Iterator[Followed]:
+        if not waiting:
+            return
+        plan = TrackPlan(
+            "track",
+            (),
+            limit_seconds=_LIMIT_S,
+            specs=self._specs,
+            pictures=[fitted for _, fitted, _ in waiting],
+            geometry=waiting[0][2],
+            clip_length=self._clip_length,
+            settings=self._settings,
+            state=self._state,
+        )
+        answers = self._runner.tensors(plan)
+        if len(answers) != 1:
+            raise DeviceError(
+                f"{self._runner.name} gave {len(answers)} answers to one clip",
+                "Assemble the bundle again with `mobileinst device prepare --force`",
+            )
+        frames, self._state = read_frames(answers[0], plan)
+        for track in chain.from_iterable(frame.seen for frame in frames):
+            self.tracks[track.id] = track
+        for (picture, _, geometry), frame in zip(waiting, frames, strict=True):
+            yield Followed(picture, geometry, frame)
