@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,14 +48,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: The folder cannot be written or is full.
     """
+    # Named before it is made: an interruption finds either nothing or what it has to remove.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         try:
+            temporary.touch(exist_ok=False)
             write(temporary)
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -95,12 +93,13 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
         folder = folder.resolve()
         _require_replaceable(folder, mark, replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    older = temporary.with_name(temporary.name + ".older")
+    # Named before it is made: an interruption finds either nothing or what it has to remove.
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    older = temporary.with_name(f"{temporary.name}.older")
     try:
         with _output_errors(folder):
+            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
             if folder.exists():
                 folder.rename(older)
             temporary.rename(folder)
@@ -143,9 +142,3 @@ def _output_errors(path: Path) -> Iterator[None]:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -293,7 +293,9 @@ def _locate(
         found = first_divergence(graph, references[role], feeds, bundle.tolerance)
         if found is not None:
             where = f"{role}, picture {picture}"
-            people.print(f"The first difference is in {where}: {found}", markup=False)
+            people.print(
+                f"The first difference is in {where}: {found}", markup=False, soft_wrap=True
+            )
             return {"graph": role, "picture": picture, **asdict(found)}
     people.print(
         "On this machine, node by node, both graphs agree with a fresh export: the difference "

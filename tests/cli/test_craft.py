@@ -1,0 +1,226 @@
+"""The command line's manners: streams, exit codes, tracebacks, colour, speed, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from commands import mobileinst
+from forgery import edit_graph, rename
+
+from mobileinst_deploy.cli import console, spine
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.errors import DeviceError, MeasurementInvalid, VerificationFailed
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+MAIN = [sys.executable, "-c", "from mobileinst_deploy.cli import main; main()"]
+ESCAPE = "\x1b["
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``mobileinst`` as a process of its own, away from any terminal."""
+    return subprocess.run(
+        [*MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_says_what_there_is_and_what_exit_codes_mean():
+    result = mobileinst("--help")
+    assert result.exit_code == 0
+    for word in ("models", "export", "verify", "bench", "inspect"):
+        assert word in result.stdout
+    for code in ("0 good", "1 verification failed", "2 bad input", "3 device", "4 meas", "130 int"):
+        assert code in re.sub(r"\s+", " ", result.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = mobileinst(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys, resource\n"
+        "sys.argv = ['mobileinst', '--help']\n"
+        "from mobileinst_deploy.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxsim', 'cv2', 'numpy', 'scipy', 'av',"
+        " 'safetensors', 'adbutils', 'skimage', 'accelerate', 'google'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr == "[]\n"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_version_is_the_packages():
+    from mobileinst_deploy import __version__
+
+    assert mobileinst("--version").stdout == f"mobileinst {__version__}\n"
+
+
+def test_completion_is_there_for_the_asking():
+    done = run("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0
+    assert "complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frob"], ["verify"], ["verify", "--frob"], ["bench", "x", "--runs", "0"]]
+)
+def test_a_command_line_that_cannot_be_parsed_exits_2(arguments):
+    result = mobileinst(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (VerificationFailed("it differs", "Look"), 1, "error: it differs.\nLook.\n"),
+        (DeviceError("no phone", "Plug it in"), 3, "error: no phone.\nPlug it in.\n"),
+        (MeasurementInvalid("too warm", "Wait"), 4, "error: too warm.\nWait.\n"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "Permission denied: '/x'"),
+        (KeyboardInterrupt(), 130, "Interrupted; nothing half written was left behind."),
+        (ZeroDivisionError("ouch"), 70, "error: mobileinst has a bug: ZeroDivisionError: ouch."),
+        (MemoryError(), 70, "error: mobileinst has a bug: MemoryError"),
+        (AttributeError("x [/]"), 70, "error: mobileinst has a bug: AttributeError: x [/]."),
+    ],
+)
+def test_every_failure_has_its_sentence_and_its_exit_code(monkeypatch, raised, code, said):
+    def fail(folder):
+        raise raised
+
+    monkeypatch.setattr("mobileinst_deploy.bundle.load_bundle", fail)
+    result = mobileinst("verify", "anything")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback_of_the_same_failure(tmp_path):
+    plain, debug = mobileinst("verify", tmp_path), mobileinst("--debug", "verify", tmp_path)
+    assert plain.exit_code == debug.exit_code == 2
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+    assert "load_bundle" in debug.stderr
+    assert debug.stderr.endswith(plain.stderr)
+
+
+def test_a_script_gets_json_on_stdout_and_people_read_stderr(pair: Path):
+    done = run("verify", pair, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["passed"] is True
+    assert "Parity of tiny on cpu" in done.stderr
+    assert ESCAPE not in done.stdout + done.stderr, "no colour, no motion away from a terminal"
+
+
+def test_a_failed_verification_still_gives_its_json(pair: Path):
+    edit_graph(pair, "frame", lambda g: rename(g, "kernels", "kernel"))
+    result = mobileinst("verify", pair, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["passed"] is False
+
+
+def test_a_pipe_that_is_closed_early_is_no_drama(pair: Path):
+    shell = f"{sys.executable} -c '{MAIN[2]}' inspect {pair} --json | head -c 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
+def on_a_terminal(command: list[str], **environment: str) -> str:
+    """What a command shows on a terminal of its own."""
+    import pty
+
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **environment}
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while block := os.read(main, 4096):
+            shown += block
+    except OSError:
+        pass  # how a terminal says that its last user is gone
+    process.wait(timeout=60)
+    os.close(main)
+    return shown.decode()
+
+
+def test_colour_is_for_terminals_and_no_color_takes_it_away(tmp_path):
+    command = [*MAIN, "verify", str(tmp_path / "none")]
+    loud = on_a_terminal(command, TERM="xterm-256color", NO_COLOR="")
+    quiet = on_a_terminal(command, TERM="xterm-256color", NO_COLOR="1")
+    colours = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert colours.search(loud)
+    assert not colours.search(quiet)
+    assert "does not exist" in loud
+    assert "does not exist" in quiet
+
+
+def test_progress_is_silent_away_from_a_terminal(capsys):
+    with console.progress_bar() as progress:
+        progress("working", 1, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stage", ["PyTorch's reference", "trace", "frame", "mask_head", "verify"])
+def test_ctrl_c_during_an_export_leaves_no_half_of_it(tiny_toml, tmp_path, monkeypatch, stage):
+    """The interruption comes at the very moment when a stage begins."""
+
+    @contextmanager
+    def interrupting():
+        def tell(label: str, done: float, total: float | None) -> None:
+            if stage in label:
+                raise KeyboardInterrupt
+
+        yield tell
+
+    monkeypatch.setattr(spine, "progress_bar", interrupting)
+    result = mobileinst("export", tiny_toml, "-o", tmp_path / "pair")
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr.endswith("Interrupted; nothing half written was left behind.\n")
+    whole = ["pair"] if stage == "verify" else []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.toml", *whole]
+
+
+def test_ctrl_c_from_outside_leaves_nothing(tiny_toml: Path, tmp_path: Path):
+    """The signal comes from outside, once the temporary folder is there."""
+    process = subprocess.Popen(
+        [*MAIN, "export", str(tiny_toml), "-o", str(tmp_path / "pair")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob(".pair.*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert said == "Interrupted; nothing half written was left behind.\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.toml"]
