@@ -1,0 +1,186 @@
+"""Whole clips followed on the device: the tracks are the host's, natively and on the ARM build."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import native
+import numpy as np
+import pytest
+
+from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan
+from mobileinst_deploy.device.prepare import DeviceBundle
+from mobileinst_deploy.device.qemu import QemuRunner
+from mobileinst_deploy.device.runner import read_tensors
+from mobileinst_deploy.device.track_loop import DeviceLoop
+from mobileinst_deploy.errors import DeviceError, MediaError
+from mobileinst_deploy.masks import decode, iou
+from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.run import run_clip
+from mobileinst_deploy.schedule import Auto, Every
+from mobileinst_deploy.track import TrackSettings
+from mobileinst_deploy.video import Picture
+
+ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
+
+
+class NativeRunner:
+    """The runner as built for this machine, in the place of a phone."""
+
+    name, emulated = "native", False
+
+    def __init__(self, bundle: ExportBundle, folder: Path) -> None:
+        self._graphs = {role: graph.path for role, graph in bundle.graphs.items()}
+        self._folder = folder
+        self._turn = itertools.count()
+        self.starts = 0
+
+    def outputs(self, calls: list[object]) -> list[dict[str, np.ndarray]]:
+        raise AssertionError("the device does the whole loop")
+
+    def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
+        self.starts += 1
+        folder = self._folder / str(next(self._turn))
+        folder.mkdir(parents=True)
+        done = native.start(folder, plan, graphs=self._graphs)
+        tensors = read_tensors(done.result, done.folder / OUTPUT_FOLDER)
+        shutil.rmtree(folder)
+        return tensors
+
+
+class Film:
+    """A clip in memory; it may break off."""
+
+    name, still, audio = "film", False, None
+    rate, time_base = Fraction(10), Fraction(1, 10)
+
+    def __init__(self, frames: list[np.ndarray], breaks: bool = False) -> None:
+        self._frames, self._breaks = frames, breaks
+        self.expected = len(frames)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for pts, pixels in enumerate(self._frames):
+            yield Picture(pixels, pts)
+        if self._breaks:
+            raise MediaError("film ends early", "Record it again")
+
+
+@pytest.fixture(scope="module")
+def film() -> Film:
+    return Film(shapes(10))
+
+
+def shapes(frames: int, size: tuple[int, int] = (96, 128)) -> list[np.ndarray]:
+    return [f.image for f in ShapesClip(clip_seed("test", 1), frames, size)]
+
+
+def tracks_of(folder: Path) -> list[dict[str, object]]:
+    return json.loads((folder / "tracks.json").read_text())
+
+
+def assert_same_tracks(got: list[dict], want: list[dict], lowest: float = 1.0) -> float:
+    """Identities, classes and frames are the same; gives the lowest mask IoU."""
+    assert sorted((t["id"], t["category_id"]) for t in got) == sorted(
+        (t["id"], t["category_id"]) for t in want
+    )
+    found = 1.0
+    theirs = {t["id"]: t for t in want}
+    for track in got:
+        other = theirs[track["id"]]
+        assert track["score"] == pytest.approx(other["score"], abs=1e-4)
+        for a, b in zip(track["segmentations"], other["segmentations"], strict=True):
+            assert (a is None) == (b is None) or lowest < 1
+            if a and b:
+                found = min(found, float(iou(decode(a)[None], decode(b)[None])[0, 0]))
+    assert found >= lowest
+    return found
+
+
+class TestRun:
+    @pytest.mark.parametrize("clip_length", [1, 3])
+    def test_a_clip_on_the_device_gives_the_hosts_tracks(
+        self, tmp_path: Path, pair: ExportBundle, film: Film, clip_length: int
+    ):
+        device = NativeRunner(pair, tmp_path / "device")
+        got = run_clip(pair, device, film, tmp_path / "a", Every(clip_length), ALL)
+        want = run_clip(pair, CpuRunner(pair), film, tmp_path / "b", Every(clip_length), ALL)
+        assert device.starts == 1
+        assert assert_same_tracks(tracks_of(tmp_path / "a"), tracks_of(tmp_path / "b")) == 1.0
+        assert (got.frames, got.keyframes, got.tracks) == (want.frames, want.keyframes, want.tracks)
+        assert sum(got.tracks.values()) > 0
+
+    def test_the_devices_own_times_are_in_the_table(
+        self, tmp_path: Path, pair: ExportBundle, film: Film
+    ):
+        runner = NativeRunner(pair, tmp_path / "device")
+        report = run_clip(pair, runner, film, tmp_path / "out", Every(3), ALL)
+        text = (tmp_path / "out" / "timings.csv").read_text()
+        rows = list(csv.DictReader(text.splitlines()))
+        assert [int(r["since_keyframe"]) for r in rows] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+        assert all(float(r["graphs_ms"]) > 0 and float(r["track_ms"]) > 0 for r in rows)
+        assert report.seconds["graphs"] > 0
+
+    def test_a_clip_that_breaks_off_keeps_what_was_there(
+        self, tmp_path: Path, pair: ExportBundle, film: Film
+    ):
+        runner = NativeRunner(pair, tmp_path / "device")
+        broken = Film(shapes(4), breaks=True)
+        with pytest.raises(MediaError, match="film ends early") as caught:
+            run_clip(pair, runner, broken, tmp_path / "out", Every(3), ALL)
+        assert "the 4 frames before are in" in caught.value.next_step
+        assert all(len(t["segmentations"]) == 4 for t in tracks_of(tmp_path / "out"))
+
+    def test_the_schedule_that_looks_at_pictures_stays_on_the_host(
+        self, tmp_path: Path, pair: ExportBundle
+    ):
+        runner = NativeRunner(pair, tmp_path / "device")
+        with pytest.raises(AssertionError, match="the device does the whole loop"):
+            run_clip(pair, runner, Film(shapes(2)), tmp_path / "out", Auto(), ALL)
+
+
+class TestLoop:
+    def test_batches_do_not_show(self, tmp_path: Path, pair: ExportBundle, film: Film):
+        whole = DeviceLoop(pair, NativeRunner(pair, tmp_path / "a"), 3, ALL)
+        parts = DeviceLoop(pair, NativeRunner(pair, tmp_path / "b"), 3, ALL, batch=4)
+        for one, other in zip(whole.follow(film), parts.follow(film), strict=True):
+            assert one.picture is not None
+            assert one.frame.since == other.frame.since
+            assert one.frame.ids.tolist() == other.frame.ids.tolist()
+            assert one.frame.masks == other.frame.masks
+        assert {i: t.class_index for i, t in whole.tracks.items()} == {
+            i: t.class_index for i, t in parts.tracks.items()
+        }
+
+    def test_a_device_that_answers_twice_is_not_believed(
+        self, tmp_path: Path, pair: ExportBundle, film: Film
+    ):
+        class Twice(NativeRunner):
+            def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
+                return super().tensors(plan) * 2
+
+        loop = DeviceLoop(pair, Twice(pair, tmp_path), 3, ALL)
+        with pytest.raises(DeviceError, match="2 answers to one clip"):
+            next(loop.follow(film))
+
+
+@pytest.mark.device
+def test_the_arm_build_gives_the_hosts_tracks(
+    tmp_path: Path, pair: ExportBundle, real_bundle: DeviceBundle, film: Film
+):
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("no qemu; run: sudo apt-get install qemu-user")
+    runner = QemuRunner(pair, real_bundle, limit_seconds=120)
+    report = run_clip(pair, runner, film, tmp_path / "a", Every(3), ALL)
+    run_clip(pair, CpuRunner(pair), film, tmp_path / "b", Every(3), ALL)
+    lowest = assert_same_tracks(tracks_of(tmp_path / "a"), tracks_of(tmp_path / "b"), 0.99)
+    assert lowest >= 0.99
+    assert report.emulated
+    assert "graphs" not in report.seconds
