@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import bench, device, evaluate, run, spine, train
+from mobileinst_deploy.cli import bench, device, evaluate, optimize, run, spine, train
 from mobileinst_deploy.cli.console import people
 from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, MobileInstError
 
@@ -81,6 +81,7 @@ for _command in (
     run.run,
     evaluate.evaluate,
     train.train,
+    optimize.optimize,
     spine.inspect,
     device.devices,
     device.doctor,
