@@ -1,13 +1,13 @@
 """Train the variants of the paper's Tables 3 to 6 alike on shapes, and tabulate what they reach.
 
-Every variant of a table gets the same data, seeds and number of iterations. Results are appended to
-claims.json in the output folder as they come, and what is there already is not run again.
+Every variant of a table gets the same data, seeds and number of iterations. With --start, Table 4's
+runs begin with all of those weights, the others with their backbone. Each result is kept in
+the folder of its run, where another call, also one at the same time for other seeds, finds it.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ parser.add_argument("--seeds", default="0,1")
 parser.add_argument("--iterations", type=int, default=1000, help="of each run, batch 8")
 parser.add_argument("--size", default="128x192")
 parser.add_argument("--clips", type=int, default=50, help="held-out clips")
-parser.add_argument("--start", type=Path, help="weights that Table 4's runs start from")
+parser.add_argument("--start", type=Path, help="a checkpoint of this family to start from")
 parser.add_argument("--lr", type=float, default=1e-3)
 given = parser.parse_args()
 size = parse_size(given.size)
@@ -63,12 +63,11 @@ TABLES: dict[str, dict[str, dict[str, object]]] = {
 }
 
 
-def runs() -> Iterator[tuple[str, str, int]]:
-    """Every (table, variant, seed) asked for."""
-    for table in given.tables.split(","):
-        for variant in TABLES[table]:
-            for seed in given.seeds.split(","):
-                yield table, variant, int(seed)
+def folder_of(table: str, variant: str, seed: int) -> Path:
+    """Where a run lies; variants that several tables share are run once."""
+    if table != "4" and not TABLES[table][variant]:
+        return given.folder / "base" / str(seed)
+    return given.folder / f"table{table}" / variant.replace(",", "").replace(" ", "-") / str(seed)
 
 
 def run(table: str, variant: str, seed: int) -> dict[str, object]:
@@ -98,7 +97,7 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         threads=1,
         save_every=100,
     )
-    folder = given.folder / f"table{table}" / variant.replace(" ", "_") / str(seed)
+    folder = folder_of(table, variant, seed)
     report = train(
         config,
         model,
@@ -107,6 +106,7 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         held_out=ShapesSource("val", 0, given.clips, config.data.frames, size),
         resume=True,
         weights=given.start if video else None,
+        backbone=None if video else given.start,
     )
     result: dict[str, object] = {"loss": report.loss, "AP": report.metrics.get("AP")}
     if video:
@@ -126,25 +126,24 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
 held_out = given.folder / "held-out"
 if "4" in given.tables.split(",") and not (held_out / YTVIS_FILE).exists():
     write_shapes(held_out, "val", given.clips, size=size)
-path = given.folder / "claims.json"
-results = json.loads(path.read_text()) if path.exists() else {}
-for table, variant, seed in runs():
-    key = f"{table}/{variant}/{seed}"
-    if key not in results:
-        results[key] = run(table, variant, seed)
-        write_json(path, results)
+tables, seeds = given.tables.split(","), [int(seed) for seed in given.seeds.split(",")]
+results: dict[tuple[str, str, int], dict[str, float]] = {}
+for table in tables:
+    for seed in seeds:
+        for variant in TABLES[table]:
+            path = folder_of(table, variant, seed) / "result.json"
+            if not path.exists():
+                write_json(path, run(table, variant, seed))
+            results[table, variant, seed] = json.loads(path.read_text())
 
-for table in given.tables.split(","):
+for table in tables:
     columns = ("T=1", "T=3", "T=6") if table == "4" else ("AP",)
     print(f"\nTable {table}\n\n| variant | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for variant in TABLES[table]:
         cells = []
         for column in columns:
-            values = [
-                100 * results[f"{table}/{variant}/{seed}"][column]
-                for seed in given.seeds.split(",")
-            ]
+            values = [100 * results[table, variant, seed][column] for seed in seeds]
             each = ", ".join(f"{value:.1f}" for value in values)
             cells.append(f"{statistics.mean(values):.1f} ({each})")
         print(f"| {variant} | " + " | ".join(cells) + " |")

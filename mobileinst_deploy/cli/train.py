@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +58,8 @@ def train(
             weights=weights,
             progress=progress,
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # under a launcher the first process speaks for all
     metrics = ", ".join(f"{k} {v:.3f}" for k, v in report.metrics.items() if k[:2] == "AP")
     done = f"{report.iterations} iterations"
     if report.loss is not None:
