@@ -16,12 +16,15 @@ import pytest
 
 from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.device.adb_runner import AdbRunner
 from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan
 from mobileinst_deploy.device.prepare import DeviceBundle
 from mobileinst_deploy.device.qemu import QemuRunner
 from mobileinst_deploy.device.runner import read_tensors
 from mobileinst_deploy.device.track_loop import DeviceLoop
 from mobileinst_deploy.errors import DeviceError, MediaError
+from mobileinst_deploy.export import export_model
+from mobileinst_deploy.loading import load_model
 from mobileinst_deploy.masks import decode, iou
 from mobileinst_deploy.ort import CpuRunner
 from mobileinst_deploy.run import run_clip
@@ -171,6 +174,19 @@ class TestLoop:
             next(loop.follow(film))
 
 
+def test_trained_weights_give_the_hosts_tracks(tmp_path: Path):
+    loaded = load_model("mobileinst-demo")
+    if not loaded.trained:
+        pytest.skip("the demo model's weights are not here")
+    demo = export_model(loaded, tmp_path / "demo", simplify=False)
+    runner, clip = NativeRunner(demo, tmp_path / "device"), Film(shapes(8, (192, 320)))
+    run_clip(demo, runner, clip, tmp_path / "a", Every(3), TrackSettings())
+    run_clip(demo, CpuRunner(demo), clip, tmp_path / "b", Every(3), TrackSettings())
+    got = tracks_of(tmp_path / "a")
+    assert got, "there is something to follow"
+    assert assert_same_tracks(got, tracks_of(tmp_path / "b")) == 1.0
+
+
 @pytest.mark.device
 def test_the_arm_build_gives_the_hosts_tracks(
     tmp_path: Path, pair: ExportBundle, real_bundle: DeviceBundle, film: Film
@@ -184,3 +200,13 @@ def test_the_arm_build_gives_the_hosts_tracks(
     assert lowest >= 0.99
     assert report.emulated
     assert "graphs" not in report.seconds
+
+
+@pytest.mark.device
+def test_a_phone_gives_the_hosts_tracks(
+    tmp_path: Path, pair: ExportBundle, real_bundle: DeviceBundle, film: Film, phone
+):
+    with AdbRunner(pair, real_bundle, phone.serial, limit_seconds=120) as runner:
+        run_clip(pair, runner, film, tmp_path / "a", Every(3), ALL)
+    run_clip(pair, CpuRunner(pair), film, tmp_path / "b", Every(3), ALL)
+    assert assert_same_tracks(tracks_of(tmp_path / "a"), tracks_of(tmp_path / "b"), 0.99) >= 0.99
