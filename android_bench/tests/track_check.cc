@@ -1,6 +1,7 @@
 // Drives the tracker's C interface from stdin for the comparison with mobileinst_deploy/track.py.
 //
 //   assign ROWS COLUMNS cost...          answers with the column of each row
+//   state HEX                            loads it and feeds a keyframe, answers with both statuses
 //   clip N C D h w PH PW CH CW T score keep similarity iou memory FRAMES
 //                                        then binary float32: each frame's pieces, as asked for
 // For every frame of a clip it prints "keyframe" or "reuse n", reads the arrays that belong to it,
@@ -99,6 +100,38 @@ void clip(std::istream& line) {
   mobileinst_track_destroy(tracker);
 }
 
+// Loads hexadecimal bytes as a state of a small tracker, and goes on from it when it is accepted.
+void state(std::istream& line) {
+  std::string hex;
+  line >> hex;
+  std::vector<unsigned char> bytes;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes.push_back(static_cast<unsigned char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  mobileinst_track_options o{};
+  mobileinst_track_defaults(&o);
+  o.queries = o.classes = o.kernel_width = o.mask_height = o.mask_width = 2;
+  mobileinst_tracker* tracker = nullptr;
+  if (mobileinst_track_create(&o, &tracker) != MOBILEINST_TRACK_OK) return;
+  static const unsigned char kNothing = 0;
+  const auto status =
+      mobileinst_track_load(tracker, bytes.empty() ? &kNothing : bytes.data(), bytes.size());
+  const std::vector<float> ones(8, 1.0F);
+  const auto next =
+      mobileinst_track_keyframe(tracker, ones.data(), ones.data(), ones.data(), ones.data());
+  std::cout << static_cast<int>(status) << ' ' << static_cast<int>(next);
+  if (bytes.empty()) {  // what a sound state looks like
+    std::size_t size = 0;
+    mobileinst_track_save(tracker, nullptr, 0, &size);
+    bytes.resize(size);
+    mobileinst_track_save(tracker, bytes.data(), size, &size);
+    std::cout << ' ';
+    for (const auto byte : bytes) std::printf("%02x", static_cast<unsigned>(byte));
+    std::fflush(stdout);
+  }
+  std::cout << std::endl;
+  mobileinst_track_destroy(tracker);
+}
+
 }  // namespace
 
 int main() {
@@ -107,6 +140,6 @@ int main() {
     std::istringstream line(text);
     std::string what;
     line >> what;
-    what == "assign" ? assignment(line) : clip(line);
+    what == "assign" ? assignment(line) : what == "state" ? state(line) : clip(line);
   }
 }

@@ -202,6 +202,30 @@ def test_the_example_follows_its_square():
     assert len({line.split()[-1] for line in lines}) == 7, "the square moves"
 
 
+class TestState:
+    """A state comes from a file: whatever it holds, it is loaded whole or refused."""
+
+    @given(st.data())
+    @settings(FAST, max_examples=150)
+    def test_no_bytes_harm_the_tracker(self, checker: Checker, data: st.DataObject):
+        fed, _, text = checker.say("state").split()
+        sound = bytearray.fromhex(text)
+        assert fed == "4", "no bytes are no state"
+        for place in data.draw(st.lists(st.integers(0, len(sound) - 1), max_size=4)):
+            sound[place] = data.draw(st.integers(0, 255))
+        cut = data.draw(st.integers(0, 8))
+        spoilt = bytes(sound[: len(sound) - cut]) + data.draw(st.binary(max_size=4))
+        status, after = checker.say(f"state {spoilt.hex()}").split()[:2]
+        assert status in ("0", "4")
+        assert after == "0", "the tracker goes on either way"
+        if len(spoilt) != len(sound):
+            assert status == "4"
+
+    def test_a_sound_one_is_loaded(self, checker: Checker):
+        text = checker.say("state").split()[2]
+        assert checker.say(f"state {text}") == "0 0"
+
+
 class HostRunner:
     """The pair by ONNX Runtime's Python binding."""
 
