@@ -142,7 +142,7 @@ def choose_devices(serials: Sequence[str] = (), *, every: bool = False) -> tuple
         if serial not in by_serial:
             seen = ", ".join(by_serial) or "none"
             raise DeviceError(
-                f"adb sees no device {serial!r}; it sees {seen}",
+                f"adb sees no device {_short(serial)}; it sees {seen}",
                 "Check it with `mobileinst devices`",
             )
         if not by_serial[serial].usable:
@@ -154,6 +154,11 @@ def unusable(device: ListedDevice) -> DeviceError:
     """The error for a device in a state that takes no commands."""
     problem, next_step = device.problem()
     return DeviceError(f"the phone {device.serial} {problem}", next_step)
+
+
+def _short(serial: str) -> str:
+    """A serial that a user typed, in quotes and of a bearable length."""
+    return repr(serial if len(serial) <= 80 else f"{serial[:80]}...")
 
 
 def _port() -> int:

@@ -248,9 +248,10 @@ def judge(
     ]
     if not used.strict:
         return tuple(_amount(used, result)), tuple(conditions)
-    reasons = [*_amount(used, result), *_core(samples, result, core), *conditions]
+    reasons = [*_core(samples, result, core), *conditions]
     if not emulated:  # an emulator's times mean nothing, and so does their spread
         reasons += _spread(clip_latencies(result, used))
+    reasons += _amount(used, result)
     notes = []
     if before.celsius is None:
         notes.append("neither battery nor skin temperature could be read: the start was not gated")

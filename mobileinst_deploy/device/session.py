@@ -214,7 +214,7 @@ class Session:
                 "Run `mobileinst device clean` and try again; this phone may forbid programs in"
                 " /data/local/tmp",
             )
-        return read_result(ended.stdout, ended.exit_code, ended.stderr)
+        return read_result(ended.stdout, ended.exit_code, ended.stderr.rstrip())
 
     def fetch(self, result: RunnerResult, folder: Path) -> None:
         """Copy the files that the runner names into a folder here.

@@ -1,1 +1,1 @@
-"""A phone without a phone: the real adbd, aarch64 programs under qemu, an unprivileged namespace."""
+"""A phone without a phone: the real adbd, and aarch64 programs under qemu, without privilege."""

@@ -45,7 +45,11 @@ def test_adb_does_not_start(monkeypatch, tmp_path: Path, survived) -> None:
     refused(survived, "cannot bind", "adb start-server")
 
 
-@pytest.mark.parametrize("port", ["", "adb", "70000", "-1", "\u0663"])
+@pytest.mark.parametrize(
+    "port",
+    ["", "adb", "70000", "-1", "\u0663"],
+    ids=["empty", "word", "too high", "negative", "other digits"],
+)
 def test_adb_port_is_no_port(monkeypatch, port: str, survived) -> None:
     """ANDROID_ADB_SERVER_PORT is no port"""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", port)
@@ -88,22 +92,22 @@ def test_serial_that_is_not_there(phone, serial: str, survived) -> None:
     refused(survived, "adb sees no device", phone.serial, serials=[serial])
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("unauthorized", "has not authorised this computer"),
-        ("silent", "is offline"),
-        ("recovery", "is in recovery mode"),
-        ("bootloader", "is in its bootloader"),
-        ("sideload", "is in sideload mode"),
-        ("nonsense", "is in the state 'host'"),
-    ],
-)
-@pytest.mark.parametrize("named", [False, True], ids=["only", "named"])
-def test_unusable_state(odd_phone, kind: str, words: str, named: bool, survived) -> None:
+STATES = {
+    "unauthorized": "has not authorised this computer",
+    "silent": "is offline",
+    "recovery": "is in recovery mode",
+    "bootloader": "is in its bootloader",
+    "sideload": "is in sideload mode",
+    "nonsense": "is in the state 'host'",
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_unusable_state(odd_phone, kind: str, survived) -> None:
     """The device takes no commands"""
     serial = odd_phone(kind)
-    refused(survived, serial, words, serials=[serial] if named else [])
+    refused(survived, serial, STATES[kind])
+    refused(survived, serial, STATES[kind], serials=[serial])
 
 
 def test_unusable_device_beside_a_usable_one(phone, odd_phone, survived) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import left_running
 
 from mobileinst_deploy.bundle import load_golden
 from mobileinst_deploy.cli import device as cli
@@ -204,11 +207,6 @@ def test_faults_one_of_two_phones_fails(phone, other_phone, pair, real_bundle, s
 
 def test_faults_interrupted_bench(phone, other_phone, pair, real_bundle, survived) -> None:
     """Ctrl-C while several phones measure"""
-    import os
-    import signal
-
-    from conftest import left_running
-
     second = other_phone("8gen2").serial
     interrupted = []
 
@@ -222,6 +220,21 @@ def test_faults_interrupted_bench(phone, other_phone, pair, real_bundle, survive
         bench_phones(pair, real_bundle, [phone.serial, second], settings, progress=interrupt)
     assert interrupted
     assert left_running(phone.serial) == left_running(second) == ""
+    survived("Interrupted; nothing half written was left behind.", 130)
+
+
+def test_faults_interrupted_wait(other_phone, pair, fake_bundle, survived) -> None:
+    """Ctrl-C while the phone cools"""
+
+    def interrupt(label: str, done: float, total: float | None) -> None:
+        if label == "wait for the phone to cool":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = replace(SETTINGS, cooling_limit_s=600)
+    serial = other_phone("hot").serial
+    with pytest.raises(KeyboardInterrupt):
+        bench_phones(pair, fake_bundle, [serial], settings, progress=interrupt)
+    assert left_running(serial) == ""
     survived("Interrupted; nothing half written was left behind.", 130)
 
 

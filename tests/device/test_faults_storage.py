@@ -173,6 +173,18 @@ def _push_for_ever(device: AdbDevice, path: Path) -> None:
         device.push([path], "/data/local/tmp")
 
 
+def test_stopped_fetch(phone, tmp_path, survived) -> None:
+    """Ctrl-C while outputs are fetched"""
+    cancel = threading.Event()
+    device = AdbDevice(phone.serial, cancel)
+    device.shell("head -c 3000000 /dev/zero > /data/local/tmp/large")
+    cancel.set()
+    with pytest.raises(CancelledError):
+        device.pull(["/data/local/tmp/large"], tmp_path, 3000000)
+    AdbDevice(phone.serial).shell("rm /data/local/tmp/large")
+    survived("Interrupted; nothing half written was left behind.", 130)
+
+
 def test_file_to_fetch_is_missing(phone, tmp_path, survived) -> None:
     """A file to fetch is not there"""
     with pytest.raises(DeviceError) as caught:
