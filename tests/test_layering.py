@@ -64,6 +64,7 @@ LAYERS = {
         "export",
         "locate",
         "optimize",
+        "quantize",
         "report",
         "run",
         "train",
