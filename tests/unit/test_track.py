@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from colour_model import CONFIG, KERNELS, ColourModel, ColourRunner, image
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
