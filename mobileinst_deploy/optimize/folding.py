@@ -12,7 +12,16 @@ from mobileinst_deploy.optimize.graph import Graph, attribute, attributes, is_op
 #: A folded constant may be this much larger than what it was computed from: the file should not
 #: grow for an operator that takes no time.
 _ROOM = 1 << 20
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial")
+#: Never folded: random numbers, and compact forms of weights that the runtime expands itself.
+_LEFT_ALONE = (
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)
 
 
 def fold_constants(graph: Graph) -> int:
@@ -24,9 +33,11 @@ def fold_constants(graph: Graph) -> int:
     for node in graph.sorted_nodes():
         reads = [name for name in node.input if name]
         fixed = all(graph.is_constant(name) for name in reads)
-        if not fixed or is_op(node, *_RANDOM) or any(a.HasField("g") for a in node.attribute):
+        if not fixed or is_op(node, *_LEFT_ALONE) or any(a.HasField("g") for a in node.attribute):
             continue
         values = {name: graph.value(name) for name in reads}
+        if any(v is not None and v.dtype == np.float16 for v in values.values()):
+            continue
         results = _compute(graph, node, {n: v for n, v in values.items() if v is not None})
         before = sum(v.nbytes for v in values.values() if v is not None)
         if results is None or sum(r.nbytes for r in results) > before + _ROOM:

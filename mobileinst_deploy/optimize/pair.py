@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from mobileinst_deploy.bundle import ExportBundle, load_golden
+from mobileinst_deploy.comparison import compare_tensor
 from mobileinst_deploy.derived import write_derived
 from mobileinst_deploy.errors import BundleError, VerificationFailed
 from mobileinst_deploy.golden import Golden
@@ -112,7 +113,7 @@ def optimize_checked(
     for limit in TILE_LIMITS:
         graph, records = rewrite(plain, largest_tile=limit)
         got = _run(graph, role, golden)
-        max_abs, excess, worst = _difference(got, want, tolerance)
+        max_abs, excess, worst = _difference(role, got, want, tolerance)
         if excess <= SHARE:
             seconds = time.monotonic() - started
             return graph, GraphReport(role, tuple(records), limit, max_abs, excess, seconds)
@@ -130,14 +131,16 @@ def _run(graph: onnx.ModelProto, role: Role, golden: Golden) -> Outputs:
     return [dict(zip(names, values, strict=True)) for values in runs]
 
 
-def _difference(got: Outputs, want: Outputs, tolerance: Tolerance) -> tuple[float, float, str]:
+def _difference(
+    role: Role, got: Outputs, want: Outputs, tolerance: Tolerance
+) -> tuple[float, float, str]:
     """Largest absolute difference, largest excess, and the output where that is."""
     worst = (0.0, 0.0, "")
-    for new, old in zip(got, want, strict=True):
-        for name, reference in old.items():
-            apart = np.abs(new[name] - reference, dtype=np.float64)
-            allowed = tolerance.atol + tolerance.rtol * np.abs(reference)
-            excess = float((apart / allowed).max()) if np.isfinite(apart).all() else float("inf")
-            largest = max(worst[0], float(apart.max()))
-            worst = (largest, *max((worst[1], worst[2]), (excess, name)))
+    for name in want[0]:
+        new, old = (np.concatenate([run[name] for run in runs]) for runs in (got, want))
+        if not np.isfinite(new).all():
+            return float("inf"), float("inf"), name
+        parity = compare_tensor(role, name, new, old, tolerance)
+        excess, where = max((worst[1], worst[2]), (parity.max_excess, name))
+        worst = (max(worst[0], parity.max_abs), excess, where)
     return worst

@@ -1,0 +1,26 @@
+"""Pairs with 8-bit arithmetic, or with float16 weights; each with its price."""
+
+from mobileinst_deploy.quantize.half import HALF, halve_pair, halve_weights
+from mobileinst_deploy.quantize.int8 import (
+    INT8,
+    NOT_THE_PAPER,
+    FloatRewriter,
+    QuantizeReport,
+    quantize_pair,
+    read_pictures,
+)
+from mobileinst_deploy.quantize.price import Price, measure_price
+
+__all__ = [
+    "HALF",
+    "INT8",
+    "NOT_THE_PAPER",
+    "FloatRewriter",
+    "Price",
+    "QuantizeReport",
+    "halve_pair",
+    "halve_weights",
+    "measure_price",
+    "quantize_pair",
+    "read_pictures",
+]
