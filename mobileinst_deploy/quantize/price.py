@@ -33,7 +33,7 @@ def measure_price(bundle: ExportBundle) -> Price:
     times: dict[Role, float] = {}
     for role in ROLES:
         session = open_session(bundle.graphs[role].path)
-        feed: dict[str, Any] = golden.inputs(role, 0)
+        feed = golden.inputs(role, 0)
         samples = []
         for _ in range(_TIMED_RUNS):
             started = time.process_time()
