@@ -12,7 +12,7 @@ from mobileinst_deploy.checkpoint import load_checkpoint, load_weights
 from mobileinst_deploy.errors import CheckpointError
 from mobileinst_deploy.files import sha256_of
 from mobileinst_deploy.modeling import MobileInst, build_model, randomize_batchnorm
-from mobileinst_deploy.pictures import reference_clips
+from mobileinst_deploy.pictures import bundled_photographs, reference_clips, user_clip
 from mobileinst_deploy.specs import ModelConfig, Tolerance
 from mobileinst_deploy.zoo import ZooEntry, load_model_toml
 
@@ -91,9 +91,11 @@ def build_loaded(
     else:
         # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
         # use; statistics of photographs make a random network as well conditioned as a trained one.
-        images, keyframe = reference_clips(config.input_size)
-        photographs = torch.from_numpy(images[np.unique(keyframe)]).float()
-        randomize_batchnorm(model, seed, photographs)
+        # Cropped and padded ones: a picture of another aspect than the input is half padding.
+        crops, keyframe = reference_clips(config.input_size)
+        padded, _ = user_clip(bundled_photographs(), config.input_size)
+        photographs = np.concatenate([crops[np.unique(keyframe)], padded])
+        randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())
     model.eval()
     return LoadedModel(
         id=model_id,
