@@ -11,7 +11,7 @@ from mobileinst_deploy.optimize.graph import Graph, attribute, attributes, is_op
 
 #: A folded constant may be this much larger than what it was computed from: the file should not
 #: grow for an operator that takes no time.
-_ROOM = 1 << 20
+_ROOM = 1 << 16
 #: Never folded: random numbers, and compact forms of weights that the runtime expands itself.
 _LEFT_ALONE = (
     "RandomNormal",

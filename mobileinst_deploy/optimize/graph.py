@@ -288,7 +288,9 @@ class Graph:
 
     def _infer_shapes(self) -> dict[str, Shape]:
         try:
-            inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(
+                self._model, strict_mode=True, data_prop=True
+            )
         except (onnx.shape_inference.InferenceError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(

@@ -59,7 +59,7 @@ def merge_reshapes(graph: Graph) -> int:
 
 
 def convolve_before_resizing(graph: Graph) -> int:
-    """Do a 1x1 convolution before an enlargement, on fewer pixels.
+    """Do a 1x1 convolution before a resize where that is cheaper, as it is before enlargements.
 
     Bilinear and nearest-neighbour weights add up to one, so that both orders agree, bias included.
 

@@ -232,6 +232,8 @@ class _Quantizer:
             extra_options={},
         )
         quantizer.quantize_model()
+        # It appends what it adds; a valid graph has every node after those it reads.
+        quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
         return quantized
 
