@@ -11,8 +11,6 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-
 from mobileinst_deploy import __version__
 from mobileinst_deploy.bundle import (
     BUNDLE_FILES,
@@ -31,9 +29,9 @@ from mobileinst_deploy.loading import LoadedModel
 from mobileinst_deploy.pictures import reference_clips
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.reference import make_golden
-from mobileinst_deploy.simplify import simplify_graph
+from mobileinst_deploy.simplify import require_unchanged, simplify_graph
 from mobileinst_deploy.specs import ROLES, graph_specs
-from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, trace_pair
+from mobileinst_deploy.tracing import DEFAULT_OPSET, OPSETS, cut_mask_head, trace_pair
 
 #: The picture to trace and to check simplification with: it reuses another one's kernels.
 _PROBE = 1
@@ -79,13 +77,13 @@ def export_model(
         golden = make_golden(source.model, *reference_clips(source.config.input_size))
         save_golden(temporary / GOLDEN, golden)
         progress("export: trace", 1, steps)
-        graphs = trace_pair(source.model, specs, golden.image(_PROBE), opset)
+        traced = trace_pair(source.model, specs, golden.image(_PROBE), opset)
+        graphs = traced
+        if simplify:
+            frame = simplify_graph(traced["frame"])
+            graphs = {"frame": frame, "mask_head": cut_mask_head(frame, specs["mask_head"])}
         for done, role in enumerate(ROLES, start=2):
             progress(f"export: {role}", done, steps)
-            graph = graphs[role]
-            if simplify:
-                want = {n: a[_PROBE : _PROBE + 1] for n, a in golden.outputs(role).items()}
-                graph = simplify_graph(graph, golden.inputs(role, _PROBE), want, source.tolerance)
             carried = graph_metadata(
                 role,
                 pair_id=pair_id,
@@ -95,8 +93,13 @@ def export_model(
                 checkpoint_sha256=source.checkpoint_sha256,
                 opset=opset,
             )
-            set_metadata(graph, {**carried, "tools": versions})
-            onnx.save(graph, temporary / GRAPH_FILES[role])
+            set_metadata(graphs[role], {**carried, "tools": versions})
+            data = graphs[role].SerializeToString()
+            if simplify:
+                feeds = golden.inputs(role, _PROBE)
+                want = {n: a[_PROBE : _PROBE + 1] for n, a in golden.outputs(role).items()}
+                require_unchanged(data, traced[role], feeds, want, source.tolerance)
+            (temporary / GRAPH_FILES[role]).write_bytes(data)
         write_manifest(
             temporary,
             pair_id=pair_id,

@@ -15,29 +15,18 @@ from mobileinst_deploy.specs import Tolerance
 _WAY_ROUND = "Export with --no-simplify"
 
 
-def simplify_graph(
-    graph: onnx.ModelProto,
-    feeds: Mapping[str, np.ndarray],
-    want: Mapping[str, np.ndarray],
-    tolerance: Tolerance,
-) -> onnx.ModelProto:
-    """Fold constants and shapes away.
+def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants and shapes away; :func:`require_unchanged` tells whether to believe it.
 
     Args:
-        graph: As exported.
-        feeds: Real inputs by name.
-        want: PyTorch's outputs on them by name; the simplified graph has to give them too.
-        tolerance: How far the outputs may be off.
-
-    Returns:
-        The simplified graph; the given one stays as it is.
+        graph: As exported; it stays as it is.
 
     Raises:
         BundleError: onnxsim failed.
-        VerificationFailed: The simplified graph gives other outputs than the given one.
+        VerificationFailed: The simplified graph has other outputs.
     """
     try:
-        # onnxsim's own check feeds noise; the comparison below uses a real picture instead.
+        # onnxsim's own check feeds noise; the comparison here uses a real picture instead.
         simplified: onnx.ModelProto = onnxsim.simplify(graph, check_n=0)[0]
     except Exception as error:
         # The extension raises plain RuntimeError and onnx's own classes alike.
@@ -46,14 +35,37 @@ def simplify_graph(
     _lift_constants(simplified)
     if [v.name for v in simplified.graph.output] != [v.name for v in graph.graph.output]:
         raise VerificationFailed("onnxsim changed the graph's outputs", _WAY_ROUND)
-    got = _run(simplified, feeds)
+    return simplified
+
+
+def require_unchanged(
+    simplified: bytes,
+    graph: onnx.ModelProto,
+    feeds: Mapping[str, np.ndarray],
+    want: Mapping[str, np.ndarray],
+    tolerance: Tolerance,
+) -> None:
+    """Check that simplification left the outputs as they were.
+
+    Args:
+        simplified: The simplified graph, serialised: the very bytes that will be written.
+        graph: The same graph before simplification.
+        feeds: Real inputs by name.
+        want: PyTorch's outputs on them by name.
+        tolerance: How far the outputs may be off.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the simplified graph.
+        VerificationFailed: It gives other outputs than before.
+    """
+    got = _run(simplified, list(want), feeds)
     if _differing(got, want, tolerance) is not None:
         # Only now is the graph before simplification worth a run: it tells who is to blame. When
         # it is the export itself, ``verify`` says so better.
-        changed = _differing(got, _run(graph, feeds), tolerance)
+        before = _run(graph.SerializeToString(), list(want), feeds)
+        changed = _differing(got, before, tolerance)
         if changed is not None:
             raise VerificationFailed(f"simplification by onnxsim changed {changed}", _WAY_ROUND)
-    return simplified
 
 
 def _lift_constants(graph: onnx.ModelProto) -> None:
@@ -70,10 +82,8 @@ def _lift_constants(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(nodes)
 
 
-def _run(graph: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = [v.name for v in graph.graph.output]
-    session = open_session(graph.SerializeToString())
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+def _run(graph: bytes, names: list[str], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(zip(names, open_session(graph).run(names, dict(feeds)), strict=True))
 
 
 def _differing(

@@ -41,7 +41,7 @@ def trace_pair(
         BundleError: PyTorch's exporter failed.
     """
     frame = _trace(model, specs["frame"], image, opset)
-    return {"frame": frame, "mask_head": _cut_out(frame, specs["mask_head"])}
+    return {"frame": frame, "mask_head": cut_mask_head(frame, specs["mask_head"])}
 
 
 def _trace(model: MobileInst, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
@@ -66,15 +66,26 @@ def _trace(model: MobileInst, spec: GraphSpec, image: np.ndarray, opset: int) ->
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _cut_out(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
-    """The part of the frame graph from ``spec``'s inputs to its outputs."""
+def cut_mask_head(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
+    """The part of a frame graph, simplified or not, from the kernels and the picture to the masks.
+
+    Args:
+        frame: The frame graph; it stays as it is.
+        spec: The mask-head graph's signature.
+    """
     cut = onnx.utils.Extractor(frame).extract_model(
         [t.name for t in spec.inputs], [t.name for t in spec.outputs]
     )
     cut.graph.name = spec.role
     cut.producer_name, cut.producer_version = frame.producer_name, frame.producer_version
-    # The lengths inside were inferred for N kernels; the borders say which of them are free.
+    # What depends on the kernels was inferred for N of them; the borders say what is free.
+    dependent = {"kernels"}
+    for node in cut.graph.node:
+        if dependent.intersection(node.input):
+            dependent.update(node.output)
+    kept = [value for value in cut.graph.value_info if value.name not in dependent]
     del cut.graph.value_info[:]
+    cut.graph.value_info.extend(kept)
     for value, tensor in zip(
         (*cut.graph.input, *cut.graph.output), (*spec.inputs, *spec.outputs), strict=True
     ):

@@ -183,9 +183,10 @@ def test_an_export_that_was_never_right_is_not_hidden_by_simplification(
 
     def wrong(*args, **kwargs):
         pair = traced(*args, **kwargs)
-        for node in pair["frame"].graph.node:
-            if node.op_type == "Relu":
-                node.op_type = "Sigmoid"
+        for graph in pair.values():
+            for node in graph.graph.node:
+                if node.op_type == "Relu":
+                    node.op_type = "Sigmoid"
         return pair
 
     monkeypatch.setattr(export, "trace_pair", wrong)
