@@ -74,7 +74,7 @@ class Auto:
 
     name = "auto"
 
-    def __init__(self, longest: int = 12, change: float = 8.0, certainty: float = 0.9) -> None:
+    def __init__(self, longest: int = 6, change: float = 16.0, certainty: float = 0.9) -> None:
         self._longest = longest
         self._change = change
         self._certainty = certainty

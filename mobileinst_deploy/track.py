@@ -21,6 +21,9 @@ from mobileinst_deploy.masks import iou, threshold
 from mobileinst_deploy.schedule import Schedule
 from mobileinst_deploy.specs import Call, GraphRunner, GraphSpec, Role
 
+#: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
+_KERNELS_REMEMBERED = 10
+
 
 class FrameModel(Protocol):
     """The two graphs of a model, whatever runs them. Arrays are float32."""
@@ -101,7 +104,7 @@ class TrackSettings:
     keep: float = 0.5
     similarity: float = 0.5
     memory: int = 30
-    duplicate_iou: float = 0.6
+    duplicate_iou: float = 0.5
 
     def __post_init__(self) -> None:
         ranges = {
@@ -144,7 +147,8 @@ class Track:
 
     Attributes:
         id: Its identity, from 1 up, in order of birth.
-        kernel: (D,) its kernel at the last keyframe that showed it, of length 1.
+        kernel: (D,) the mean direction of its kernels, of length 1; the latest keyframe counts
+            1/n up to the tenth and 1/10 from then on.
         class_logits: (C,) mean over the keyframes that showed it.
         objectness_logit: Mean over the same keyframes.
         keyframes: How many keyframes showed it.
@@ -175,8 +179,9 @@ class Track:
 
     def saw(self, kernel: np.ndarray, class_logits: np.ndarray, objectness_logit: float) -> None:
         """Take one more keyframe into account; the arguments are that keyframe's."""
-        self.kernel = kernel
         self.keyframes += 1
+        share = min(self.keyframes, _KERNELS_REMEMBERED)
+        self.kernel = unit((self.kernel + (kernel - self.kernel) / share)[None])[0]
         self.missed = 0
         self.class_logits = self.class_logits + (class_logits - self.class_logits) / self.keyframes
         self.objectness_logit += (objectness_logit - self.objectness_logit) / self.keyframes

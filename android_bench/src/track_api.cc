@@ -56,7 +56,7 @@ void mobileinst_track_defaults(mobileinst_track_options* options) {
   options->score = 0.3;
   options->keep = 0.5;
   options->similarity = 0.5;
-  options->duplicate_iou = 0.6;
+  options->duplicate_iou = 0.5;
   options->memory = 30;
 }
 

@@ -9,6 +9,9 @@
 namespace mobileinst::track {
 namespace {
 
+// Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
+constexpr float kKernelsRemembered = 10.0F;
+
 template <typename Real>
 Real sigmoid(Real value) {
   return Real{1} / (Real{1} + std::exp(-value));
@@ -167,9 +170,12 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
     if (match[f] >= 0) {
       place = static_cast<std::size_t>(match[f]);
       auto& track = known[place];
-      track.kernel = std::move(directions[f]);
       track.missed = 0;
       const auto count = static_cast<float>(++track.keyframes);
+      const float share = std::min(count, kKernelsRemembered);
+      for (std::size_t i = 0; i < width_; ++i)
+        track.kernel[i] += (directions[f][i] - track.kernel[i]) / share;
+      track.kernel = unit(track.kernel.data(), width_);
       for (std::size_t c = 0; c < classes_; ++c)
         track.classes[c] += (logits[c] - track.classes[c]) / count;
       track.objectness += (object - track.objectness) / static_cast<double>(track.keyframes);

@@ -21,7 +21,7 @@ struct Track {
   std::int64_t keyframes = 1;  // how many showed it
   std::int64_t missed = 0;     // keyframes since the last one that did
   double objectness = 0.0;     // mean logit over those keyframes
-  std::vector<float> kernel;   // the latest, of length 1
+  std::vector<float> kernel;   // the mean direction, of length 1
   std::vector<float> classes;  // mean logits
 
   int class_index() const;

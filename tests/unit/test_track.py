@@ -14,6 +14,7 @@ from mobileinst_deploy.schedule import Every
 from mobileinst_deploy.specs import graph_specs
 from mobileinst_deploy.track import (
     RunnerModel,
+    Track,
     Tracker,
     TrackSettings,
     associate,
@@ -114,6 +115,24 @@ def test_score_and_class_are_those_of_the_mean_logits():
     assert frame.scores == pytest.approx(np.sqrt(expit(4.0) * expit(2.5)))
     assert tracker.tracks[1].keyframes == 3
     assert tracker.tracks[1].class_scores.shape == (3,)
+
+
+def test_a_tracks_kernel_is_the_mean_direction_of_its_keyframes():
+    track = Track(1, np.array([1.0, 0.0]), np.zeros(3), 0.0)
+    track.saw(np.array([0.0, 1.0]), np.zeros(3), 0.0)
+    np.testing.assert_allclose(track.kernel, np.sqrt([0.5, 0.5]))
+    for _ in range(200):
+        track.saw(np.array([-1.0, 0.0]), np.zeros(3), 0.0)
+    # It follows, so that an instance may turn into something else to the eye.
+    np.testing.assert_allclose(track.kernel, [-1, 0], atol=1e-6)
+
+
+def test_one_odd_keyframe_does_not_carry_the_kernel_away():
+    track = Track(1, np.array([1.0, 0.0]), np.zeros(3), 0.0)
+    for _ in range(20):
+        track.saw(np.array([1.0, 0.0]), np.zeros(3), 0.0)
+    track.saw(np.array([0.0, 1.0]), np.zeros(3), 0.0)
+    assert track.kernel[0] > 0.99
 
 
 def test_a_weak_keyframe_continues_a_track_but_starts_none():
