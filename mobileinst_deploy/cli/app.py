@@ -82,6 +82,7 @@ for _command in (
     evaluate.evaluate,
     train.train,
     optimize.optimize,
+    optimize.quantize,
     spine.inspect,
     device.devices,
     device.doctor,
