@@ -8,7 +8,7 @@ from mobileinst_deploy.specs import parse_size
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path)
-parser.add_argument("--split", choices=("train", "val"), default="val")
+parser.add_argument("--split", choices=("train", "val", "test"), default="val")
 parser.add_argument("--clips", type=int, default=20)
 parser.add_argument("--length", type=int, default=24, help="frames per clip")
 parser.add_argument("--size", default="192x320", help="HEIGHTxWIDTH")
