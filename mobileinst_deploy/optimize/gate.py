@@ -72,8 +72,8 @@ def insist(recorded: Recorded, counted: Recorded, accept: str) -> list[str]:
         One line for each graph, for people.
 
     Raises:
-        VerificationFailed: A count rose by more than :data:`LIMIT_PERCENT`, a graph is new or gone, or the
-            runtime is another one.
+        VerificationFailed: A count rose by more than :data:`LIMIT_PERCENT`, a graph is new or
+            gone, or the runtime is another one.
     """
     if counted.runtime != recorded.runtime:
         raise VerificationFailed(
