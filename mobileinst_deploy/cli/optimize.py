@@ -26,19 +26,9 @@ Output = Annotated[
 def optimize(folder: PairFolder, output: Output = None, json: Json = False) -> None:
     """Rewrite both graphs so that a phone executes fewer instructions for the same numbers."""
     from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.optimize.pair import optimize_pair
 
     target = output or _beside(folder, "optimized")
-    source = load_bundle(folder)
-    with progress_bar() as progress:
-        pair, reports = optimize_pair(source, target, progress=progress)
-    for report in reports:
-        done = ", ".join(f"{p.name} {p.rewrites}" for p in report.passes if p.rewrites)
-        _tell(
-            f"{report.role}: {done or 'nothing to do'}. Outputs moved by at most"
-            f" {report.max_abs:.2e}, {report.excess:.2f} of the tolerance"
-            f" (Winograd tiles up to {report.largest_tile})."
-        )
+    pair, reports = rewrite_pair(load_bundle(folder), target)
     _tell(
         f"Wrote {target}. Prove it equal to PyTorch with `mobileinst verify {target}`, and count"
         f" with `mobileinst bench {target} --device qemu --count`."
@@ -83,6 +73,24 @@ def quantize(
         _halve(source, output or _beside(folder, "half"), json)
     else:
         _to_int8(source, output or _beside(folder, "int8"), images, mask_iou, json)
+
+
+def rewrite_pair(
+    source: ExportBundle, target: Path
+) -> tuple[ExportBundle, tuple[GraphReport, ...]]:
+    """Optimise a pair, and tell what that did to each of its graphs."""
+    from mobileinst_deploy.optimize.pair import optimize_pair
+
+    with progress_bar() as progress:
+        pair, reports = optimize_pair(source, target, progress=progress)
+    for report in reports:
+        done = ", ".join(f"{p.name} {p.rewrites}" for p in report.passes if p.rewrites)
+        _tell(
+            f"{report.role}: {done or 'nothing to do'}. Outputs moved by at most"
+            f" {report.max_abs:.2e}, {report.excess:.2f} of the tolerance"
+            f" (Winograd tiles up to {report.largest_tile})."
+        )
+    return pair, reports
 
 
 def _to_int8(source: ExportBundle, target: Path, images: Path, mask_iou: float, json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.optimize import rewrite_pair
 from mobileinst_deploy.cli.runners import pair_runner
 from mobileinst_deploy.errors import ConfigError, VerificationFailed
 
@@ -57,6 +58,10 @@ def export(
     simplify: Annotated[
         bool, typer.Option("--simplify/--no-simplify", help="Fold constants and shapes.")
     ] = True,
+    optimize: Annotated[
+        bool,
+        typer.Option("--optimize", help="Also rewrite both graphs, as `mobileinst optimize` does."),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Climb the parity ladder afterwards.")
     ] = True,
@@ -79,6 +84,8 @@ def export(
             simplify=simplify,
             progress=progress,
         )
+    if optimize:
+        bundle, _ = rewrite_pair(bundle, output)
     people.print(
         f"Exported {bundle.model_id} ({bundle.weights_note}) to {output}",
         markup=False,

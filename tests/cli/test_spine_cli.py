@@ -49,6 +49,16 @@ def test_export_proves_what_it_wrote(tiny_toml: Path, tmp_path: Path):
     assert "pair contract" in result.stderr
 
 
+def test_export_may_optimize_what_it_wrote(tiny_toml: Path, tmp_path: Path):
+    result = ok(mobileinst("export", tiny_toml, "-o", tmp_path / "pair", "--optimize", "--json"))
+    bundle = load_bundle(tmp_path / "pair")
+    assert "store-by-pixels" in bundle.optimized
+    document = json.loads(result.stdout)
+    assert document["pair_id"] == bundle.pair_id
+    assert document["parity"]["passed"] is True
+    assert "frame: " in result.stderr
+
+
 def test_export_takes_its_options(tiny_toml: Path, tmp_path: Path):
     options = ["--size", "128x64", "--opset", "18", "--static-kernels", "--no-simplify"]
     result = ok(mobileinst("export", tiny_toml, "-o", tmp_path / "pair", *options, "--no-verify"))
