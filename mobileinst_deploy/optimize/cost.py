@@ -3,8 +3,8 @@
 Passes that can write a computation in several ways ask here which is cheapest. The constants were
 fitted to counts of executed instructions, operator by operator, under ``bench --count`` (ONNX
 Runtime 1.32, ``cortex-a76``): float32 kernels of ARM have no other source of cost that differs from
-run to run. ``docs/performance.md`` shows prediction against count for every convolution of the full
-model; a runtime with other kernels needs other constants, and loses speed, never correctness.
+run to run. ``tests/unit/test_optimize_cost.py`` holds predictions to counts; a runtime with other
+kernels needs other constants, and loses speed, never correctness.
 """
 
 from __future__ import annotations
