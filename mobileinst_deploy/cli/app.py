@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -93,7 +95,13 @@ app.add_typer(device.device_app)
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    # Without it Python ends at once: what it started goes on, and temporary files stay.
+    signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _explain(ctx: Any, cause: str, next_step: str) -> None:

@@ -207,7 +207,16 @@ def test_ctrl_c_during_an_export_leaves_no_half_of_it(tiny_toml, tmp_path, monke
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.toml", *whole]
 
 
-def test_ctrl_c_from_outside_leaves_nothing(tiny_toml: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "Interrupted; nothing half written was left behind.\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
+def test_a_signal_from_outside_leaves_nothing(
+    tiny_toml: Path, tmp_path: Path, number: signal.Signals, code: int, words: str
+):
     """The signal comes from outside, once the temporary folder is there."""
     process = subprocess.Popen(
         [*MAIN, "export", str(tiny_toml), "-o", str(tmp_path / "pair")],
@@ -219,8 +228,8 @@ def test_ctrl_c_from_outside_leaves_nothing(tiny_toml: Path, tmp_path: Path):
     while not list(tmp_path.glob(".pair.*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=90)
-    assert process.returncode == 130
-    assert said == "Interrupted; nothing half written was left behind.\n"
+    assert process.returncode == code
+    assert said == words
     assert [p.name for p in tmp_path.iterdir()] == ["model.toml"]

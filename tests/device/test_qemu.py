@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -221,3 +223,32 @@ class TestCounter:
         with pytest.raises(DeviceError, match="counting needs a C compiler") as caught:
             build_counter(tmp_path)
         assert "ziglang" in caught.value.next_step
+
+
+@pytest.mark.device
+def test_sigterm_ends_qemu_too(
+    pair: ExportBundle, real_bundle: DeviceBundle, tmp_path: Path
+) -> None:
+    """Otherwise it would go on computing for nobody, for up to an hour."""
+    programs, scratch = tmp_path / "bin", tmp_path / "scratch"
+    programs.mkdir()
+    scratch.mkdir()
+    fake, started = programs / "qemu-aarch64", tmp_path / "started"
+    fake.write_text(
+        f"#!/bin/sh\necho $$ > {started}.part\nmv {started}.part {started}\nexec sleep 600\n"
+    )
+    fake.chmod(0o755)
+    program = "from mobileinst_deploy.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "bench", str(pair.folder), "--device", "qemu", "--count"],
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(scratch)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 90
+    while not started.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    assert not Path(f"/proc/{started.read_text().strip()}").exists()
+    assert list(scratch.iterdir()) == []
