@@ -25,7 +25,7 @@ from mobileinst_deploy.masks import decode
 from mobileinst_deploy.overlay import Shape, draw_overlay
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import RunReport
-from mobileinst_deploy.schedule import Every, Schedule
+from mobileinst_deploy.schedule import Auto, Every
 from mobileinst_deploy.specs import GraphRunner
 from mobileinst_deploy.track import (
     FrameModel,
@@ -49,7 +49,7 @@ def run_clip(
     runner: GraphRunner,
     clip: Clip,
     folder: Path,
-    schedule: Schedule,
+    schedule: Every | Auto,
     settings: TrackSettings,
     *,
     progress: Progress = silent,
@@ -106,7 +106,7 @@ class _Run:
         runner: GraphRunner,
         clip: Clip,
         folder: Path,
-        schedule: Schedule,
+        schedule: Every | Auto,
         settings: TrackSettings,
     ) -> None:
         self._bundle = bundle
@@ -119,10 +119,10 @@ class _Run:
         specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         model = _TimedModel(RunnerModel(runner, specs), self._clock)
         self._tracker = Tracker(model, schedule, settings)
-        # A device does the whole loop itself; only -T auto, which looks at pictures, stays here.
+        # A device does the whole loop itself.
         self._loop: DeviceLoop | None = None
-        if isinstance(runner, PlanRunner) and isinstance(schedule, Every):
-            self._loop = DeviceLoop(bundle, runner, schedule.clip_length, settings)
+        if isinstance(runner, PlanRunner):
+            self._loop = DeviceLoop(bundle, runner, schedule, settings)
         self._overlay = OverlayFile(folder / "overlay.mp4", clip)
         self._tracks: TrackFile | None = None
         self._size = (0, 0)

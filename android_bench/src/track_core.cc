@@ -107,7 +107,8 @@ Tracker::Tracker(const Options& options)
               static_cast<std::size_t>(options.mask_width)),
       options_(options),
       sampler_(options.mask_height, options.mask_width, options.picture_height,
-               options.picture_width, options.content_height, options.content_width) {}
+               options.picture_width, options.content_height, options.content_width),
+      schedule_(options) {}
 
 // The queries that show an instance, one query for each, ascending: that order does not turn over
 // when two runtimes differ in the last digit, and so nor do the identities given by it.
@@ -208,6 +209,7 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
       hidden_.push_back(std::move(known[place]));
   }
   take_masks(masks, which);
+  schedule_.observe(masks_, true);
   since_ = 0;
   return MOBILEINST_TRACK_OK;
 }
@@ -219,6 +221,7 @@ Status Tracker::reuse(const float* masks) {
   std::vector<std::size_t> which(live_.size());
   for (std::size_t i = 0; i < which.size(); ++i) which[i] = i;
   take_masks(masks, which);
+  schedule_.observe(masks_, false);
   ++since_;
   return MOBILEINST_TRACK_OK;
 }

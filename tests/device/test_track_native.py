@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from mobileinst_deploy.errors import ConfigError, DeviceError
 from mobileinst_deploy.geometry import Geometry, fit, geometry_of, unfit_masks
 from mobileinst_deploy.masks import decode, encode
 from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.schedule import Every
+from mobileinst_deploy.schedule import Auto, Every
 from mobileinst_deploy.specs import Call, Role
 from mobileinst_deploy.track import RunnerModel, TrackedFrame, Tracker, TrackSettings
 
+EVERYTHING = TrackSettings(score=0.0, duplicate_iou=1.0)
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -123,8 +125,10 @@ class Noise:
         st.integers(0, 3),
         st.sampled_from([0.1, 0.6, 1.0]),
     ),
+    auto=st.none() | st.tuples(st.sampled_from([0.0, 3.0, 60.0]), st.sampled_from([0.0, 0.9, 1.0])),
 )
-@example(0, (7, 2, 3, 4, 5), 1, None, (0.0, 0.0, -1.0, 0, 1.0))
+@example(0, (7, 2, 3, 4, 5), 1, None, (0.0, 0.0, -1.0, 0, 1.0), None)
+@example(1, (7, 2, 3, 1, 2), 4, None, (0.0, 0.0, -1.0, 0, 1.0), (3.0, 0.9))
 @FAST
 def test_the_library_follows_any_clip_as_the_specification_does(
     checker: Checker,
@@ -133,24 +137,28 @@ def test_the_library_follows_any_clip_as_the_specification_does(
     clip_length: int,
     picture: tuple[int, int] | None,
     knobs: tuple[float, float, float, int, float],
+    auto: tuple[float, float] | None,
 ):
     n, c, d, h, w = sizes
+    schedule = Every(clip_length) if auto is None else Auto(clip_length, *auto)
+    if auto is not None:
+        h, w = 4 * h, 4 * w
     settings = TrackSettings(*knobs)
-    image = np.zeros((1, 3, 8 * h, 8 * w), np.float32)
+    images = Scenes(seed, (8 * h, 8 * w))
     geometry = geometry_of(picture, (8 * h, 8 * w)) if picture else None
     places = (*geometry.original, *geometry.content) if geometry else (0, 0, 0, 0)
     frames = 7
     model = Recorded(Noise(seed, n, c, d, (h, w)))
-    tracker = Tracker(model, Every(clip_length), settings)
+    tracker = Tracker(model, schedule, settings)
     numbers = (settings.score, settings.keep, settings.similarity, settings.duplicate_iou)
-    checker.send(
-        " ".join(
-            map(str, ("clip", *sizes, *places, clip_length, *numbers, settings.memory, frames))
-        ).encode()
-        + b"\n"
-    )
+    line = ("clip", n, c, d, h, w, *places, clip_length, *numbers, settings.memory)
+    line += (int(auto is not None), *(auto or (0, 0)), frames)
+    checker.send(" ".join(map(str, line)).encode() + b"\n")
     for _ in range(frames):
-        want = tracker.step(image)
+        picture = images.next()
+        want = tracker.step(picture.transpose(2, 0, 1)[None].astype(np.float32))
+        if auto is not None:
+            checker.send(picture.tobytes())
         asked = checker.hear().split()
         if want.keyframe:
             assert asked == ["keyframe"]
@@ -174,6 +182,20 @@ def test_the_library_follows_any_clip_as_the_specification_does(
             assert (int(identity), int(kind)) == (want.ids[i], want.classes[i])
             assert float(score) == pytest.approx(want.scores[i], rel=1e-5)
             assert {"size": [int(height), int(width)], "counts": counts} == encode(masks[i])
+
+
+class Scenes:
+    """Pictures that stay, change a little, or are cut."""
+
+    def __init__(self, seed: int, size: tuple[int, int]) -> None:
+        self._rng = np.random.default_rng(seed + 1)
+        self._picture = np.zeros((*size, 3), np.uint8)
+
+    def next(self) -> np.ndarray:
+        most = self._rng.choice([1, 6, 256])
+        noise = self._rng.integers(0, most, self._picture.shape, np.uint8)
+        self._picture = self._picture + noise
+        return self._picture
 
 
 class Recorded:
@@ -253,26 +275,29 @@ def clip(frames: int, size: tuple[int, int] = (90, 120)) -> tuple[list[np.ndarra
 
 
 def on_the_host(
-    graphs: dict[Role, Path], pictures: list[np.ndarray], clip_length: int, settings: TrackSettings
+    graphs: dict[Role, Path],
+    pictures: list[np.ndarray],
+    schedule: Every | Auto,
+    settings: TrackSettings,
 ) -> list[TrackedFrame]:
     model = RunnerModel(HostRunner(graphs), tiny_pair.SPECS)
-    tracker = Tracker(model, Every(clip_length), settings)
+    tracker = Tracker(model, schedule, settings)
     return [
         tracker.step(np.ascontiguousarray(p.transpose(2, 0, 1)[None], np.float32)) for p in pictures
     ]
 
 
 def plan_of(
-    pictures: list[np.ndarray], geometry: Geometry, clip_length: int = 3, **more
+    pictures: list[np.ndarray], geometry: Geometry, schedule: Every | Auto | None = None, **more
 ) -> TrackPlan:
-    settings = more.pop("settings", TrackSettings(score=0.0, duplicate_iou=1.0))
+    settings = more.pop("settings", EVERYTHING)
     return TrackPlan(
         "track",
         (),
         specs=tiny_pair.SPECS,
         pictures=pictures,
         geometry=geometry,
-        clip_length=clip_length,
+        schedule=schedule or Every(3),
         settings=settings,
         **more,
     )
@@ -301,7 +326,7 @@ class TestMode:
     @pytest.mark.parametrize(
         "settings",
         [
-            TrackSettings(score=0.0, duplicate_iou=1.0),
+            EVERYTHING,
             TrackSettings(score=0.4, similarity=0.9, memory=0, duplicate_iou=0.9),
             TrackSettings(score=1.0),
         ],
@@ -312,9 +337,9 @@ class TestMode:
     ):
         graphs = tiny_pair.build(tmp_path)
         pictures, geometry = clip(8)
-        plan = plan_of(pictures, geometry, clip_length, settings=settings)
+        plan = plan_of(pictures, geometry, Every(clip_length), settings=settings)
         got, state = follow(tmp_path / "run", plan, graphs)
-        want = on_the_host(graphs, pictures, clip_length, settings)
+        want = on_the_host(graphs, pictures, Every(clip_length), settings)
         assert_same(got, want, geometry)
         assert state
         assert any(len(f.ids) > 0 for f in want) == (settings.score < 1)
@@ -325,9 +350,49 @@ class TestMode:
         pictures, geometry = clip(8)
         first, state = follow(tmp_path / "a", plan_of(pictures[:4], geometry), graphs)
         rest, _ = follow(tmp_path / "b", plan_of(pictures[4:], geometry, state=state), graphs)
-        settings = TrackSettings(score=0.0, duplicate_iou=1.0)
-        assert_same([*first, *rest], on_the_host(graphs, pictures, 3, settings), geometry)
+        want = on_the_host(graphs, pictures, Every(3), EVERYTHING)
+        assert_same([*first, *rest], want, geometry)
         assert rest[0].since == 1, "the second piece goes on in the middle of a clip of three"
+
+    @pytest.mark.parametrize(
+        ("sees", "keyframes"),
+        [
+            (Auto(100, 255.0, 0.0), [0]),
+            (Auto(100, 2.0, 0.0), [0, 5]),
+            (Auto(100, 255.0, 1.0), None),
+            (Auto(), None),
+            (Auto(2), [0, 2, 4, 6]),
+        ],
+        ids=["never", "pictures", "masks", "both", "longest"],
+    )
+    def test_the_scene_asks_for_the_keyframes_that_it_asks_the_host_for(
+        self, tmp_path: Path, sees: Auto, keyframes: list[int] | None
+    ):
+        graphs = tiny_pair.build(tmp_path)
+        pictures, geometry = clip(8)
+        want = on_the_host(graphs, pictures, deepcopy(sees), EVERYTHING)
+        whole, _ = follow(tmp_path / "a", plan_of(pictures, geometry, sees), graphs)
+        assert_same(whole, want, geometry)
+        found = [i for i, frame in enumerate(whole) if frame.since == 0]
+        assert keyframes is None or found == keyframes
+        # In pieces too: what the schedule remembers goes from start to start.
+        parts, state = [], b""
+        for k in (0, 2, 5):
+            piece = plan_of(pictures[k : {0: 2, 2: 5}.get(k)], geometry, sees, state=state)
+            frames, state = follow(tmp_path / f"b{k}", piece, graphs)
+            parts += frames
+        assert_same(parts, want, geometry)
+
+    def test_mask_logits_come_back_where_they_are_wanted(self, tmp_path: Path):
+        graphs = tiny_pair.build(tmp_path)
+        pictures, geometry = clip(4)
+        got, _ = follow(tmp_path / "a", plan_of(pictures, geometry, logits=True), graphs)
+        for device, host in zip(
+            got, on_the_host(graphs, pictures, Every(3), EVERYTHING), strict=True
+        ):
+            np.testing.assert_allclose(device.mask_logits, host.mask_logits, atol=1e-5)
+        plain, _ = follow(tmp_path / "b", plan_of(pictures, geometry), graphs)
+        assert all(frame.mask_logits is None for frame in plain)
 
     @pytest.mark.parametrize("cut", [0, 7, 60, -1])
     def test_a_damaged_state_is_refused(self, tmp_path: Path, cut: int):
@@ -352,6 +417,8 @@ class TestMode:
             ("tracking\t3", "tracking\t0", "'0' is not a whole number"),
             ("tracking\t3\t0.0", "tracking\t3\tnan", "'nan' is not a number from 0 to 1"),
             ("picture\t90", "picture\t0", "'0' is not a whole number"),
+            ("automatic\t16.0", "automatic\t256", "'256' is not a number from 0 to 255"),
+            ("automatic\t16.0\t0.9", "automatic\t16.0\t1.1", "'1.1' is not a number from 0"),
             ("mode\ttrack", "mode\tbench", "the mode track alone takes a line 'model'"),
             ("\t48\t64\n", "\t48\t65\n", "the tracker refuses the plan's numbers"),
         ],
@@ -361,7 +428,7 @@ class TestMode:
             assert old in text
             return text.replace(old, new)
 
-        done = native.start(tmp_path, plan_of(*clip(4)), edit=edit)
+        done = native.start(tmp_path, plan_of(*clip(4), Auto(3)), edit=edit)
         with pytest.raises(DeviceError, match=says):
             _ = done.result
 
@@ -415,12 +482,21 @@ class TestReading:
             ("rle", np.frombuffer(b"xx", np.uint8)),
             ("stages", np.ones(9, np.float32)),
             ("seen_frames", np.array([2], np.int32)),
+            ("mask_logits", np.ones(64, np.float32)),
             ("more", np.ones(1, np.float32)),
         ],
     )
     def test_an_impossible_answer_is_refused(self, name: str, value: np.ndarray):
         with pytest.raises(DeviceError, match="tracks from the device are not understood"):
             read_frames(self.GOOD() | {name: value}, plan_of(*clip(2)))
+
+    @pytest.mark.parametrize("logits", [np.ones(63, np.float32), np.full(64, np.inf, np.float32)])
+    def test_impossible_mask_logits_are_refused(self, logits: np.ndarray):
+        plan = plan_of(*clip(2), logits=True)
+        sound, _ = read_frames(self.GOOD() | {"mask_logits": np.ones(64, np.float32)}, plan)
+        assert [f.mask_logits.shape for f in sound] == [(1, 8, 8), (0, 8, 8)]
+        with pytest.raises(DeviceError, match="tracks from the device are not understood"):
+            read_frames(self.GOOD() | {"mask_logits": logits}, plan)
 
     def test_pictures_of_another_size_are_not_sent(self):
         pictures, geometry = clip(2)
