@@ -68,9 +68,11 @@ def verify_clip(
     figures = _figures(agreement)
     wrong = next((f for f in agreement.frames if not _agrees(f, tolerance)), None)
     if wrong is None:
-        detail = (
-            f"{len(agreement.frames)} frames, the same identities in each, "
-            f"lowest mask IoU {agreement.lowest_iou:.4f}"
+        detail = f"{len(agreement.frames)} frames, " + (
+            f"the same identities in each, lowest IoU of {agreement.masks} masks "
+            f"{agreement.lowest_iou:.4f}"
+            if agreement.masks
+            else "no instance in any of them on either side: no mask was compared"
         )
         return Check("clip", True, detail, figures)
     first = wrong.index - wrong.since
@@ -96,6 +98,7 @@ def _figures(agreement: TrackAgreement) -> dict[str, object]:
     return {
         "frames": len(agreement.frames),
         "same_ids": agreement.same_ids,
+        "masks": agreement.masks,
         "identity_switches": agreement.switches,
         "min_mask_iou": agreement.lowest_iou,
         "drift": [

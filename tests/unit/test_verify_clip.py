@@ -28,11 +28,11 @@ class Swapped(ColourModel):
         return {**outputs, "mask_logits": outputs["mask_logits"][:, ::-1]}
 
 
-def gate(candidate, schedule=None, **more):
+def gate(candidate, schedule=None, clip=CLIP, **more):
     return verify_clip(
         ColourModel(),
         candidate,
-        lambda: iter(CLIP),
+        lambda: iter(clip),
         schedule or Every(3),
         TrackSettings(),
         Tolerance(),
@@ -46,7 +46,16 @@ def test_the_same_network_passes(schedule):
     assert check.passed, check.detail
     assert check.figures["frames"] == len(CLIP)
     assert check.figures["identity_switches"] == 0
+    assert check.figures["masks"] == 8
     assert check.figures["min_mask_iou"] == 1
+
+
+def test_a_clip_with_nothing_in_it_says_that_nothing_was_compared():
+    check = gate(ColourModel(), clip=[image()] * 3)
+    assert check.passed
+    assert check.detail == (
+        "3 frames, no instance in any of them on either side: no mask was compared"
+    )
 
 
 @pytest.mark.parametrize(
