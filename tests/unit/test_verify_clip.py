@@ -46,7 +46,8 @@ def test_the_same_network_passes(schedule):
     assert check.passed, check.detail
     assert check.figures["frames"] == len(CLIP)
     assert check.figures["identity_switches"] == 0
-    assert check.figures["masks"] == 8
+    # After the cut there is nothing, but T = 3 goes on with the two kernels for two more frames.
+    assert check.figures["masks"] == (12 if schedule.name == "3" else 8)
     assert check.figures["min_mask_iou"] == 1
 
 
