@@ -158,7 +158,7 @@ def profile_phone(
     return ProfileReport(
         bundle.sha256,
         bundle.model_id,
-        f"adb:{serial}",
+        f"adb:{serial}" + (" (emulated)" if emulated else ""),
         emulated,
         f"onnxruntime {result.runtime_version}",
         used,

@@ -6,7 +6,7 @@ import csv
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
@@ -40,6 +40,8 @@ from mobileinst_deploy.video import Clip, Picture
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
 STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+#: What an emulator did, whose time is not told.
+_EMULATED = ("prepare", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
 
@@ -213,9 +215,10 @@ class _Run:
             self._tracks.write(tracks)
         emulated = self._runner.emulated
         seconds = self._clock.totals()
-        if emulated:
-            del seconds["graphs"]
-        self._clock.write(self._folder / "timings.csv", without_graphs=emulated)
+        untold = _EMULATED if emulated else ()
+        for stage in untold:
+            del seconds[stage]
+        self._clock.write(self._folder / "timings.csv", untold)
         overlay = "overlay.png" if self._clip.still else "overlay.mp4"
         report = RunReport(
             bundle_sha256=self._bundle.sha256,
@@ -314,7 +317,7 @@ class _Clock:
         sums = self._table()[:, 3:].sum(axis=0) / 1000
         return dict(zip(STAGES, sums.tolist(), strict=True))
 
-    def write(self, path: Path, *, without_graphs: bool) -> None:
+    def write(self, path: Path, untold: Sequence[str]) -> None:
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
@@ -324,8 +327,8 @@ class _Clock:
                 )
                 for index, row in enumerate(self._table().tolist()):
                     times = [f"{ms:.3f}" for ms in row[3:]]
-                    if without_graphs:
-                        times[STAGES.index("graphs")] = ""
+                    for stage in untold:
+                        times[STAGES.index(stage)] = ""
                     rows.writerow([index, f"{row[0]:.6f}", int(row[1]), int(row[2]), *times])
 
         write_atomically(path, write)

@@ -33,7 +33,7 @@ def bench(
     ] = None,
     live_kernels: Annotated[
         int | None,
-        typer.Option(min=1, help="cpu, qemu: kernels handed to reuse frames; default: all."),
+        typer.Option(min=1, help="Kernels handed to reuse frames; default: all."),
     ] = None,
     serial: Annotated[
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
@@ -81,6 +81,7 @@ def bench(
             runs=runs,
             warmups=warmup,
             seconds=seconds,
+            live_kernels=live_kernels,
             json=json,
         )
     else:

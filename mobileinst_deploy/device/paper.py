@@ -76,9 +76,20 @@ class Comparison:
         )
 
 
-def compare_with_paper(config: ModelConfig, facts: PhoneFacts) -> Comparison:
-    """Find the published rows of a model, or say why there is none."""
-    differences = [(row, _differences(row, config, facts)) for row in ROWS]
+def compare_with_paper(
+    config: ModelConfig, facts: PhoneFacts, live_kernels: int | None = None
+) -> Comparison:
+    """Find the published rows of a model, or say why there is none.
+
+    Args:
+        config: What was measured.
+        facts: Where.
+        live_kernels: Kernels that reuse frames were given; None means all of them.
+    """
+    n = config.num_queries
+    fewer = live_kernels is not None and live_kernels != n
+    also = (f"reuse frames with {live_kernels} of {n} kernels",) if fewer else ()
+    differences = [(row, (*_differences(row, config, facts), *also)) for row in ROWS]
     nearest, differs = min(differences, key=lambda pair: len(pair[1]))
     return Comparison(tuple(row for row, d in differences if not d), nearest, differs)
 

@@ -146,6 +146,19 @@ def test_a_profile_that_is_none_is_a_sentence(
     assert next_step.startswith("Profile again")
 
 
+def test_bench_gives_reuse_frames_only_the_live_kernels_asked_for(phone, pair, real_bundle) -> None:
+    few = ("--runs", "1", "--seconds", "0", "--warmup", "0", "--clip-lengths", "2", "--json")
+    done = mobileinst(*("bench", str(pair.folder), "--device", "adb", "--live-kernels", "2", *few))
+    document = json.loads(done.stdout)
+    assert document["settings"]["live_kernels"] == 2
+    assert any("reuse frames with 2 of 5 kernels" in note for note in document["notes"])
+    refused = mobileinst(
+        *("bench", str(pair.folder), "--device", "adb", "--live-kernels", "6", *few)
+    )
+    assert refused.exit_code == 2
+    assert "the model has only 5 kernels" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
