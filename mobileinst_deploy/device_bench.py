@@ -166,7 +166,12 @@ def bench_phone(
         result = session.start(plan)
         _, after = read_phone(device)
     invalid, notes = judge(used, result, before, after, core=core, emulated=facts.emulated)
-    comparison = compare_with_paper(pair.config, facts, live)
+    comparison = compare_with_paper(
+        pair.config,
+        facts,
+        [f"reuse frames with {live} of {n} kernels"] * (live < n)
+        + [f"{pair.precision} instead of fp32"] * (pair.precision != "fp32"),
+    )
     paper = [
         {"name": row.name, "clip_length": row.clip_length, "ms": row.ms} for row in comparison.rows
     ]
@@ -192,7 +197,7 @@ def bench_phone(
             "statistic": used.statistic,
             "with_preparation": used.with_preparation,
             "threads": 1,
-            "precision": "fp32",
+            "precision": pair.precision,
             "core_wanted": settings.core if used.pinned else "any",
             "core": core,
             "affinity": list(result.affinity),

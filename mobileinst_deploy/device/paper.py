@@ -6,6 +6,7 @@ TNN. Sizes are those after padding to a multiple of 64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobileinst_deploy.device.state import PAPER_SOC, PhoneFacts
@@ -77,18 +78,15 @@ class Comparison:
 
 
 def compare_with_paper(
-    config: ModelConfig, facts: PhoneFacts, live_kernels: int | None = None
+    config: ModelConfig, facts: PhoneFacts, also: Sequence[str] = ()
 ) -> Comparison:
     """Find the published rows of a model, or say why there is none.
 
     Args:
         config: What was measured.
         facts: Where.
-        live_kernels: Kernels that reuse frames were given; None means all of them.
+        also: What else differs from every row, one clause each.
     """
-    n = config.num_queries
-    fewer = live_kernels is not None and live_kernels != n
-    also = (f"reuse frames with {live_kernels} of {n} kernels",) if fewer else ()
     differences = [(row, (*_differences(row, config, facts), *also)) for row in ROWS]
     nearest, differs = min(differences, key=lambda pair: len(pair[1]))
     return Comparison(tuple(row for row, d in differences if not d), nearest, differs)
