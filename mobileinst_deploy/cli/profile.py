@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.runners import known_device
+from mobileinst_deploy.cli.runners import known_device, only_adb
 from mobileinst_deploy.cli.spine import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError
 
@@ -37,6 +37,8 @@ def profile(
             "an emulated device has no times, and so no shares of time",
             "Use --device cpu or adb; bench --device qemu --count counts executed instructions",
         )
+    for_phones = {"--serial": serial is not None, "--core": core != "auto"}
+    only_adb([name for name, given in for_phones.items() if given], device)
     bundle = load_bundle(folder)
     if device == "cpu":
         with progress_bar() as progress:

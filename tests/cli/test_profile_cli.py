@@ -54,6 +54,7 @@ def test_it_leaves_no_file_behind(pair: ExportBundle, tmp_path: Path, monkeypatc
         (["--device", "qemu"], "an emulated device has no times"),
         (["--device", "gpu"], "there is no device 'gpu'"),
         (["--device", "adb", "--core", "big"], "the core 'big' is not"),
+        (["--core", "7"], "--core speaks of a phone and the device is cpu"),
     ],
     ids=lambda v: v[-1] if isinstance(v, list) else None,
 )
