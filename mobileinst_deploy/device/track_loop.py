@@ -24,15 +24,21 @@ from mobileinst_deploy.video import Picture
 
 #: Pictures wait here for the device's answer, at most about so many bytes of them.
 _BATCH_BYTES = 192 << 20
-_LIMIT_S = 3600
 
 
 @runtime_checkable
 class PlanRunner(Protocol):
-    """Whatever can start the on-device runner: a phone, or qemu."""
+    """Whatever can start the on-device runner: a phone, or qemu.
+
+    Attributes:
+        name: Of the device.
+        emulated: Whether it is an emulator.
+        limit_seconds: Wall clock for one start.
+    """
 
     name: str
     emulated: bool
+    limit_seconds: int
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan and give every call's tensors by name.
@@ -152,7 +158,7 @@ class DeviceLoop:
         plan = TrackPlan(
             "track",
             (),
-            limit_seconds=_LIMIT_S,
+            limit_seconds=self._runner.limit_seconds,
             specs=self._specs,
             pictures=[fitted for _, fitted, _ in waiting],
             geometry=waiting[0][2],
