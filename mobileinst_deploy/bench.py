@@ -126,6 +126,7 @@ def bench_host(
             "runs": runs,
             "seconds": seconds,
             "threads": 1,
+            "precision": bundle.precision,
             "core": core,
             "live_kernels": live,
             "runtime": f"onnxruntime {VERSION}",
@@ -134,7 +135,10 @@ def bench_host(
         state_before=before,
         state_after=after,
         invalid=tuple(invalid),
-        notes=("measured on this host, not on a phone: not comparable with the paper",),
+        notes=(
+            "measured on this host, not on a phone: not comparable with the paper",
+            *(["8-bit: not the paper's protocol"] if bundle.precision != "fp32" else []),
+        ),
     )
 
 

@@ -122,6 +122,11 @@ class ExportBundle:
         )
 
     @property
+    def precision(self) -> str:
+        """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
+        return "int8" if any("int8" in step for step in self.optimized) else "fp32"
+
+    @property
     def weights_note(self) -> str:
         """Where the weights come from, for people."""
         if self.trained:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mobileinst_deploy.bundle import ExportBundle, load_golden
 from mobileinst_deploy.device.paper import compare_with_paper
 from mobileinst_deploy.device.phone import AdbDevice, CancelledError
@@ -23,7 +25,7 @@ from mobileinst_deploy.device.protocol import (
 )
 from mobileinst_deploy.device.session import Session
 from mobileinst_deploy.device.state import read_phone
-from mobileinst_deploy.errors import MobileInstError
+from mobileinst_deploy.errors import ConfigError, MobileInstError
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import BenchReport
 
@@ -41,6 +43,7 @@ class PhoneSettings:
         max_celsius: The phone must be at or below it to start.
         cooling_limit_s: How long to wait for that.
         limit_s: Wall clock of the runner.
+        live_kernels: Kernels handed to reuse frames; None means the keyframe's own, all of them.
     """
 
     protocol: Protocol
@@ -49,6 +52,7 @@ class PhoneSettings:
     max_celsius: float = DEFAULT_MAX_CELSIUS
     cooling_limit_s: float = COOLING_LIMIT_S
     limit_s: int = 7200
+    live_kernels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,11 @@ def bench_phone(
     """
     used = settings.protocol
     golden = load_golden(pair)
+    n = pair.config.num_queries
+    live = settings.live_kernels or n
+    if live > n:
+        raise ConfigError(f"the model has only {n} kernels", f"Use --live-kernels 1 to {n}")
+    kernels = np.ascontiguousarray(golden.kernels(0)[:, :live]) if live < n else None
     images = [golden.image(i) for i in range(min(2, len(golden.images)))]
     specs = {role: graph.spec for role, graph in pair.graphs.items()}
     graphs = {role: graph.path for role, graph in pair.graphs.items()}
@@ -146,7 +155,7 @@ def bench_phone(
             )
         plan = Plan(
             "bench",
-            reuse_pattern(specs, images),
+            reuse_pattern(specs, images, kernels),
             core=core,
             warmups=used.warmups,
             runs=used.runs,
@@ -157,7 +166,12 @@ def bench_phone(
         result = session.start(plan)
         _, after = read_phone(device)
     invalid, notes = judge(used, result, before, after, core=core, emulated=facts.emulated)
-    comparison = compare_with_paper(pair.config, facts)
+    comparison = compare_with_paper(
+        pair.config,
+        facts,
+        [f"reuse frames with {live} of {n} kernels"] * (live < n)
+        + [f"{pair.precision} instead of fp32"] * (pair.precision != "fp32"),
+    )
     paper = [
         {"name": row.name, "clip_length": row.clip_length, "ms": row.ms} for row in comparison.rows
     ]
@@ -183,13 +197,13 @@ def bench_phone(
             "statistic": used.statistic,
             "with_preparation": used.with_preparation,
             "threads": 1,
-            "precision": "fp32",
+            "precision": pair.precision,
             "core_wanted": settings.core if used.pinned else "any",
             "core": core,
             "affinity": list(result.affinity),
             "max_celsius": settings.max_celsius if used.strict else None,
             "waited_to_cool_s": round(waited, 1),
-            "live_kernels": pair.config.num_queries,
+            "live_kernels": live,
             "runtime": f"onnxruntime {result.runtime_version}",
             "runner_bundle_sha256": device_bundle.sha256,
             "load_ms": None if facts.emulated else dict(result.load_ms),

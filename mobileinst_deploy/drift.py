@@ -34,6 +34,7 @@ class FrameAgreement:
         lowest_iou: Lowest mask IoU of an identity with itself, in [0, 1]; an identity that only one
             side has counts 0, two empty masks 1, and no instance at all 1.
         max_abs: Largest difference of the mask logits of the identities that both have.
+        masks: How many identities that were.
         switches: Identities that stand for another one than when both sides last saw them.
     """
 
@@ -42,6 +43,7 @@ class FrameAgreement:
     same_ids: bool
     lowest_iou: float
     max_abs: float
+    masks: int
     switches: int
 
 
@@ -81,6 +83,11 @@ class TrackAgreement:
     def lowest_iou(self) -> float:
         """The lowest mask IoU of any frame."""
         return min((frame.lowest_iou for frame in self.frames), default=1.0)
+
+    @property
+    def masks(self) -> int:
+        """Masks compared over the clip."""
+        return sum(frame.masks for frame in self.frames)
 
     @property
     def switches(self) -> int:
@@ -144,7 +151,7 @@ def _compare(want: TrackedFrame, got: TrackedFrame, meaning: dict[int, int]) -> 
         and np.array_equal(want.ids, got.ids)
         and np.array_equal(want.classes, got.classes)
     )
-    return FrameAgreement(want.index, want.since, same, min(ious), max_abs, switches)
+    return FrameAgreement(want.index, want.since, same, min(ious), max_abs, len(ious) - 1, switches)
 
 
 def place_failure(

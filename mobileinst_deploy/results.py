@@ -254,7 +254,7 @@ class RunReport:
         model_id: Its model.
         trained: Whether its weights were trained; otherwise the masks mean nothing.
         device: Where the graphs ran.
-        emulated: Whether that is an emulator; then the time of the graphs is left out.
+        emulated: Whether that is an emulator; then the time of what it did is left out.
         source: The clip's name.
         size: (height, width) of its pictures in pixels.
         frames: How many were run.

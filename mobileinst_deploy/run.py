@@ -6,7 +6,7 @@ import csv
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
@@ -25,7 +25,7 @@ from mobileinst_deploy.masks import decode
 from mobileinst_deploy.overlay import Shape, draw_overlay
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import RunReport
-from mobileinst_deploy.schedule import Every, Schedule
+from mobileinst_deploy.schedule import Auto, Every
 from mobileinst_deploy.specs import GraphRunner
 from mobileinst_deploy.track import (
     FrameModel,
@@ -40,6 +40,8 @@ from mobileinst_deploy.video import Clip, Picture
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
 STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+#: What an emulator did, whose time is not told.
+_EMULATED = ("prepare", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
 
@@ -49,7 +51,7 @@ def run_clip(
     runner: GraphRunner,
     clip: Clip,
     folder: Path,
-    schedule: Schedule,
+    schedule: Every | Auto,
     settings: TrackSettings,
     *,
     progress: Progress = silent,
@@ -106,7 +108,7 @@ class _Run:
         runner: GraphRunner,
         clip: Clip,
         folder: Path,
-        schedule: Schedule,
+        schedule: Every | Auto,
         settings: TrackSettings,
     ) -> None:
         self._bundle = bundle
@@ -119,10 +121,10 @@ class _Run:
         specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         model = _TimedModel(RunnerModel(runner, specs), self._clock)
         self._tracker = Tracker(model, schedule, settings)
-        # A device does the whole loop itself; only -T auto, which looks at pictures, stays here.
+        # A device does the whole loop itself.
         self._loop: DeviceLoop | None = None
-        if isinstance(runner, PlanRunner) and isinstance(schedule, Every):
-            self._loop = DeviceLoop(bundle, runner, schedule.clip_length, settings)
+        if isinstance(runner, PlanRunner):
+            self._loop = DeviceLoop(bundle, runner, schedule, settings)
         self._overlay = OverlayFile(folder / "overlay.mp4", clip)
         self._tracks: TrackFile | None = None
         self._size = (0, 0)
@@ -213,9 +215,10 @@ class _Run:
             self._tracks.write(tracks)
         emulated = self._runner.emulated
         seconds = self._clock.totals()
-        if emulated:
-            del seconds["graphs"]
-        self._clock.write(self._folder / "timings.csv", without_graphs=emulated)
+        untold = _EMULATED if emulated else ()
+        for stage in untold:
+            del seconds[stage]
+        self._clock.write(self._folder / "timings.csv", untold)
         overlay = "overlay.png" if self._clip.still else "overlay.mp4"
         report = RunReport(
             bundle_sha256=self._bundle.sha256,
@@ -314,7 +317,7 @@ class _Clock:
         sums = self._table()[:, 3:].sum(axis=0) / 1000
         return dict(zip(STAGES, sums.tolist(), strict=True))
 
-    def write(self, path: Path, *, without_graphs: bool) -> None:
+    def write(self, path: Path, untold: Sequence[str]) -> None:
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
@@ -324,8 +327,8 @@ class _Clock:
                 )
                 for index, row in enumerate(self._table().tolist()):
                     times = [f"{ms:.3f}" for ms in row[3:]]
-                    if without_graphs:
-                        times[STAGES.index("graphs")] = ""
+                    for stage in untold:
+                        times[STAGES.index(stage)] = ""
                     rows.writerow([index, f"{row[0]:.6f}", int(row[1]), int(row[2]), *times])
 
         write_atomically(path, write)

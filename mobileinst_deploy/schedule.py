@@ -59,6 +59,10 @@ class Every:
         """Nothing to learn."""
 
 
+#: Values that one cell of a thumbnail sums up.
+_SAMPLES = 3 * 8 * 8
+
+
 class Auto:
     """A keyframe when the scene asks for one: it has changed, or the masks have lost their edge.
 
@@ -75,10 +79,10 @@ class Auto:
     name = "auto"
 
     def __init__(self, longest: int = 6, change: float = 16.0, certainty: float = 0.9) -> None:
-        self._longest = longest
-        self._change = change
-        self._certainty = certainty
-        self._thumbnail = np.zeros(0, np.float32)
+        self.longest = longest
+        self.change = change
+        self.certainty = certainty
+        self._thumbnail = np.zeros(0)
         self._sure_then = self._sure_now = 0.0
 
     def wants_keyframe(self, image: np.ndarray, since: int | None) -> bool:
@@ -86,9 +90,9 @@ class Auto:
         thumbnail = _thumbnail(image)
         wanted = (
             since is None
-            or since + 1 >= self._longest
-            or self._sure_now < self._certainty * self._sure_then
-            or float(np.abs(thumbnail - self._thumbnail).mean()) > self._change
+            or since + 1 >= self.longest
+            or self._sure_now < self.certainty * self._sure_then
+            or np.abs(thumbnail - self._thumbnail).sum() / (_SAMPLES * thumbnail.size) > self.change
         )
         if wanted:
             self._thumbnail = thumbnail
@@ -108,18 +112,19 @@ def mask_certainty(mask_logits: np.ndarray) -> float:
         mask_logits: (k, h, w); only logits above 0 count. 0 when there are none.
     """
     inside = mask_logits[mask_logits > 0]
-    return float(np.tanh(inside / 2).mean()) if inside.size else 0.0
+    return float(np.tanh(inside / 2, dtype=np.float64).mean()) if inside.size else 0.0
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """(H/32, W/32) brightness, 0 to 255, of every fourth pixel of an image (1, 3, H, W)."""
-    grey = image[0, :, ::4, ::4].mean(axis=0)
-    height, width = grey.shape
-    blocks: np.ndarray = grey.reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3))
-    return blocks
+    """(H/32, W/32) sums, each over all channels of every fourth pixel of an image (1, 3, H, W)."""
+    picked = image[0, :, ::4, ::4].astype(np.float64)
+    _, height, width = picked.shape
+    # Sums of whole numbers are exact: a device adds in another order and decides alike.
+    cells: np.ndarray = picked.reshape(3, height // 8, 8, width // 8, 8).sum(axis=(0, 2, 4))
+    return cells
 
 
-def parse_schedule(text: str) -> Schedule:
+def parse_schedule(text: str) -> Every | Auto:
     """A schedule by its name on the command line: a whole number, or ``auto``.
 
     Raises:

@@ -7,6 +7,7 @@ harmless in one tensor shows here when it grows from frame to frame or switches 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from itertools import islice, tee
 
 import numpy as np
@@ -16,7 +17,7 @@ from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import Check
 from mobileinst_deploy.schedule import Schedule
 from mobileinst_deploy.specs import Tolerance
-from mobileinst_deploy.track import FrameModel, TrackSettings, track_clip
+from mobileinst_deploy.track import FrameModel, TrackedFrame, TrackSettings, track_clip
 
 
 def verify_clip(
@@ -27,6 +28,7 @@ def verify_clip(
     settings: TrackSettings,
     tolerance: Tolerance,
     *,
+    follow: Callable[[Iterable[np.ndarray]], Iterable[TrackedFrame]] | None = None,
     progress: Progress = silent,
 ) -> Check:
     """Follow a clip twice and compare identities, classes and masks in every frame.
@@ -39,6 +41,8 @@ def verify_clip(
         schedule: When keyframes come.
         settings: What counts as an instance.
         tolerance: The model's; ``min_mask_iou`` is asked of every mask.
+        follow: Follows the clip where the candidate runs, by the same schedule and settings; None
+            asks the candidate frame by frame.
         progress: Told of every frame.
 
     Returns:
@@ -51,18 +55,24 @@ def verify_clip(
             progress("verify on the clip", index, None)
             yield frame
 
-    # The comparison takes a frame of each side in turn, so that tee never holds more than one.
+    # The comparison takes a frame of each side in turn: tee holds no more than a side reads ahead.
     ours, theirs = tee(heard(images()))
-    agreement = compare_tracks(
-        track_clip(reference, ours, schedule, settings),
-        track_clip(candidate, theirs, schedule, settings),
-    )
+    if follow is None:
+        # A schedule remembers what its own side saw.
+        followed: Iterable[TrackedFrame] = track_clip(
+            candidate, theirs, deepcopy(schedule), settings
+        )
+    else:
+        followed = follow(theirs)
+    agreement = compare_tracks(track_clip(reference, ours, schedule, settings), followed)
     figures = _figures(agreement)
     wrong = next((f for f in agreement.frames if not _agrees(f, tolerance)), None)
     if wrong is None:
-        detail = (
-            f"{len(agreement.frames)} frames, the same identities in each, "
-            f"lowest mask IoU {agreement.lowest_iou:.4f}"
+        detail = f"{len(agreement.frames)} frames, " + (
+            f"the same identities in each, lowest IoU of {agreement.masks} masks "
+            f"{agreement.lowest_iou:.4f}"
+            if agreement.masks
+            else "no instance in any of them on either side: no mask was compared"
         )
         return Check("clip", True, detail, figures)
     first = wrong.index - wrong.since
@@ -88,6 +98,7 @@ def _figures(agreement: TrackAgreement) -> dict[str, object]:
     return {
         "frames": len(agreement.frames),
         "same_ids": agreement.same_ids,
+        "masks": agreement.masks,
         "identity_switches": agreement.switches,
         "min_mask_iou": agreement.lowest_iou,
         "drift": [

@@ -64,6 +64,7 @@ LAYERS = {
         "export",
         "locate",
         "optimize",
+        "profile",
         "quantize",
         "report",
         "run",

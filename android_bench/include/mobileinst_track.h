@@ -44,13 +44,18 @@ typedef struct {
    * the mask logits. */
   int32_t picture_height, picture_width;
   int32_t content_height, content_width;
-  int32_t clip_length; /* T: a keyframe every T frames, 1 to 1000000 */
+  int32_t clip_length; /* T: a keyframe every T frames, 1 to 1000000; the most where automatic */
   double score; /* lowest score, 0 to 1, that starts a track and that a shown track keeps over its
                    keyframes */
   double keep;  /* lowest score that continues a track, as a share of `score`, 0 to 1 */
   double similarity;    /* lowest cosine, -1 to 1, of two kernels of one instance */
   double duplicate_iou; /* mask IoU, 0 to 1, from which the weaker of two queries is a duplicate */
   int32_t memory; /* keyframes that a hidden instance may miss before it is forgotten, from 0 up */
+  /* 1: a keyframe also comes when the scene asks for one, as with mobileinst run -T auto. Every
+   * picture must then be shown to mobileinst_track_look, and the mask sizes be multiples of 4. */
+  int32_t automatic;
+  double change;    /* mean difference of brightness from the keyframe, 0 to 255, that asks */
+  double certainty; /* share of the keyframe's mask certainty, 0 to 1, below which masks ask */
 } mobileinst_track_options;
 
 /* One track. Identities go from 1 up in order of birth; classes from 0; the score is that over all
@@ -69,12 +74,17 @@ typedef struct {
   size_t length; /* of counts, without the NUL */
 } mobileinst_track_rle;
 
-/* Fills in everything but the sizes: T = 3 and the settings that mobileinst run has. */
+/* Fills in everything but the sizes: T = 3, not automatic, and the settings that mobileinst run
+ * has. With `automatic`, that command's T is 6. */
 void mobileinst_track_defaults(mobileinst_track_options* options);
 
 mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
                                                 mobileinst_tracker** tracker);
 void mobileinst_track_destroy(mobileinst_tracker* tracker); /* null is fine */
+
+/* Shows the coming picture to the schedule: (H,W,3) bytes, RGB, of the network input's size, as it is
+ * before it becomes the graphs' input. Cheap, and needed only where the options say automatic. */
+mobileinst_track_status mobileinst_track_look(mobileinst_tracker* tracker, const uint8_t* picture);
 
 /* 1 when the schedule asks for a keyframe next, else 0. The caller may feed a keyframe earlier,
  * never a reuse frame first. */
@@ -106,6 +116,10 @@ mobileinst_track_status mobileinst_track_get(const mobileinst_tracker* tracker, 
                                              mobileinst_track_instance* instance);
 mobileinst_track_status mobileinst_track_mask(mobileinst_tracker* tracker, int32_t index,
                                               mobileinst_track_rle* mask);
+
+/* The mask logits (h,w) of one instance in the frame fed last, until the next is fed; null for an
+ * index out of range. */
+const float* mobileinst_track_logits(const mobileinst_tracker* tracker, int32_t index);
 
 /* Every track that the latest keyframe saw, also those whose score is too low to be shown. */
 int32_t mobileinst_track_seen_count(const mobileinst_tracker* tracker);

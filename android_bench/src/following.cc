@@ -14,7 +14,8 @@ std::size_t following_fields(std::string_view keyword) {
   if (keyword == "model" || keyword == "tracking") return 7;
   if (keyword == "picture") return 5;
   if (keyword == "frames") return 4;
-  return keyword == "state" ? 3 : 0;
+  if (keyword == "state" || keyword == "automatic") return 3;
+  return keyword == "logits" ? 2 : 0;
 }
 
 void read_following(Following& following, const Fields& fields, const PathOf& path,
@@ -47,6 +48,12 @@ void read_following(Following& following, const Fields& fields, const PathOf& pa
     options.similarity = real(fields[4], -1, 1, refuse);
     options.duplicate_iou = real(fields[5], 0, 1, refuse);
     options.memory = number(6, 0, 1000000000);
+  } else if (fields[0] == "automatic") {
+    options.automatic = 1;
+    options.change = real(fields[1], 0, 255, refuse);
+    options.certainty = real(fields[2], 0, 1, refuse);
+  } else if (fields[0] == "logits") {
+    following.logits = number(1, 0, 1) == 1;
   } else if (fields[0] == "frames") {
     following.frames = path(fields[1]);
     following.count = number(2, 1, 1000000);

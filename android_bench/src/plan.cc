@@ -235,7 +235,10 @@ class Parser {
                                                       (tracks ? "needs" : "alone takes") +
                                                       " a line " + quoted(keyword));
     }
-    need(tracks || seen_.count("state") == 0, "the mode track alone takes a line 'state'");
+    for (const char* keyword : {"state", "automatic", "logits"}) {
+      need(tracks || seen_.count(keyword) == 0,
+           "the mode track alone takes a line " + quoted(keyword));
+    }
     need(!tracks || plan_.calls.empty(), "the mode track takes no call");
     if (tracks)
       plan_.calls = {following_call(Role::frame, plan_.following, 0),

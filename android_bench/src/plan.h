@@ -54,6 +54,7 @@ struct Call {
 struct Following {
   mobileinst_track_options options{};
   int slots = 0;       // kernels that the mask-head graph takes, 0 for any number
+  bool logits = false;  // whether mask logits are wanted as well
   std::string frames;  // pictures of the input size, uint8, RGB, one after the other
   int count = 0;
   std::uint32_t crc = 0;

@@ -42,6 +42,7 @@ struct Found {
   std::vector<float> scores;
   std::vector<std::int32_t> rle_bytes;
   std::string rle;
+  std::vector<float> mask_logits;      // by instance, where they are wanted
   std::vector<std::int64_t> seen_ids;  // by track that a keyframe saw
   std::vector<std::int32_t> seen_frames, seen_classes;
   std::vector<float> seen_scores;
@@ -80,6 +81,7 @@ class Loop {
     Instant marks[kStages + 1] = {now()};
     clip_.read(picture_);
     marks[1] = now();
+    check(mobileinst_track_look(tracker_.get(), picture_.data()));
     const bool keyframe = mobileinst_track_wants_keyframe(tracker_.get()) != 0;
     if (keyframe || reuse_) widen(static_cast<float*>((keyframe ? frame_ : *reuse_).given(0)));
     marks[2] = now();
@@ -161,6 +163,9 @@ class Loop {
       check(mobileinst_track_mask(tracker_.get(), i, &mask));
       found_.rle.append(mask.counts, mask.length);
       found_.rle_bytes.push_back(static_cast<std::int32_t>(mask.length));
+      if (!following_.logits) continue;
+      const float* const logits = mobileinst_track_logits(tracker_.get(), i);
+      found_.mask_logits.insert(found_.mask_logits.end(), logits, logits + pixels_ / 64);
     }
   }
 
@@ -246,6 +251,7 @@ void run_track(Engine& engine, const Plan& plan, Json& json) {
   write("scores", Dtype::float32, found.scores);
   write("rle_bytes", Dtype::int32, found.rle_bytes);
   write("rle", Dtype::uint8, found.rle);
+  write("mask_logits", Dtype::float32, found.mask_logits);
   write("seen_ids", Dtype::int64, found.seen_ids);
   write("seen_classes", Dtype::int32, found.seen_classes);
   write("seen_scores", Dtype::float32, found.seen_scores);

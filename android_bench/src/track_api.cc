@@ -44,7 +44,10 @@ bool usable(const mobileinst_track_options& o) {
   }
   return within(o.clip_length, 1, 1000000) && within(o.score, 0.0, 1.0) &&
          within(o.keep, 0.0, 1.0) && within(o.similarity, -1.0, 1.0) &&
-         within(o.duplicate_iou, 0.0, 1.0) && o.memory >= 0;
+         within(o.duplicate_iou, 0.0, 1.0) && o.memory >= 0 &&
+         (o.automatic == 0 ||
+          (o.automatic == 1 && within(o.change, 0.0, 255.0) && within(o.certainty, 0.0, 1.0) &&
+           o.mask_height % 4 == 0 && o.mask_width % 4 == 0));
 }
 
 }  // namespace
@@ -58,6 +61,8 @@ void mobileinst_track_defaults(mobileinst_track_options* options) {
   options->similarity = 0.5;
   options->duplicate_iou = 0.5;
   options->memory = 30;
+  options->change = 16.0;
+  options->certainty = 0.9;
 }
 
 mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
@@ -72,6 +77,14 @@ mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* 
 }
 
 void mobileinst_track_destroy(mobileinst_tracker* tracker) { delete tracker; }
+
+mobileinst_track_status mobileinst_track_look(mobileinst_tracker* tracker, const uint8_t* picture) {
+  if (tracker == nullptr || picture == nullptr) return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] {
+    tracker->tracker.look(picture);
+    return MOBILEINST_TRACK_OK;
+  });
+}
 
 int mobileinst_track_wants_keyframe(const mobileinst_tracker* tracker) {
   return tracker == nullptr || tracker->tracker.wants_keyframe() ? 1 : 0;
@@ -129,6 +142,11 @@ mobileinst_track_status mobileinst_track_mask(mobileinst_tracker* tracker, int32
     *mask = {sampler.height(), sampler.width(), counts.c_str(), counts.size()};
     return MOBILEINST_TRACK_OK;
   });
+}
+
+const float* mobileinst_track_logits(const mobileinst_tracker* tracker, int32_t index) {
+  if (index < 0 || index >= mobileinst_track_count(tracker)) return nullptr;
+  return tracker->tracker.logits(static_cast<std::size_t>(index));
 }
 
 int32_t mobileinst_track_seen_count(const mobileinst_tracker* tracker) {

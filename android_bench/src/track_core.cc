@@ -27,6 +27,21 @@ std::vector<float> unit(const float* kernel, std::size_t width) {
   return direction;
 }
 
+// Eight sums side by side: of a single one no compiler may change the order, and so use a core's
+// vectors.
+float dot(const float* a, const float* b, std::size_t count) {
+  constexpr std::size_t kSums = 8;
+  float sums[kSums] = {};
+  std::size_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+    for (std::size_t k = 0; k < kSums; ++k) sums[k] += a[i + k] * b[i + k];
+  }
+  float total = 0.0F;
+  for (; i < count; ++i) total += a[i] * b[i];
+  for (const float sum : sums) total += sum;
+  return total;
+}
+
 // A mask as bits, for overlaps.
 struct Bits {
   Bits(const float* logits, std::size_t pixels) : words((pixels + 63) / 64, 0) {
@@ -73,9 +88,7 @@ std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
   // What a pair lies above the threshold is its worth, so that a hopeless pair is worth as much as
   // none and never pushes a good pair aside.
   const auto worth = [&](std::size_t f, std::size_t k) {
-    float cosine = 0.0F;
-    for (std::size_t i = 0; i < width; ++i) cosine += found[f][i] * known[k][i];
-    return std::max(cosine - static_cast<float>(similarity), 0.0F);
+    return std::max(dot(found[f], known[k], width) - static_cast<float>(similarity), 0.0F);
   };
   std::vector<std::ptrdiff_t> match(found.size(), -1);
   if (known.empty() || found.empty()) return match;
@@ -107,7 +120,8 @@ Tracker::Tracker(const Options& options)
               static_cast<std::size_t>(options.mask_width)),
       options_(options),
       sampler_(options.mask_height, options.mask_width, options.picture_height,
-               options.picture_width, options.content_height, options.content_width) {}
+               options.picture_width, options.content_height, options.content_width),
+      schedule_(options) {}
 
 // The queries that show an instance, one query for each, ascending: that order does not turn over
 // when two runtimes differ in the last digit, and so nor do the identities given by it.
@@ -208,6 +222,7 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
       hidden_.push_back(std::move(known[place]));
   }
   take_masks(masks, which);
+  schedule_.observe(masks_, true);
   since_ = 0;
   return MOBILEINST_TRACK_OK;
 }
@@ -219,6 +234,7 @@ Status Tracker::reuse(const float* masks) {
   std::vector<std::size_t> which(live_.size());
   for (std::size_t i = 0; i < which.size(); ++i) which[i] = i;
   take_masks(masks, which);
+  schedule_.observe(masks_, false);
   ++since_;
   return MOBILEINST_TRACK_OK;
 }

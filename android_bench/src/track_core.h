@@ -9,6 +9,7 @@
 
 #include "mobileinst_track.h"
 #include "track_masks.h"
+#include "track_schedule.h"
 
 namespace mobileinst::track {
 
@@ -39,7 +40,10 @@ class Tracker {
  public:
   explicit Tracker(const Options& options);
 
-  bool wants_keyframe() const { return since_ < 0 || since_ + 1 >= options_.clip_length; }
+  void look(const std::uint8_t* picture) { schedule_.look(picture); }
+  bool wants_keyframe() const {
+    return since_ < 0 || since_ + 1 >= options_.clip_length || schedule_.wants_keyframe();
+  }
   std::int64_t since() const { return since_; }
   Status keyframe(const float* classes, const float* objectness, const float* kernels,
                   const float* masks);
@@ -49,6 +53,7 @@ class Tracker {
   const std::vector<Track>& live() const { return live_; }
   const std::vector<Instance>& seen() const { return seen_; }
   const std::string& run_lengths(std::size_t index);
+  const float* logits(std::size_t index) const { return masks_.data() + index * pixels_; }
   const MaskSampler& sampler() const { return sampler_; }
 
   std::vector<std::uint8_t> save() const;
@@ -62,6 +67,7 @@ class Tracker {
   std::size_t queries_, classes_, width_, pixels_;
   Options options_;
   MaskSampler sampler_;
+  SceneSchedule schedule_;
   std::vector<Track> live_, hidden_;  // live ones in ascending order of identity
   std::vector<Instance> seen_;
   std::vector<float> kernels_;  // of the live ones, as the network made them

@@ -1,4 +1,4 @@
-// A tracker's state as bytes: a header, the tracks, the live kernels. What is read back is believed
+// A tracker's state as bytes: a header, what the schedule remembers, the tracks, the live kernels. What is read back is believed
 // only as far as it holds.
 #include <algorithm>
 #include <cmath>
@@ -9,7 +9,7 @@
 namespace mobileinst::track {
 namespace {
 
-constexpr char kMagic[8] = {'M', 'I', 'T', 'R', 'A', 'C', 'K', '1'};
+constexpr char kMagic[8] = {'M', 'I', 'T', 'R', 'A', 'C', 'K', '2'};
 constexpr std::int64_t kMost = std::int64_t{1} << 48;
 constexpr std::uint64_t kMostTracks = 1U << 20;
 
@@ -64,6 +64,11 @@ std::vector<std::uint8_t> Tracker::save() const {
   }
   state.put(born_);
   state.put(since_);
+  const auto& scene = schedule_.scene();
+  state.put(std::uint64_t{scene.keyframe.size()});
+  state.put_all(scene.keyframe.data(), scene.keyframe.size());
+  state.put(scene.sure_then);
+  state.put(scene.sure_now);
   for (const auto* tracks : {&live_, &hidden_}) {
     for (const auto& track : *tracks) {
       state.put(track.id);
@@ -90,6 +95,14 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
       since < -1 || since > kMost || (since < 0 && live + hidden > 0)) {
     return MOBILEINST_TRACK_BAD_STATE;
   }
+  SceneSchedule::Scene scene;
+  const auto cells = state.get<std::uint64_t>();
+  if (cells != 0 && cells != schedule_.cells()) return MOBILEINST_TRACK_BAD_STATE;
+  scene.keyframe.resize(cells);
+  state.get_all(scene.keyframe.data(), cells);
+  scene.sure_then = state.get<double>();
+  scene.sure_now = state.get<double>();
+  if (!SceneSchedule::sane(scene)) return MOBILEINST_TRACK_BAD_STATE;
   std::vector<Track> tracks;
   std::vector<std::int64_t> ids;
   for (std::uint64_t i = 0; i < live + hidden && state.good(); ++i) {
@@ -125,6 +138,7 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   kernels_ = std::move(kernels);
   born_ = born;
   since_ = since;
+  schedule_.restore(std::move(scene));
   seen_.clear();
   // No frame's masks: those of the frame fed last are not part of a state.
   masks_.assign(live_.size() * pixels_, -1.0F);

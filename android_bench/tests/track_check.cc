@@ -2,9 +2,9 @@
 //
 //   assign ROWS COLUMNS cost...          answers with the column of each row
 //   state HEX                            loads it and feeds a keyframe, answers with both statuses
-//   clip N C D h w PH PW CH CW T score keep similarity iou memory FRAMES
+//   clip N C D h w PH PW CH CW T score keep similarity iou memory automatic change certainty FRAMES
 //                                        then binary float32: each frame's pieces, as asked for
-// For every frame of a clip it prints "keyframe" or "reuse n", reads the arrays that belong to it,
+// For every frame of a clip it reads the picture's bytes where that is automatic, prints "keyframe" or "reuse n", reads the arrays that belong to it,
 // and answers "since; id class score counts; ...". After every third frame it goes on in a new
 // tracker from the saved state, which must make no difference.
 #include <cstdio>
@@ -55,7 +55,8 @@ void clip(std::istream& line) {
   line >> o.queries >> o.classes >> o.kernel_width >> o.mask_height >> o.mask_width;
   line >> o.picture_height >> o.picture_width >> o.content_height >> o.content_width >>
       o.clip_length;
-  line >> o.score >> o.keep >> o.similarity >> o.duplicate_iou >> o.memory >> frames;
+  line >> o.score >> o.keep >> o.similarity >> o.duplicate_iou >> o.memory;
+  line >> o.automatic >> o.change >> o.certainty >> frames;
   mobileinst_tracker* tracker = nullptr;
   if (mobileinst_track_create(&o, &tracker) != MOBILEINST_TRACK_OK) {
     std::cout << "refused" << std::endl;
@@ -67,6 +68,12 @@ void clip(std::istream& line) {
   for (int k = 0; k < frames; ++k) {
     std::int32_t live = 0;
     mobileinst_track_status status;
+    if (o.automatic != 0) {
+      std::vector<unsigned char> picture(pixels * 64 * 3);
+      std::cin.read(reinterpret_cast<char*>(picture.data()),
+                    static_cast<std::streamsize>(picture.size()));
+      mobileinst_track_look(tracker, picture.data());
+    }
     if (mobileinst_track_wants_keyframe(tracker) != 0) {
       std::cout << "keyframe" << std::endl;
       const auto classes = floats(n * static_cast<std::size_t>(o.classes)), objectness = floats(n);
@@ -109,13 +116,17 @@ void state(std::istream& line) {
     bytes.push_back(static_cast<unsigned char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
   mobileinst_track_options o{};
   mobileinst_track_defaults(&o);
-  o.queries = o.classes = o.kernel_width = o.mask_height = o.mask_width = 2;
+  o.queries = o.classes = o.kernel_width = 2;
+  o.mask_height = o.mask_width = 4;
+  o.automatic = 1;
   mobileinst_tracker* tracker = nullptr;
   if (mobileinst_track_create(&o, &tracker) != MOBILEINST_TRACK_OK) return;
   static const unsigned char kNothing = 0;
   const auto status =
       mobileinst_track_load(tracker, bytes.empty() ? &kNothing : bytes.data(), bytes.size());
-  const std::vector<float> ones(8, 1.0F);
+  const std::vector<float> ones(32, 1.0F);
+  const std::vector<unsigned char> white(32 * 32 * 3, 255);
+  mobileinst_track_look(tracker, white.data());
   const auto next =
       mobileinst_track_keyframe(tracker, ones.data(), ones.data(), ones.data(), ones.data());
   std::cout << static_cast<int>(status) << ' ' << static_cast<int>(next);

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import bench, device, evaluate, optimize, run, spine, train
+from mobileinst_deploy.cli import bench, device, evaluate, optimize, profile, run, spine, train
 from mobileinst_deploy.cli.console import people
 from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, MobileInstError
 
@@ -80,6 +80,7 @@ for _command in (
     spine.export,
     spine.verify,
     bench.bench,
+    profile.profile,
     run.run,
     evaluate.evaluate,
     train.train,

@@ -8,7 +8,7 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.device import bench_adb
-from mobileinst_deploy.cli.runners import known_device
+from mobileinst_deploy.cli.runners import known_device, only_adb
 from mobileinst_deploy.cli.spine import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError, MeasurementInvalid
 
@@ -33,7 +33,7 @@ def bench(
     ] = None,
     live_kernels: Annotated[
         int | None,
-        typer.Option(min=1, help="cpu, qemu: kernels handed to reuse frames; default: all."),
+        typer.Option(min=1, help="Kernels handed to reuse frames; default: all."),
     ] = None,
     serial: Annotated[
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
@@ -65,6 +65,14 @@ def bench(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
+    for_phones = {
+        "--serial": serial is not None,
+        "--all": every,
+        "--core": core != "auto",
+        "--max-temp": max_temp != 37.0,
+        "--protocol": protocol != "sd778g",
+    }
+    only_adb([name for name, given in for_phones.items() if given], device)
     bundle = load_bundle(folder)
     lengths = parse_clip_lengths(clip_lengths)
     if device == "qemu":
@@ -81,6 +89,7 @@ def bench(
             runs=runs,
             warmups=warmup,
             seconds=seconds,
+            live_kernels=live_kernels,
             json=json,
         )
     else:

@@ -141,6 +141,7 @@ def bench_adb(
     runs: int | None = None,
     warmups: int | None = None,
     seconds: float | None = None,
+    live_kernels: int | None = None,
     json: bool = False,
 ) -> None:
     """Measure a pair on phones; the report goes to latency.json beside the pair.
@@ -156,6 +157,7 @@ def bench_adb(
         runs: Timed runs of each graph per clip length; None means the protocol's, as below.
         warmups: Untimed runs of each graph before.
         seconds: Length of each clip length's schedule, at least.
+        live_kernels: Kernels handed to reuse frames; None means all of them.
         json: Print the report to stdout as well.
 
     Raises:
@@ -173,7 +175,7 @@ def bench_adb(
     used = protocols.protocol(protocol, warmups=warmups, runs=runs, seconds=seconds)
     protocols.check_gate(max_celsius)
     protocols.check_core(core)
-    settings = PhoneSettings(used, clip_lengths, core, max_celsius)
+    settings = PhoneSettings(used, clip_lengths, core, max_celsius, live_kernels=live_kernels)
     chosen = [d.serial for d in choose_devices(serials or (), every=every)]
     with progress_bar() as progress:
         device_bundle = prepare_bundle(progress=progress)

@@ -58,7 +58,7 @@ def phones_table(reports: Sequence[BenchReport]) -> Table:
     size = "x".join(map(str, first.input_size))
     table = Table(
         title=f"{first.model_id} {size}, protocol {first.settings['protocol']}, "
-        f"{first.settings['runtime']}, one thread, fp32",
+        f"{first.settings['runtime']}, one thread, {first.settings['precision']}",
         caption="\n".join(_caption(report) for report in reports),
         caption_justify="left",
     )

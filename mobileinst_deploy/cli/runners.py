@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,19 @@ def known_device(device: str) -> None:
         raise ConfigError(f"there is no device {device!r}", f"Use one of {', '.join(DEVICES)}")
 
 
+def only_adb(given: Sequence[str], device: str) -> None:
+    """Refuse options that would do nothing, as they speak of phones.
+
+    Raises:
+        ConfigError: There are some, and the device is not ``adb``.
+    """
+    if given and device != "adb":
+        raise ConfigError(
+            f"{', '.join(given)} speaks of a phone and the device is {device}",
+            "Add --device adb, or leave it away",
+        )
+
+
 @contextmanager
 def pair_runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterator[GraphRunner]:
     """Open whatever runs the pair on ``device``, and leave nothing behind there after.
@@ -35,6 +48,7 @@ def pair_runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterat
         DeviceError: It is not there, or not usable.
     """
     known_device(device)
+    only_adb(["--serial"] if serial is not None else [], device)
     if device == "cpu":
         from mobileinst_deploy.ort import CpuRunner
 

@@ -214,6 +214,7 @@ def _follow(
 
     import numpy as np
 
+    from mobileinst_deploy.device.track_loop import DeviceLoop, PlanRunner
     from mobileinst_deploy.files import write_json
     from mobileinst_deploy.geometry import fit
     from mobileinst_deploy.schedule import parse_schedule
@@ -232,14 +233,19 @@ def _follow(
     # Untrained scores are low; there, every query that shows anything is to be followed.
     settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)
     specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+    schedule = parse_schedule(clip_length)
+    loop = None
+    if isinstance(runner, PlanRunner):
+        loop = DeviceLoop(bundle, runner, schedule, settings, logits=True)
     with progress_bar() as progress:
         check = verify_clip(
             TorchModel(source.model),
             RunnerModel(runner, specs),
             images,
-            parse_schedule(clip_length),
+            schedule,
             settings,
             bundle.tolerance,
+            follow=loop.track if loop is not None else None,
             progress=progress,
         )
     report = replace(report, checks=(*report.checks, check))

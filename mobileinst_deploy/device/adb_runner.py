@@ -45,7 +45,7 @@ class AdbRunner:
         (chosen,) = choose_devices([serial] if serial is not None else [])
         self.name = f"adb:{chosen.serial}"
         self.emulated = False
-        self._limit = limit_seconds
+        self.limit_seconds = limit_seconds
         self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         graphs = {role: graph.path for role, graph in bundle.graphs.items()}
         self._session = Session(AdbDevice(chosen.serial), device_bundle, graphs, progress)
@@ -67,7 +67,7 @@ class AdbRunner:
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order; see :class:`~mobileinst_deploy.specs.GraphRunner`."""
-        plan = Plan("outputs", plan_calls(self._specs, calls), limit_seconds=self._limit)
+        plan = Plan("outputs", plan_calls(self._specs, calls), limit_seconds=self.limit_seconds)
         return self.tensors(plan)
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:

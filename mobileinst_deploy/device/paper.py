@@ -6,6 +6,7 @@ TNN. Sizes are those after padding to a multiple of 64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobileinst_deploy.device.state import PAPER_SOC, PhoneFacts
@@ -76,9 +77,17 @@ class Comparison:
         )
 
 
-def compare_with_paper(config: ModelConfig, facts: PhoneFacts) -> Comparison:
-    """Find the published rows of a model, or say why there is none."""
-    differences = [(row, _differences(row, config, facts)) for row in ROWS]
+def compare_with_paper(
+    config: ModelConfig, facts: PhoneFacts, also: Sequence[str] = ()
+) -> Comparison:
+    """Find the published rows of a model, or say why there is none.
+
+    Args:
+        config: What was measured.
+        facts: Where.
+        also: What else differs from every row, one clause each.
+    """
+    differences = [(row, (*_differences(row, config, facts), *also)) for row in ROWS]
     nearest, differs = min(differences, key=lambda pair: len(pair[1]))
     return Comparison(tuple(row for row, d in differences if not d), nearest, differs)
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from mobileinst_deploy.errors import DeviceError
 from mobileinst_deploy.specs import Role
 
+HEADS = "instance decoder, heads"
 #: Where a node belongs, by the module path that the exporter puts into its name; the names are
-#: those of the MAC count, so that share of time and share of work stand side by side.
+#: those of the MAC count, so that share of time and share of work stand side by side, and divide
+#: the instance decoder further.
 PART_OF_PATH = {
     "backbone": "backbone",
     "mask_decoder": "mask decoder",
@@ -23,14 +29,18 @@ PART_OF_PATH = {
     "mask_decoder/enhance_x5": "enhancer",
     "mask_decoder/enhance_n5": "enhancer",
     "instance_decoder": "instance decoder",
+    "instance_decoder/class_head": HEADS,
+    "instance_decoder/objectness_head": HEADS,
+    "instance_decoder/kernel_head": HEADS,
     "context_projection": "instance decoder",
 }
 NORMALISATION = "normalisation"
 MASKS = "masks"
-#: Nodes that graph optimisation made anew between two parts, and so belong to neither.
-BETWEEN = "between parts"
+#: Nodes that graph optimisation made anew between two parts: nobody can say to which they belong.
+BETWEEN = "unknown, between parts"
 
 _MAX_BYTES = 1 << 28
+_STAGE = re.compile(r"instance_decoder/stages\.(\d{1,2})(?=/|$)")
 _SUFFIX = "_kernel_time"
 
 
@@ -40,7 +50,7 @@ class Share:
 
     Attributes:
         name: Operator type, or part of the network.
-        ms: Milliseconds of one run, the median over the profiled runs.
+        ms: Milliseconds of one run: the sum of its nodes' medians over the profiled runs.
         share: Of the time in all nodes, 0 to 1.
         nodes: How many nodes ran, in one run.
     """
@@ -78,14 +88,52 @@ class _Node:
     ms: float
 
 
-def read_profile(path: Path, role: Role, warmups: int) -> GraphProfile:
-    """Sum up a profile that the runner left in its output folder.
+def parts_of(graph: onnx.ModelProto, stages: Sequence[str] = ()) -> dict[str, str]:
+    """The part of each node that can be placed, also where simplifying took its name away.
+
+    A node without a module's name is placed by the tensors that it makes, and else by the nodes
+    that take them, if they all belong to one part.
+
+    Args:
+        graph: A frame graph or a mask-head graph.
+        stages: Kinds of the instance decoder's stages, in order, such as ``global``.
+
+    Returns:
+        Part by the node's name.
+    """
+    # Whatever the graph gives besides masks, a head of the instance decoder made.
+    made = {o.name: HEADS for o in graph.graph.output if o.name != "mask_logits"}
+    taken_by: dict[str, set[str | None]] = {}
+    placed: dict[str, str] = {}
+    for node in reversed(graph.graph.node):
+        consumers = set().union(*(taken_by.get(o, set()) for o in node.output))
+        candidates = [_part(node.name, stages)]
+        candidates += [made.get(o) or _part(o, stages) for o in node.output]
+        candidates += list(consumers) if len(consumers) == 1 else []
+        part = next((c for c in candidates if c is not None), None)
+        for name in node.input:
+            taken_by.setdefault(name, set()).add(part)
+        if part is not None:
+            placed[node.name] = part
+    return placed
+
+
+def read_profile(
+    path: Path,
+    role: Role,
+    warmups: int,
+    parts: Mapping[str, str] | None = None,
+    stages: Sequence[str] = (),
+) -> GraphProfile:
+    """Sum up a profile that ONNX Runtime wrote, here or on a phone; nothing in it is trusted.
 
     Args:
         path: The JSON file, in Chrome's trace format: a list of events with ``cat``, ``name``,
             ``ts`` and ``dur`` in microseconds.
         role: Which graph it is of.
         warmups: How many of its first runs to leave out.
+        parts: From :func:`parts_of`, for the nodes whose names say nothing.
+        stages: As for :func:`parts_of`.
 
     Raises:
         DeviceError: It cannot be read, or holds no run after the warm-ups.
@@ -102,32 +150,38 @@ def read_profile(path: Path, role: Role, warmups: int) -> GraphProfile:
         ),
         key=lambda node: node.start,
     )
-    timed = [[n for n in nodes if ts <= n.start < ts + dur] for ts, dur in runs]
+    begins = [node.start for node in nodes]
+    timed = [nodes[bisect_left(begins, ts) : bisect_left(begins, ts + dur)] for ts, dur in runs]
     if not runs or not all(timed):
         raise DeviceError(
             f"the profile {path.name} holds no complete run after {warmups} warm-ups",
             "Profile again with more runs",
         )
-    parts = [_parts(run) for run in timed]
-    operators = [[node.operator for node in run] for run in timed]
+    first = timed[0]
+    if any([n.name for n in run] != [n.name for n in first] for run in timed[1:]):
+        raise DeviceError(
+            f"the runs in the profile {path.name} are not all of the same nodes", "Profile again"
+        )
+    # Node by node, so that what disturbed one node of one run disturbs no sum.
+    ms = [statistics.median(run[k].ms for run in timed) for k in range(len(first))]
     return GraphProfile(
         role=role,
         runs=len(runs),
         run_ms=statistics.median(dur for _, dur in runs) / 1e3,
-        operators=_shares(timed, operators),
-        parts=_shares(timed, parts),
+        operators=_shares(ms, [node.operator for node in first]),
+        parts=_shares(ms, _parts(first, parts or {}, stages)),
     )
 
 
-def _parts(nodes: Sequence[_Node]) -> list[str]:
+def _parts(nodes: Sequence[_Node], placed: Mapping[str, str], stages: Sequence[str]) -> list[str]:
     """The part of each node of one run, in order of execution."""
-    known = [_part(node.name) for node in nodes]
+    known = [placed.get(node.name) or _part(node.name, stages) for node in nodes]
     before: list[str | None] = []
     after: list[str | None] = []
     for order, found in ((known, before), (known[::-1], after)):
         latest = None
         for part in order:
-            latest = part if part in _NAMED else latest
+            latest = part if part not in (None, MASKS) else latest
             found.append(latest)
     after.reverse()
     parts = []
@@ -141,31 +195,32 @@ def _parts(nodes: Sequence[_Node]) -> list[str]:
     return parts
 
 
-_NAMED = frozenset(PART_OF_PATH.values())
-
-
-def _part(name: str) -> str | None:
-    """The part of a node by its name: MASKS at the top level, None if the name says nothing."""
+def _part(name: str, stages: Sequence[str]) -> str | None:
+    """The part of a node or tensor by name: MASKS at the top level, None if it says nothing."""
+    name = name.removeprefix("fused ")
     if not name.startswith("/"):
         return None
     path = name.strip("/")
+    stage = _STAGE.match(path)
+    if stage is not None:
+        index = int(stage[1])
+        kind = f"{stages[index]} stage" if index < len(stages) else f"stage {index}"
+        return f"instance decoder, {kind}"
     while path and path not in PART_OF_PATH:
         path = path.rpartition("/")[0]
     return PART_OF_PATH.get(path, MASKS)
 
 
-def _shares(timed: Sequence[Sequence[_Node]], labels: Sequence[Sequence[str]]) -> tuple[Share, ...]:
-    """Medians over the runs of what all nodes of one label take together."""
-    ms: dict[str, list[float]] = {}
-    for index, (nodes, names) in enumerate(zip(timed, labels, strict=True)):
-        for node, name in zip(nodes, names, strict=True):
-            ms.setdefault(name, [0.0] * len(timed))[index] += node.ms
-    median = {name: statistics.median(values) for name, values in ms.items()}
-    total = sum(median.values()) or 1.0
-    count = Counter(labels[-1])
+def _shares(ms: Sequence[float], labels: Sequence[str]) -> tuple[Share, ...]:
+    """What all nodes of one label take together."""
+    sums: dict[str, float] = {}
+    for value, name in zip(ms, labels, strict=True):
+        sums[name] = sums.get(name, 0.0) + value
+    total = sum(sums.values()) or 1.0
+    count = Counter(labels)
     return tuple(
         Share(name, value, value / total, count[name])
-        for name, value in sorted(median.items(), key=lambda item: -item[1])
+        for name, value in sorted(sums.items(), key=lambda item: -item[1])
     )
 
 

@@ -16,22 +16,29 @@ import numpy as np
 from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.device.plan import Plan
 from mobileinst_deploy.device.track_plan import DeviceFrame, DeviceTrack, TrackPlan, read_frames
-from mobileinst_deploy.errors import DeviceError, MobileInstError
+from mobileinst_deploy.errors import ConfigError, DeviceError, MobileInstError
 from mobileinst_deploy.geometry import Geometry, fit
-from mobileinst_deploy.track import TrackSettings
+from mobileinst_deploy.schedule import Auto, Every
+from mobileinst_deploy.track import TrackedFrame, TrackSettings
 from mobileinst_deploy.video import Picture
 
 #: Pictures wait here for the device's answer, at most about so many bytes of them.
 _BATCH_BYTES = 192 << 20
-_LIMIT_S = 3600
 
 
 @runtime_checkable
 class PlanRunner(Protocol):
-    """Whatever can start the on-device runner: a phone, or qemu."""
+    """Whatever can start the on-device runner: a phone, or qemu.
+
+    Attributes:
+        name: Of the device.
+        emulated: Whether it is an emulator.
+        limit_seconds: Wall clock for one start.
+    """
 
     name: str
     emulated: bool
+    limit_seconds: int
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan and give every call's tensors by name.
@@ -63,8 +70,9 @@ class DeviceLoop:
     Args:
         bundle: The pair.
         runner: Starts the on-device runner, which has that pair.
-        clip_length: T.
+        schedule: When keyframes come.
         settings: What counts as an instance.
+        logits: Whether to bring the mask logits back as well.
         batch: Pictures per start of the runner; None fits them to memory.
 
     Attributes:
@@ -75,15 +83,19 @@ class DeviceLoop:
         self,
         bundle: ExportBundle,
         runner: PlanRunner,
-        clip_length: int,
+        schedule: Every | Auto,
         settings: TrackSettings | None = None,
         *,
+        logits: bool = False,
         batch: int | None = None,
     ) -> None:
         self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         self._input_size = bundle.config.input_size
         self._runner = runner
-        self._clip_length = clip_length
+        self._schedule = schedule
+        self._logits = logits
+        height, width = self._input_size
+        self._logit_bytes = logits * bundle.config.num_queries * (height // 8) * (width // 8) * 4
         self._settings = settings or TrackSettings()
         self._batch = batch
         self._state = b""
@@ -110,7 +122,7 @@ class DeviceLoop:
                 try:
                     picture = next(stream)
                     waiting.append((picture, *fit(picture.pixels, self._input_size)))
-                    size = picture.pixels.nbytes + waiting[-1][1].nbytes
+                    size = picture.pixels.nbytes + waiting[-1][1].nbytes + self._logit_bytes
                     most = self._batch or max(1, _BATCH_BYTES // size)
                 except (MobileInstError, StopIteration) as end:
                     ended = end
@@ -118,18 +130,41 @@ class DeviceLoop:
         if isinstance(ended, MobileInstError):
             raise ended
 
+    def track(self, images: Iterable[np.ndarray]) -> Iterator[TrackedFrame]:
+        """Follow prepared pictures, as :func:`~mobileinst_deploy.track.track_clip` does here.
+
+        Args:
+            images: (1, 3, H, W) each, whole numbers from 0 to 255, of the input size.
+
+        Raises:
+            ConfigError: The loop was made without ``logits``.
+            DeviceError: As for :meth:`follow`.
+        """
+        pictures = (
+            Picture(np.ascontiguousarray(image[0].transpose(1, 2, 0), np.uint8), index)
+            for index, image in enumerate(images)
+        )
+        for index, followed in enumerate(self.follow(pictures)):
+            found = followed.frame
+            if found.mask_logits is None:
+                raise ConfigError("the device was not asked for mask logits", "Ask for them")
+            yield TrackedFrame(
+                index, found.since, found.ids, found.classes, found.scores, found.mask_logits
+            )
+
     def _on_device(self, waiting: list[tuple[Picture, np.ndarray, Geometry]]) -> Iterator[Followed]:
         if not waiting:
             return
         plan = TrackPlan(
             "track",
             (),
-            limit_seconds=_LIMIT_S,
+            limit_seconds=self._runner.limit_seconds,
             specs=self._specs,
             pictures=[fitted for _, fitted, _ in waiting],
             geometry=waiting[0][2],
-            clip_length=self._clip_length,
+            schedule=self._schedule,
             settings=self._settings,
+            logits=self._logits,
             state=self._state,
         )
         answers = self._runner.tensors(plan)

@@ -5,6 +5,7 @@ The lines and the tensors are described in ``android_bench/README.md``.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,7 @@ from mobileinst_deploy.device.plan import Plan
 from mobileinst_deploy.errors import ConfigError, DatasetError, DeviceError
 from mobileinst_deploy.geometry import Geometry
 from mobileinst_deploy.masks import Rle, rle_runs
+from mobileinst_deploy.schedule import Auto, Every
 from mobileinst_deploy.specs import ROLES, GraphSpec, Role
 from mobileinst_deploy.track import TrackSettings
 
@@ -36,16 +38,18 @@ class TrackPlan(Plan):
         pictures: Frames, (H, W, 3) uint8 RGB each, of the input size, from
             :func:`~mobileinst_deploy.geometry.fit`.
         geometry: Theirs: masks are made for the picture behind them.
-        clip_length: T.
+        schedule: When keyframes come.
         settings: What counts as an instance.
+        logits: Whether to bring the mask logits back as well.
         state: What the device said after the frames before these; empty when a clip begins.
     """
 
     specs: Mapping[Role, GraphSpec] = field(default_factory=dict)
     pictures: Sequence[np.ndarray] = field(default=(), repr=False)
     geometry: Geometry = field(default_factory=lambda: Geometry((0, 0), (0, 0), (0, 0)))
-    clip_length: int = 3
+    schedule: Every | Auto = field(default_factory=lambda: Every(3))
     settings: TrackSettings = field(default_factory=TrackSettings)
+    logits: bool = False
     state: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +73,8 @@ class TrackPlan(Plan):
     def _own(self, files: dict[str, bytes]) -> list[tuple[str, ...]]:
         frame = {t.name: t.shape for t in self.specs["frame"].outputs}
         live = self.specs["mask_head"].inputs[1].shape[1]
-        s, geometry = self.settings, self.geometry
+        s, geometry, schedule = self.settings, self.geometry, self.schedule
+        longest = schedule.longest if isinstance(schedule, Auto) else schedule.clip_length
         model = (*frame["class_logits"][1:], frame["kernels"][2], *geometry.input_size)
         numbers = (s.score, s.keep, s.similarity, s.duplicate_iou)
         packed = b"".join(np.ascontiguousarray(p).tobytes() for p in self.pictures)
@@ -79,12 +84,16 @@ class TrackPlan(Plan):
             ("picture", *map(str, (*geometry.original, *geometry.content))),
             (
                 "tracking",
-                str(self.clip_length),
+                str(longest),
                 *(repr(float(n)) for n in numbers),
                 str(int(min(s.memory, _LONGEST_MEMORY))),
             ),
             ("frames", _FRAMES_FILE, str(len(self.pictures)), f"{zlib.crc32(packed):08x}"),
         ]
+        if isinstance(schedule, Auto):
+            lines.append(("automatic", repr(schedule.change), repr(schedule.certainty)))
+        if self.logits:
+            lines.append(("logits", "1"))
         if self.state:
             files[_STATE_FILE] = self.state
             lines.append(("state", _STATE_FILE, f"{zlib.crc32(self.state):08x}"))
@@ -118,6 +127,7 @@ class DeviceFrame:
         masks: k run-length masks of the picture's size; one may be empty on a reuse frame.
         seen: Every track that a keyframe saw, also those too weak to be shown.
         ms: Time of each of :data:`DEVICE_STAGES`.
+        mask_logits: (k, H/8, W/8) float32 where the plan asked for them, else None.
     """
 
     since: int
@@ -127,6 +137,7 @@ class DeviceFrame:
     masks: tuple[Rle, ...] = field(repr=False)
     seen: tuple[DeviceTrack, ...] = ()
     ms: tuple[float, ...] = ()
+    mask_logits: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,7 @@ class _Columns:
     scores: np.ndarray = field(metadata={"dtype": "float32"})
     rle_bytes: np.ndarray = field(metadata={"dtype": "int32"})
     rle: np.ndarray = field(metadata={"dtype": "uint8"})
+    mask_logits: np.ndarray = field(metadata={"dtype": "float32"})
     seen_frames: np.ndarray = field(metadata={"dtype": "int32"})
     seen_ids: np.ndarray = field(metadata={"dtype": "int64"})
     seen_classes: np.ndarray = field(metadata={"dtype": "int32"})
@@ -176,6 +188,9 @@ def read_frames(
     seen_alike = {len(columns.seen_classes), len(columns.seen_scores), len(columns.seen_frames)}
     if not (per_frame and per_stage and alike == {total} and seen_alike == {seen}):
         raise _malformed("its columns differ in length")
+    grid = outputs["mask_logits"][2:]
+    if columns.mask_logits.size != plan.logits * total * math.prod(map(int, grid)):
+        raise _malformed("the mask logits are not those of its masks")
     in_range = (
         _within(columns.since, 0, _MOST_FRAMES)
         and _within(columns.instances, 0, queries)
@@ -188,10 +203,12 @@ def read_frames(
         and _within(columns.seen_frames, 0, frames - 1)
         and _within(columns.rle_bytes, 1, len(columns.rle))
         and _within(columns.stages, 0, 1e9)
+        and bool(np.isfinite(columns.mask_logits).all())
     )
     if not in_range or columns.rle_bytes.sum(dtype=np.int64) != len(columns.rle):
         raise _malformed("a value is out of range")
-    return _frames(columns, plan.geometry.original), columns.state.tobytes()
+    logits = columns.mask_logits.reshape(total, *map(int, grid)) if plan.logits else None
+    return _frames(columns, logits, plan.geometry.original), columns.state.tobytes()
 
 
 def _columns(tensors: Mapping[str, np.ndarray]) -> _Columns:
@@ -202,7 +219,9 @@ def _columns(tensors: Mapping[str, np.ndarray]) -> _Columns:
     return _Columns(**{n: tensors.get(n, np.empty(0, dtype)) for n, dtype in known.items()})
 
 
-def _frames(columns: _Columns, size: tuple[int, int]) -> list[DeviceFrame]:
+def _frames(
+    columns: _Columns, logits: np.ndarray | None, size: tuple[int, int]
+) -> list[DeviceFrame]:
     texts = columns.rle.tobytes()
     rle_ends = np.cumsum(columns.rle_bytes, dtype=np.int64)
     stages = columns.stages.reshape(-1, len(DEVICE_STAGES)).tolist()
@@ -236,6 +255,7 @@ def _frames(columns: _Columns, size: tuple[int, int]) -> list[DeviceFrame]:
                 masks,
                 tuple(DeviceTrack(*one) for one in seen),
                 tuple(stages[index]),
+                None if logits is None else logits[span],
             )
         )
     return result

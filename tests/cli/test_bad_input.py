@@ -174,11 +174,17 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
         (["--live-kernels", "6"], "6 live kernels"),
         (["--seconds", "inf"], "never end"),
         (["--device", "tpu"], "there is no device 'tpu'"),
+        (["--core", "7", "--all"], "--all, --core speaks of a phone and the device is cpu"),
     ],
 )
 def test_a_measurement_that_cannot_be(pair: Path, options, said):
     refused(mobileinst("bench", pair, *options), said)
     assert not (pair / "latency.json").exists()
+
+
+def test_a_serial_without_a_phone(pair: Path):
+    said = "--serial speaks of a phone and the device is cpu"
+    refused(mobileinst("verify", pair, "--serial", "X"), said)
 
 
 @pytest.mark.parametrize("place", ["/proc/pair", "/dev/null/pair"])

@@ -281,6 +281,11 @@ class TestPaper:
         assert any(why in clause for clause in found.differs)
         assert "not comparable with the paper's 433 ms" in found.sentence
 
+    def test_whatever_else_differs_is_named_too(self) -> None:
+        found = compare_with_paper(COCO, REAL, ["int8 instead of fp32"])
+        assert found.rows == ()
+        assert found.differs == ("int8 instead of fp32",)
+
     def test_every_row_is_a_model_that_can_be_built(self) -> None:
         for row in ROWS:
             names = tuple(f"c{i}" for i in range(row.classes))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from onnx import TensorProto, helper
 
-from mobileinst_deploy.device.profile import BETWEEN, PART_OF_PATH, read_profile
+from mobileinst_deploy.device.profile import BETWEEN, PART_OF_PATH, parts_of, read_profile
 from mobileinst_deploy.device.runner import BEGIN, RunnerResult, read_result, read_tensors
 from mobileinst_deploy.errors import DeviceError
 from mobileinst_deploy.specs import ROLES
@@ -276,10 +277,54 @@ class TestProfile:
         operators = {s.name: round(s.share, 4) for s in profile.operators}
         assert operators == {"Conv": 0.75, "Sub": 0.1, "MatMul": 0.08, "ReorderOutput": 0.07}
 
+    def test_nodes_that_simplifying_renamed_are_placed_by_their_tensors(self, tmp_path: Path):
+        stage = "/instance_decoder/stages.1/"
+        nodes = [
+            helper.make_node("Relu", ["image"], ["a"], "/backbone/Relu"),
+            helper.make_node("Relu", ["a"], ["_1"], "Gemm_1"),  # by what takes it
+            helper.make_node("Relu", ["_1"], ["_2"], "Gemm_2"),
+            helper.make_node("Relu", ["_2"], [f"{stage}q/Add_output_0"], "Gemm_3"),  # by its tensor
+            helper.make_node("Relu", [f"{stage}q/Add_output_0"], ["_3"], f"{stage}Add"),
+            helper.make_node("Relu", ["_3"], ["_4"], "Gemm_4"),  # by the output it leads to
+            helper.make_node("Relu", ["_4"], ["class_logits"], "Reshape_5"),
+            helper.make_node("Relu", ["a"], ["_6"], "Gemm_6"),  # two parts take it
+            helper.make_node("Add", ["_6", "_3"], ["_7"], "/mask_decoder/Add"),
+            helper.make_node("Add", ["_6", "_7"], ["mask_logits"], "/MatMul"),
+        ]
+        info = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, [1])
+            for n in ("class_logits", "mask_logits")
+        ]
+        graph = helper.make_model(helper.make_graph(nodes, "frame", [], info))
+        local = "instance decoder, local stage"
+        assert parts_of(graph, ("global", "local")) == {
+            "/backbone/Relu": "backbone",
+            "Gemm_1": local,
+            "Gemm_2": local,
+            "Gemm_3": local,
+            f"{stage}Add": local,
+            "Gemm_4": "instance decoder, heads",
+            "Reshape_5": "instance decoder, heads",
+            "/mask_decoder/Add": "mask decoder",
+            "/MatMul": "masks",
+        }
+        run = [event("Session", "model_run", 0, 9), node("Gemm_3", 1, 2), node("Gemm_6", 3, 1)]
+        parts = parts_of(graph, ("global", "local"))
+        profile = read_profile(self.write(tmp_path, run), "frame", 0, parts)
+        assert profile.parts[0].name == local
+
+    def test_runs_of_other_nodes_are_no_profile(self, tmp_path: Path):
+        events = [
+            *(event("Session", "model_run", 0, 9), node("/Sub", 1, 2)),
+            *(event("Session", "model_run", 10, 9), node("/Add", 11, 2)),
+        ]
+        with pytest.raises(DeviceError, match="not all of the same nodes"):
+            read_profile(self.write(tmp_path, events), "frame", 0)
+
     def test_calls_the_parts_as_the_mac_count_does(self):
         from mobileinst_deploy.modeling.macs import PARTS
 
-        assert set(PART_OF_PATH.values()) < set(PARTS)
+        assert {part.split(",")[0] for part in PART_OF_PATH.values()} < set(PARTS)
 
     @pytest.mark.parametrize(
         "content",

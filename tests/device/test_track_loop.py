@@ -13,23 +13,27 @@ from pathlib import Path
 import native
 import numpy as np
 import pytest
+import tiny_export
+import tiny_pair
 
 from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
 from mobileinst_deploy.device.adb_runner import AdbRunner
-from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan
+from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan, plan_calls
 from mobileinst_deploy.device.prepare import DeviceBundle
 from mobileinst_deploy.device.qemu import QemuRunner
 from mobileinst_deploy.device.runner import read_tensors
 from mobileinst_deploy.device.track_loop import DeviceLoop
-from mobileinst_deploy.errors import DeviceError, MediaError
+from mobileinst_deploy.errors import ConfigError, DeviceError, MediaError
 from mobileinst_deploy.export import export_model
 from mobileinst_deploy.loading import load_model
 from mobileinst_deploy.masks import decode, iou
 from mobileinst_deploy.ort import CpuRunner
 from mobileinst_deploy.run import run_clip
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.track import TrackSettings
+from mobileinst_deploy.schedule import Auto, Every, parse_schedule
+from mobileinst_deploy.specs import Call
+from mobileinst_deploy.track import RunnerModel, TrackSettings
+from mobileinst_deploy.verify_clip import verify_clip
 from mobileinst_deploy.video import Picture
 
 ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
@@ -38,10 +42,10 @@ ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 class NativeRunner:
     """The runner as built for this machine, in the place of a phone."""
 
-    name, emulated = "native", False
+    name, emulated, limit_seconds = "native", False, 120
 
-    def __init__(self, bundle: ExportBundle, folder: Path) -> None:
-        self._graphs = {role: graph.path for role, graph in bundle.graphs.items()}
+    def __init__(self, bundle: ExportBundle, folder: Path, **other: Path) -> None:
+        self._graphs = {role: graph.path for role, graph in bundle.graphs.items()} | other
         self._folder = folder
         self._turn = itertools.count()
         self.starts = 0
@@ -108,13 +112,13 @@ def assert_same_tracks(got: list[dict], want: list[dict], lowest: float = 1.0) -
 
 
 class TestRun:
-    @pytest.mark.parametrize("clip_length", [1, 3])
+    @pytest.mark.parametrize("name", ["1", "3", "auto"])
     def test_a_clip_on_the_device_gives_the_hosts_tracks(
-        self, tmp_path: Path, pair: ExportBundle, film: Film, clip_length: int
+        self, tmp_path: Path, pair: ExportBundle, film: Film, name: str
     ):
         device = NativeRunner(pair, tmp_path / "device")
-        got = run_clip(pair, device, film, tmp_path / "a", Every(clip_length), ALL)
-        want = run_clip(pair, CpuRunner(pair), film, tmp_path / "b", Every(clip_length), ALL)
+        got = run_clip(pair, device, film, tmp_path / "a", parse_schedule(name), ALL)
+        want = run_clip(pair, CpuRunner(pair), film, tmp_path / "b", parse_schedule(name), ALL)
         assert device.starts == 1
         assert assert_same_tracks(tracks_of(tmp_path / "a"), tracks_of(tmp_path / "b")) == 1.0
         assert (got.frames, got.keyframes, got.tracks) == (want.frames, want.keyframes, want.tracks)
@@ -141,18 +145,14 @@ class TestRun:
         assert "the 4 frames before are in" in caught.value.next_step
         assert all(len(t["segmentations"]) == 4 for t in tracks_of(tmp_path / "out"))
 
-    def test_the_schedule_that_looks_at_pictures_stays_on_the_host(
-        self, tmp_path: Path, pair: ExportBundle
-    ):
-        runner = NativeRunner(pair, tmp_path / "device")
-        with pytest.raises(AssertionError, match="the device does the whole loop"):
-            run_clip(pair, runner, Film(shapes(2)), tmp_path / "out", Auto(), ALL)
-
 
 class TestLoop:
-    def test_batches_do_not_show(self, tmp_path: Path, pair: ExportBundle, film: Film):
-        whole = DeviceLoop(pair, NativeRunner(pair, tmp_path / "a"), 3, ALL)
-        parts = DeviceLoop(pair, NativeRunner(pair, tmp_path / "b"), 3, ALL, batch=4)
+    @pytest.mark.parametrize("schedule", [Every(3), Auto(4, change=1.0)], ids=["3", "auto"])
+    def test_batches_do_not_show(
+        self, tmp_path: Path, pair: ExportBundle, film: Film, schedule: Every | Auto
+    ):
+        whole = DeviceLoop(pair, NativeRunner(pair, tmp_path / "a"), schedule, ALL)
+        parts = DeviceLoop(pair, NativeRunner(pair, tmp_path / "b"), schedule, ALL, batch=4)
         for one, other in zip(whole.follow(film), parts.follow(film), strict=True):
             assert one.picture is not None
             assert one.frame.since == other.frame.since
@@ -169,9 +169,78 @@ class TestLoop:
             def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
                 return super().tensors(plan) * 2
 
-        loop = DeviceLoop(pair, Twice(pair, tmp_path), 3, ALL)
+        loop = DeviceLoop(pair, Twice(pair, tmp_path), Every(3), ALL)
         with pytest.raises(DeviceError, match="2 answers to one clip"):
             next(loop.follow(film))
+
+
+class TestGate:
+    """The sequence gate of ``verify --clip``: the device follows the clip by itself."""
+
+    def gate(self, pair: ExportBundle, tmp_path: Path, schedule: Every | Auto, **other: Path):
+        specs = {role: graph.spec for role, graph in pair.graphs.items()}
+        device = NativeRunner(pair, tmp_path / "device", **other)
+        loop = DeviceLoop(pair, device, schedule, ALL, logits=True, batch=4)
+        reference = RunnerModel(CpuRunner(pair), specs)
+
+        def images() -> Iterator[np.ndarray]:
+            for frame in shapes(7, pair.config.input_size):
+                yield frame.transpose(2, 0, 1)[None].astype(np.float32)
+
+        placing = PlacingRunner(device)
+        check = verify_clip(
+            reference,
+            RunnerModel(placing, specs),
+            images,
+            schedule,
+            ALL,
+            pair.tolerance,
+            follow=loop.track,
+        )
+        return check, device, placing
+
+    @pytest.mark.parametrize("name", ["3", "auto"])
+    def test_the_same_pair_passes_in_a_start_per_batch(
+        self, tmp_path: Path, pair: ExportBundle, name: str
+    ):
+        check, device, placing = self.gate(pair, tmp_path, parse_schedule(name))
+        assert check.passed, check.detail
+        assert check.figures["frames"] == 7
+        assert check.figures["min_mask_iou"] == 1
+        assert all(d["max_abs"] < 1e-4 for d in check.figures["drift"])
+        assert (device.starts, placing.calls) == (2, 0)
+
+    def test_another_mask_head_on_the_device_is_found_and_placed(
+        self, tmp_path: Path, pair: ExportBundle
+    ):
+        wrong = tiny_export.export(tmp_path / "wrong", mask_scale=-1.0)
+        check, _, placing = self.gate(
+            pair, tmp_path, Every(3), mask_head=wrong.graphs["mask_head"].path
+        )
+        assert not check.passed
+        assert check.detail.startswith("frame 1, 1 after its keyframe")
+        assert check.detail.endswith("the difference is in the mask-head graph")
+        assert placing.calls > 0
+
+
+class PlacingRunner:
+    """Graph by graph on the device, as only a failing frame is looked at."""
+
+    name, emulated = "native", False
+
+    def __init__(self, device: NativeRunner) -> None:
+        self._device = device
+        self.calls = 0
+
+    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+        self.calls += len(calls)
+        return self._device.tensors(Plan("outputs", plan_calls(tiny_pair.SPECS, calls)))
+
+
+def test_mask_logits_that_were_not_asked_for_are_not_compared(tmp_path: Path, pair: ExportBundle):
+    loop = DeviceLoop(pair, NativeRunner(pair, tmp_path), Every(3), ALL)
+    with pytest.raises(ConfigError, match="was not asked for mask logits"):
+        next(loop.track([np.zeros((1, 3, *pair.config.input_size), np.float32)]))
 
 
 def test_trained_weights_give_the_hosts_tracks(tmp_path: Path):
@@ -188,14 +257,15 @@ def test_trained_weights_give_the_hosts_tracks(tmp_path: Path):
 
 
 @pytest.mark.device
+@pytest.mark.parametrize("name", ["3", "auto"])
 def test_the_arm_build_gives_the_hosts_tracks(
-    tmp_path: Path, pair: ExportBundle, real_bundle: DeviceBundle, film: Film
+    tmp_path: Path, pair: ExportBundle, real_bundle: DeviceBundle, film: Film, name: str
 ):
     if shutil.which("qemu-aarch64") is None:
         pytest.skip("no qemu; run: sudo apt-get install qemu-user")
     runner = QemuRunner(pair, real_bundle, limit_seconds=120)
-    report = run_clip(pair, runner, film, tmp_path / "a", Every(3), ALL)
-    run_clip(pair, CpuRunner(pair), film, tmp_path / "b", Every(3), ALL)
+    report = run_clip(pair, runner, film, tmp_path / "a", parse_schedule(name), ALL)
+    run_clip(pair, CpuRunner(pair), film, tmp_path / "b", parse_schedule(name), ALL)
     lowest = assert_same_tracks(tracks_of(tmp_path / "a"), tracks_of(tmp_path / "b"), 0.99)
     assert lowest >= 0.99
     assert report.emulated

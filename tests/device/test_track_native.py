@@ -1,12 +1,8 @@
-"""Tracking on the device: the C++ library and the runner's mode track, natively, under sanitizers.
-
-``mobileinst_deploy/track.py`` is the specification; identities, classes and masks must be its own.
-"""
+"""The runner's mode track, natively, under sanitizers: its tracks and keyframes are the host's."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,216 +10,19 @@ import native
 import numpy as np
 import pytest
 import tiny_pair
-from hypothesis import HealthCheck, example, given, settings, strategies as st
-from scipy.optimize import linear_sum_assignment
 
 from mobileinst_deploy.device.plan import OUTPUT_FOLDER
 from mobileinst_deploy.device.runner import read_tensors
 from mobileinst_deploy.device.track_plan import DeviceFrame, TrackPlan, read_frames
 from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.geometry import Geometry, fit, geometry_of, unfit_masks
+from mobileinst_deploy.geometry import Geometry, fit, unfit_masks
 from mobileinst_deploy.masks import decode, encode
 from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.schedule import Every
+from mobileinst_deploy.schedule import Auto, Every
 from mobileinst_deploy.specs import Call, Role
 from mobileinst_deploy.track import RunnerModel, TrackedFrame, Tracker, TrackSettings
 
-FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-class Checker:
-    """``track_check`` as a process that answers clip after clip."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [native.program("track_check")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def say(self, line: str) -> str:
-        self.send(f"{line}\n".encode())
-        return self.hear()
-
-    def send(self, data: bytes) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
-
-    def hear(self) -> str:
-        assert self._process.stdout
-        answer = self._process.stdout.readline().decode()
-        assert answer.endswith("\n"), "the tracker died"
-        return answer.rstrip("\n")
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
-        assert self._process.returncode == 0, "a leak, or a sanitizer's report"
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[Checker]:
-    process = Checker()
-    yield process
-    process.close()
-
-
-@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(0, 9), st.booleans())
-@FAST
-def test_the_assignment_costs_what_scipys_does(
-    checker: Checker, seed: int, rows: int, more: int, ties: bool
-):
-    rng = np.random.default_rng(seed)
-    shape = (rows, rows + more)
-    cost = rng.integers(-3, 4, shape).astype(float) if ties else rng.normal(size=shape)
-    text = " ".join(repr(float(v)) for v in cost.ravel())
-    got = np.array(checker.say(f"assign {rows} {shape[1]} {text}").split(), int)
-    want = linear_sum_assignment(cost)[1]
-    assert len(set(got)) == rows
-    assert cost[range(rows), got].sum() == pytest.approx(cost[range(rows), want].sum())
-    if not ties:
-        assert got.tolist() == want.tolist()
-
-
-class Noise:
-    """A model of random outputs in which instances come, go, weaken and look alike."""
-
-    def __init__(self, seed: int, queries: int, classes: int, width: int, size: tuple[int, int]):
-        self._rng = np.random.default_rng(seed)
-        self._directions = self._rng.normal(size=(queries + 2, width))
-        self._n, self._c, self._size = queries, classes, size
-
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        rng, n = self._rng, self._n
-        which = rng.integers(0, len(self._directions), n)
-        kernels = self._directions[which] + rng.normal(size=(n, self._directions.shape[1])) * 0.3
-        return {
-            "class_logits": rng.normal(size=(1, n, self._c)).astype(np.float32) * 2,
-            "objectness_logits": rng.normal(size=(1, n, 1)).astype(np.float32) * 2 + 1,
-            "kernels": kernels[None].astype(np.float32),
-            "mask_logits": self._masks(n),
-        }
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        return self._masks(kernels.shape[1])
-
-    def _masks(self, count: int) -> np.ndarray:
-        rng, (h, w) = self._rng, self._size
-        masks = rng.normal(size=(1, count, h, w)) - rng.uniform(-1, 3, (1, count, 1, 1))
-        return masks.astype(np.float32)
-
-
-@given(
-    seed=st.integers(0, 2**32),
-    sizes=st.tuples(*(st.integers(1, 7) for _ in range(5))),
-    clip_length=st.integers(1, 4),
-    picture=st.none() | st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    knobs=st.tuples(
-        st.sampled_from([0.0, 0.3, 0.5]),
-        st.sampled_from([0.0, 0.5, 1.0]),
-        st.sampled_from([-1.0, 0.2, 0.7]),
-        st.integers(0, 3),
-        st.sampled_from([0.1, 0.6, 1.0]),
-    ),
-)
-@example(0, (7, 2, 3, 4, 5), 1, None, (0.0, 0.0, -1.0, 0, 1.0))
-@FAST
-def test_the_library_follows_any_clip_as_the_specification_does(
-    checker: Checker,
-    seed: int,
-    sizes: tuple[int, ...],
-    clip_length: int,
-    picture: tuple[int, int] | None,
-    knobs: tuple[float, float, float, int, float],
-):
-    n, c, d, h, w = sizes
-    settings = TrackSettings(*knobs)
-    image = np.zeros((1, 3, 8 * h, 8 * w), np.float32)
-    geometry = geometry_of(picture, (8 * h, 8 * w)) if picture else None
-    places = (*geometry.original, *geometry.content) if geometry else (0, 0, 0, 0)
-    frames = 7
-    model = Recorded(Noise(seed, n, c, d, (h, w)))
-    tracker = Tracker(model, Every(clip_length), settings)
-    numbers = (settings.score, settings.keep, settings.similarity, settings.duplicate_iou)
-    checker.send(
-        " ".join(
-            map(str, ("clip", *sizes, *places, clip_length, *numbers, settings.memory, frames))
-        ).encode()
-        + b"\n"
-    )
-    for _ in range(frames):
-        want = tracker.step(image)
-        asked = checker.hear().split()
-        if want.keyframe:
-            assert asked == ["keyframe"]
-            sent = [
-                model.last[k]
-                for k in ("class_logits", "objectness_logits", "kernels", "mask_logits")
-            ]
-        else:
-            assert asked[:2] == ["reuse", str(len(want.ids))]
-            if len(want.ids):
-                kernels = np.array(asked[2:], np.float32)
-                np.testing.assert_array_equal(kernels, model.last["kernels"].ravel())
-            sent = [want.mask_logits]
-        checker.send(b"".join(a.astype("<f4").tobytes() for a in sent))
-        status, *found = checker.hear().split("\t")
-        assert status == f"0 {want.since}"
-        masks = unfit_masks(want.mask_logits, geometry) if geometry else want.mask_logits > 0
-        assert len(found) == len(want.ids)
-        for i, text in enumerate(found):
-            identity, kind, score, height, width, counts = text.split(" ")
-            assert (int(identity), int(kind)) == (want.ids[i], want.classes[i])
-            assert float(score) == pytest.approx(want.scores[i], rel=1e-5)
-            assert {"size": [int(height), int(width)], "counts": counts} == encode(masks[i])
-
-
-class Recorded:
-    """A model that remembers what went in and out last."""
-
-    def __init__(self, model: Noise) -> None:
-        self._model = model
-        self.last: dict[str, np.ndarray] = {}
-
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        self.last = dict(self._model.frame(image))
-        return self.last
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        self.last = {"kernels": kernels}
-        return self._model.mask_head(image, kernels)
-
-
-def test_the_example_follows_its_square():
-    done = subprocess.run(
-        [native.program("track_example")], capture_output=True, text=True, check=True
-    )
-    lines = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"frame {i}" for i in range(7)]
-    assert all("#1 class 1 0.99" in line for line in lines)
-    assert len({line.split()[-1] for line in lines}) == 7, "the square moves"
-
-
-class TestState:
-    """A state comes from a file: whatever it holds, it is loaded whole or refused."""
-
-    @given(st.data())
-    @settings(FAST, max_examples=150)
-    def test_no_bytes_harm_the_tracker(self, checker: Checker, data: st.DataObject):
-        fed, _, text = checker.say("state").split()
-        sound = bytearray.fromhex(text)
-        assert fed == "4", "no bytes are no state"
-        for place in data.draw(st.lists(st.integers(0, len(sound) - 1), max_size=4)):
-            sound[place] = data.draw(st.integers(0, 255))
-        cut = data.draw(st.integers(0, 8))
-        spoilt = bytes(sound[: len(sound) - cut]) + data.draw(st.binary(max_size=4))
-        status, after = checker.say(f"state {spoilt.hex()}").split()[:2]
-        assert status in ("0", "4")
-        assert after == "0", "the tracker goes on either way"
-        if len(spoilt) != len(sound):
-            assert status == "4"
-
-    def test_a_sound_one_is_loaded(self, checker: Checker):
-        text = checker.say("state").split()[2]
-        assert checker.say(f"state {text}") == "0 0"
+EVERYTHING = TrackSettings(score=0.0, duplicate_iou=1.0)
 
 
 class HostRunner:
@@ -253,26 +52,29 @@ def clip(frames: int, size: tuple[int, int] = (90, 120)) -> tuple[list[np.ndarra
 
 
 def on_the_host(
-    graphs: dict[Role, Path], pictures: list[np.ndarray], clip_length: int, settings: TrackSettings
+    graphs: dict[Role, Path],
+    pictures: list[np.ndarray],
+    schedule: Every | Auto,
+    settings: TrackSettings,
 ) -> list[TrackedFrame]:
     model = RunnerModel(HostRunner(graphs), tiny_pair.SPECS)
-    tracker = Tracker(model, Every(clip_length), settings)
+    tracker = Tracker(model, schedule, settings)
     return [
         tracker.step(np.ascontiguousarray(p.transpose(2, 0, 1)[None], np.float32)) for p in pictures
     ]
 
 
 def plan_of(
-    pictures: list[np.ndarray], geometry: Geometry, clip_length: int = 3, **more
+    pictures: list[np.ndarray], geometry: Geometry, schedule: Every | Auto | None = None, **more
 ) -> TrackPlan:
-    settings = more.pop("settings", TrackSettings(score=0.0, duplicate_iou=1.0))
+    settings = more.pop("settings", EVERYTHING)
     return TrackPlan(
         "track",
         (),
         specs=tiny_pair.SPECS,
         pictures=pictures,
         geometry=geometry,
-        clip_length=clip_length,
+        schedule=schedule or Every(3),
         settings=settings,
         **more,
     )
@@ -301,7 +103,7 @@ class TestMode:
     @pytest.mark.parametrize(
         "settings",
         [
-            TrackSettings(score=0.0, duplicate_iou=1.0),
+            EVERYTHING,
             TrackSettings(score=0.4, similarity=0.9, memory=0, duplicate_iou=0.9),
             TrackSettings(score=1.0),
         ],
@@ -312,9 +114,9 @@ class TestMode:
     ):
         graphs = tiny_pair.build(tmp_path)
         pictures, geometry = clip(8)
-        plan = plan_of(pictures, geometry, clip_length, settings=settings)
+        plan = plan_of(pictures, geometry, Every(clip_length), settings=settings)
         got, state = follow(tmp_path / "run", plan, graphs)
-        want = on_the_host(graphs, pictures, clip_length, settings)
+        want = on_the_host(graphs, pictures, Every(clip_length), settings)
         assert_same(got, want, geometry)
         assert state
         assert any(len(f.ids) > 0 for f in want) == (settings.score < 1)
@@ -325,9 +127,49 @@ class TestMode:
         pictures, geometry = clip(8)
         first, state = follow(tmp_path / "a", plan_of(pictures[:4], geometry), graphs)
         rest, _ = follow(tmp_path / "b", plan_of(pictures[4:], geometry, state=state), graphs)
-        settings = TrackSettings(score=0.0, duplicate_iou=1.0)
-        assert_same([*first, *rest], on_the_host(graphs, pictures, 3, settings), geometry)
+        want = on_the_host(graphs, pictures, Every(3), EVERYTHING)
+        assert_same([*first, *rest], want, geometry)
         assert rest[0].since == 1, "the second piece goes on in the middle of a clip of three"
+
+    @pytest.mark.parametrize(
+        ("sees", "keyframes"),
+        [
+            (Auto(100, 255.0, 0.0), [0]),
+            (Auto(100, 2.0, 0.0), [0, 5]),
+            (Auto(100, 255.0, 1.0), None),
+            (Auto(), None),
+            (Auto(2), [0, 2, 4, 6]),
+        ],
+        ids=["never", "pictures", "masks", "both", "longest"],
+    )
+    def test_the_scene_asks_for_the_keyframes_that_it_asks_the_host_for(
+        self, tmp_path: Path, sees: Auto, keyframes: list[int] | None
+    ):
+        graphs = tiny_pair.build(tmp_path)
+        pictures, geometry = clip(8)
+        want = on_the_host(graphs, pictures, deepcopy(sees), EVERYTHING)
+        whole, _ = follow(tmp_path / "a", plan_of(pictures, geometry, sees), graphs)
+        assert_same(whole, want, geometry)
+        found = [i for i, frame in enumerate(whole) if frame.since == 0]
+        assert keyframes is None or found == keyframes
+        # In pieces too: what the schedule remembers goes from start to start.
+        parts, state = [], b""
+        for k in (0, 2, 5):
+            piece = plan_of(pictures[k : {0: 2, 2: 5}.get(k)], geometry, sees, state=state)
+            frames, state = follow(tmp_path / f"b{k}", piece, graphs)
+            parts += frames
+        assert_same(parts, want, geometry)
+
+    def test_mask_logits_come_back_where_they_are_wanted(self, tmp_path: Path):
+        graphs = tiny_pair.build(tmp_path)
+        pictures, geometry = clip(4)
+        got, _ = follow(tmp_path / "a", plan_of(pictures, geometry, logits=True), graphs)
+        for device, host in zip(
+            got, on_the_host(graphs, pictures, Every(3), EVERYTHING), strict=True
+        ):
+            np.testing.assert_allclose(device.mask_logits, host.mask_logits, atol=1e-5)
+        plain, _ = follow(tmp_path / "b", plan_of(pictures, geometry), graphs)
+        assert all(frame.mask_logits is None for frame in plain)
 
     @pytest.mark.parametrize("cut", [0, 7, 60, -1])
     def test_a_damaged_state_is_refused(self, tmp_path: Path, cut: int):
@@ -352,6 +194,8 @@ class TestMode:
             ("tracking\t3", "tracking\t0", "'0' is not a whole number"),
             ("tracking\t3\t0.0", "tracking\t3\tnan", "'nan' is not a number from 0 to 1"),
             ("picture\t90", "picture\t0", "'0' is not a whole number"),
+            ("automatic\t16.0", "automatic\t256", "'256' is not a number from 0 to 255"),
+            ("automatic\t16.0\t0.9", "automatic\t16.0\t1.1", "'1.1' is not a number from 0"),
             ("mode\ttrack", "mode\tbench", "the mode track alone takes a line 'model'"),
             ("\t48\t64\n", "\t48\t65\n", "the tracker refuses the plan's numbers"),
         ],
@@ -361,7 +205,7 @@ class TestMode:
             assert old in text
             return text.replace(old, new)
 
-        done = native.start(tmp_path, plan_of(*clip(4)), edit=edit)
+        done = native.start(tmp_path, plan_of(*clip(4), Auto(3)), edit=edit)
         with pytest.raises(DeviceError, match=says):
             _ = done.result
 
@@ -415,12 +259,21 @@ class TestReading:
             ("rle", np.frombuffer(b"xx", np.uint8)),
             ("stages", np.ones(9, np.float32)),
             ("seen_frames", np.array([2], np.int32)),
+            ("mask_logits", np.ones(64, np.float32)),
             ("more", np.ones(1, np.float32)),
         ],
     )
     def test_an_impossible_answer_is_refused(self, name: str, value: np.ndarray):
         with pytest.raises(DeviceError, match="tracks from the device are not understood"):
             read_frames(self.GOOD() | {name: value}, plan_of(*clip(2)))
+
+    @pytest.mark.parametrize("logits", [np.ones(63, np.float32), np.full(64, np.inf, np.float32)])
+    def test_impossible_mask_logits_are_refused(self, logits: np.ndarray):
+        plan = plan_of(*clip(2), logits=True)
+        sound, _ = read_frames(self.GOOD() | {"mask_logits": np.ones(64, np.float32)}, plan)
+        assert [f.mask_logits.shape for f in sound] == [(1, 8, 8), (0, 8, 8)]
+        with pytest.raises(DeviceError, match="tracks from the device are not understood"):
+            read_frames(self.GOOD() | {"mask_logits": logits}, plan)
 
     def test_pictures_of_another_size_are_not_sent(self):
         pictures, geometry = clip(2)

@@ -62,6 +62,13 @@ def test_it_says_that_this_is_no_phone(exported: ExportBundle):
     assert "not on a phone" in quick(exported).notes[0]
 
 
+def test_it_says_that_8_bit_is_not_the_papers_way(exported: ExportBundle):
+    assert len(quick(exported).notes) == 1
+    report = quick(replace(exported, optimized=("quantize-int8", "more")))
+    assert report.settings["precision"] == "int8"
+    assert "8-bit: not the paper's protocol" in report.notes
+
+
 def test_only_live_kernels_are_handed_to_reuse_frames(exported: ExportBundle, calls):
     report = quick(exported, live_kernels=2)
     assert {n for role, n in calls if role == "mask_head"} == {2}

@@ -87,6 +87,7 @@ def test_the_report_states_the_price(exported, quantized):
 
 def test_the_pair_says_that_it_is_quantised(quantized):
     assert quantized[0].optimized == (INT8,)
+    assert quantized[0].precision == "int8"
 
 
 def test_a_quantised_pair_is_not_quantised_again(quantized, pictures, tmp_path):
