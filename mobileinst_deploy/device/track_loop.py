@@ -31,6 +31,7 @@ class PlanRunner(Protocol):
     """Whatever can start the on-device runner: a phone, or qemu."""
 
     name: str
+    runtime: str
     emulated: bool
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
