@@ -38,7 +38,7 @@ ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 class NativeRunner:
     """The runner as built for this machine, in the place of a phone."""
 
-    name, emulated = "native", False
+    name, runtime, emulated = "native", "onnxruntime", False
 
     def __init__(self, bundle: ExportBundle, folder: Path) -> None:
         self._graphs = {role: graph.path for role, graph in bundle.graphs.items()}
