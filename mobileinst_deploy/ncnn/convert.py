@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -159,8 +160,9 @@ def _run_pnnx(
         raise DeviceError(f"pnnx does not start: {error.strerror}", f"Run `{INSTALL}`") from None
     param, weights = (folder / f"{role}.ncnn{end}" for end in (".param", ".bin"))
     if done.returncode or not (param.is_file() and weights.is_file()):
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        why = said[-1].strip()[:200] if said else f"exit code {done.returncode}"
+        # Its progress is ruled off with #, its tables with lines; what remains may be a reason.
+        said = re.findall(r"^\s*(\w.*)$", done.stdout + done.stderr, re.MULTILINE)
+        why = said[-1][:200] if said and done.returncode >= 0 else f"exit code {done.returncode}"
         raise BundleError(f"pnnx cannot convert the {role} graph: {why}", _PLAIN)
     rename_blobs(param, _names(graph))
     _check(role, param, weights, layers)
