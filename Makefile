@@ -18,8 +18,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --help >/dev/null 2>&1 || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,zig]'
-	# Alone, because the opencv-python that it asks for would overwrite the headless build.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackeval
+	# Alone, because the opencv-python that they ask for would overwrite the headless build.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackeval ncnn
 	touch $@
 
 apt:  ## Install the system packages that the device tests need (Debian; as root)

@@ -13,13 +13,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mobileinst_deploy.bundle import ExportBundle, load_golden
 from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.ort import VERSION, CpuRunner, pinned_to_one_core
+from mobileinst_deploy.ort import CpuRunner, pinned_to_one_core
 from mobileinst_deploy.progress import Progress, silent
 from mobileinst_deploy.results import BenchReport, ClipLatency, Latency
 from mobileinst_deploy.specs import Role
@@ -50,6 +50,20 @@ def parse_clip_lengths(text: str) -> tuple[int, ...]:
     return lengths
 
 
+class HostRunner(Protocol):
+    """A runtime on this machine: :class:`~mobileinst_deploy.ort.CpuRunner`, or ncnn's."""
+
+    runtime: str
+
+    def load(self) -> None:
+        """Load both graphs."""
+        ...
+
+    def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one graph once."""
+        ...
+
+
 def bench_host(
     bundle: ExportBundle,
     *,
@@ -58,6 +72,7 @@ def bench_host(
     warmup: int = DEFAULT_WARMUP,
     seconds: float = DEFAULT_SECONDS,
     live_kernels: int | None = None,
+    runner: HostRunner | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure both graphs on one core of this machine.
@@ -69,13 +84,14 @@ def bench_host(
         warmup: Untimed runs of each graph before the first timed one.
         seconds: Length of each clip length's schedule, at least.
         live_kernels: Kernels handed to reuse frames; None means all N of them.
+        runner: What runs the graphs; ONNX Runtime by default.
         progress: Told of each keyframe.
 
     Raises:
         ConfigError: More live kernels than the graphs have, or fewer in a static export; seconds
             without end.
         BundleError: The golden data or a graph cannot be loaded.
-        DeviceError: ONNX Runtime failed.
+        DeviceError: The runtime failed.
     """
     if not math.isfinite(seconds):
         raise ConfigError(f"{seconds} seconds never end", "Give a finite number of seconds")
@@ -89,7 +105,7 @@ def bench_host(
         )
     golden = load_golden(bundle)
     images = [golden.image(i) for i in range(len(golden.images))]
-    runner = CpuRunner(bundle)
+    runner = runner or CpuRunner(bundle)
     runner.load()
     with pinned_to_one_core() as core:
         before = host_state()
@@ -129,7 +145,7 @@ def bench_host(
             "precision": bundle.precision,
             "core": core,
             "live_kernels": live,
-            "runtime": f"onnxruntime {VERSION}",
+            "runtime": runner.runtime,
         },
         clips=tuple(clips),
         state_before=before,
@@ -171,7 +187,7 @@ def host_state() -> Mapping[str, Any]:
 class _Schedule:
     """Runs clips and keeps every sample."""
 
-    def __init__(self, runner: CpuRunner, images: list[np.ndarray], live: int) -> None:
+    def __init__(self, runner: HostRunner, images: list[np.ndarray], live: int) -> None:
         self._runner = runner
         self._images = images
         self._live = live

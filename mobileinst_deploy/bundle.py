@@ -39,6 +39,11 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
+#: The pair as pnnx converts it for ncnn, and what it was converted from.
+NCNN_FILES: dict[Role, tuple[str, str]] = {
+    role: (f"{role}.ncnn.param", f"{role}.ncnn.bin") for role in ROLES
+}
+NCNN_RECORD = "ncnn.json"
 #: What a folder may hold and still be replaced by a newer export.
 BUNDLE_FILES = frozenset(
     {
@@ -49,6 +54,8 @@ BUNDLE_FILES = frozenset(
         "latency.json",
         INSTRUCTIONS,
         "eval.json",
+        NCNN_RECORD,
+        *(name for names in NCNN_FILES.values() for name in names),
     }
 )
 _MAX_MANIFEST_BYTES = 4 << 20
@@ -62,8 +69,8 @@ class GraphFile:
 
     Attributes:
         spec: Its signature as the manifest states it.
-        path: The ONNX file.
-        sha256: Of its bytes.
+        path: The ONNX file, or what was converted from it: ncnn's ``.param``.
+        sha256: Of the ONNX file's bytes.
         bytes: Its size.
         opset: ONNX operator set version.
     """
@@ -73,6 +80,12 @@ class GraphFile:
     sha256: str
     bytes: int
     opset: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a runtime reads: the file, and beside ncnn's ``.param`` its ``.bin``."""
+        weights = self.path.with_suffix(".bin")
+        return (self.path, weights) if self.path.suffix == ".param" else (self.path,)
 
 
 @dataclass(frozen=True)

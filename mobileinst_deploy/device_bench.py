@@ -141,7 +141,7 @@ def bench_phone(
     kernels = np.ascontiguousarray(golden.kernels(0)[:, :live]) if live < n else None
     images = [golden.image(i) for i in range(min(2, len(golden.images)))]
     specs = {role: graph.spec for role, graph in pair.graphs.items()}
-    graphs = {role: graph.path for role, graph in pair.graphs.items()}
+    graphs = {role: graph.files for role, graph in pair.graphs.items()}
     with Session(device, device_bundle, graphs, progress) as session:
         facts, before, waited = session.facts, session.state, 0.0
         core = choose_core(before, settings.core) if used.pinned else None
@@ -204,7 +204,7 @@ def bench_phone(
             "max_celsius": settings.max_celsius if used.strict else None,
             "waited_to_cool_s": round(waited, 1),
             "live_kernels": live,
-            "runtime": f"onnxruntime {result.runtime_version}",
+            "runtime": result.runtime,
             "runner_bundle_sha256": device_bundle.sha256,
             "load_ms": None if facts.emulated else dict(result.load_ms),
             "peak_memory_kib": result.peak_memory_kib,

@@ -62,6 +62,7 @@ class CpuRunner:
     """
 
     name = "cpu"
+    runtime = f"onnxruntime {VERSION}"
     emulated = False
 
     def __init__(self, bundle: ExportBundle) -> None:

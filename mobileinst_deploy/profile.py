@@ -142,7 +142,7 @@ def profile_phone(
     golden = load_golden(bundle)
     images = [golden.image(i) for i in range(min(2, len(golden.images)))]
     specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-    paths = {role: graph.path for role, graph in bundle.graphs.items()}
+    paths = {role: graph.files for role, graph in bundle.graphs.items()}
     with (
         Session(AdbDevice(serial), device_bundle, paths, progress) as session,
         tempfile.TemporaryDirectory(prefix="mobileinst-") as name,
@@ -160,7 +160,7 @@ def profile_phone(
         bundle.model_id,
         f"adb:{serial}" + (" (emulated)" if emulated else ""),
         emulated,
-        f"onnxruntime {result.runtime_version}",
+        result.runtime,
         used,
         graphs,
     )

@@ -59,7 +59,7 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
 def parity_table(report: ParityReport) -> Table:
     """The ladder and the tensors' differences."""
     table = Table(
-        title=escape(f"Parity of {report.model_id} on {report.device}"),
+        title=escape(f"Parity of {report.model_id} on {report.device} by {report.runtime}"),
         caption=f"Reference: {report.reference}. "
         + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing."),
     )

@@ -215,6 +215,7 @@ class ParityReport:
         model_id: Its model.
         trained: Whether its weights were trained.
         device: Where the graphs ran.
+        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         reference: Where the reference came from.
         tolerance: What was allowed.
         checks: The rungs, in order, up to the first that made the next ones meaningless.
@@ -225,6 +226,7 @@ class ParityReport:
     model_id: str
     trained: bool
     device: str
+    runtime: str
     reference: str
     tolerance: Mapping[str, float]
     checks: tuple[Check, ...]
@@ -254,6 +256,7 @@ class RunReport:
         model_id: Its model.
         trained: Whether its weights were trained; otherwise the masks mean nothing.
         device: Where the graphs ran.
+        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         emulated: Whether that is an emulator; then the time of what it did is left out.
         source: The clip's name.
         size: (height, width) of its pictures in pixels.
@@ -274,6 +277,7 @@ class RunReport:
     model_id: str
     trained: bool
     device: str
+    runtime: str
     emulated: bool
     source: str
     size: tuple[int, int]

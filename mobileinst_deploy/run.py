@@ -225,6 +225,7 @@ class _Run:
             model_id=self._bundle.model_id,
             trained=self._bundle.trained,
             device=self._runner.name,
+            runtime=self._runner.runtime,
             emulated=emulated,
             source=self._clip.name,
             size=self._size,

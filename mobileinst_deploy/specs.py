@@ -329,10 +329,12 @@ class GraphRunner(Protocol):
 
     Attributes:
         name: For people and reports, such as ``cpu`` or ``adb:SERIAL``.
+        runtime: What runs the graphs there, such as ``onnxruntime 1.32.0``.
         emulated: Whether its times must never be shown as latencies.
     """
 
     name: str
+    runtime: str
     emulated: bool
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:

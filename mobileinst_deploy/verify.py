@@ -75,6 +75,7 @@ def verify_bundle(
         model_id=bundle.model_id,
         trained=bundle.trained,
         device=runner.name,
+        runtime=runner.runtime,
         reference=reference,
         tolerance=asdict(bundle.tolerance),
         checks=tuple(checks),

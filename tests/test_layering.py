@@ -33,7 +33,7 @@ LAYERS = {
         "track",
         "zoo",
     },
-    # one foreign system each: torch, onnx, onnxruntime, onnxsim, cv2, av, adb, qemu, data sets
+    # one foreign system each: torch, onnx, onnxruntime, onnxsim, ncnn, cv2, av, adb, qemu, data
     "adapters": {
         "average_precision",
         "checkpoint",
@@ -45,6 +45,7 @@ LAYERS = {
         "graphs",
         "loading",
         "modeling",
+        "ncnn",
         "ort",
         "overlay",
         "pictures",

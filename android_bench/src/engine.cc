@@ -22,11 +22,6 @@ void mark(long value) {
 }  // namespace
 
 Engine::Engine(const Plan& plan, bool profile) : runtime_(plan.library) {
-  ort::MemoryInfo* memory = nullptr;
-  runtime_.check(
-      runtime_.api()->CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kDefaultMemory, &memory),
-      Kind::library, "ONNX Runtime cannot describe memory");
-  memory_ = runtime_.own(memory);
   for (const auto& call : plan.calls) {
     auto found = graphs_.find(call.role);
     if (found == graphs_.end()) {
@@ -39,7 +34,6 @@ Engine::Engine(const Plan& plan, bool profile) : runtime_(plan.library) {
 }
 
 ReadyCall::ReadyCall(Engine& engine, const Call& call) : engine_(engine), call_(call) {
-  const auto& runtime = engine.runtime_;
   for (const auto& input : call.inputs) {
     Source source;
     source.dtype = input.stored;
@@ -56,17 +50,8 @@ ReadyCall::ReadyCall(Engine& engine, const Call& call) : engine_(engine), call_(
     }
     sources_.push_back(std::move(source));
     buffers_.emplace_back(input.signature.bytes());
-    ort::Value* value = nullptr;
-    runtime.check(runtime.api()->CreateTensorWithDataAsOrtValue(
-                      engine.memory_.get(), buffers_.back().data(), buffers_.back().size(),
-                      input.signature.shape.data(), input.signature.shape.size(),
-                      ort_type(input.signature.dtype), &value),
-                  Kind::run, "the input " + input.signature.name + " cannot be made");
-    inputs_.push_back(runtime.own(value));
-    input_values_.push_back(value);
-    input_names_.push_back(input.signature.name.c_str());
   }
-  for (const auto& result : call.results) output_names_.push_back(result.name.c_str());
+  binding_.emplace(engine.graphs_.at(call.role), call_, buffers_);
 }
 
 void ReadyCall::prepare() {
@@ -91,11 +76,6 @@ void ReadyCall::prepare() {
 }
 
 Timing ReadyCall::run(long marks) {
-  const auto& runtime = engine_.runtime_;
-  auto* const session = engine_.graphs_.at(call_.role).session();
-  const auto run = runtime.api()->Run;
-  std::vector<ort::Value*> values(output_names_.size(), nullptr);
-
   const auto start = now();
   prepare();
   const auto prepared = now();
@@ -104,50 +84,13 @@ Timing ReadyCall::run(long marks) {
   if (call_.role == Role::frame) engine_.latest_ = {};
   mark(marks);
   const auto begin = now();
-  ort::Status* const status =
-      run(session, nullptr, input_names_.data(), input_values_.data(), input_values_.size(),
-          output_names_.data(), output_names_.size(), values.data());
+  binding_->run();
   const auto end = now();
   mark(marks < 0 ? marks : marks + 1);
 
-  runtime.check(status, Kind::run, std::string("the ") + name_of(call_.role) + " graph failed");
-  examine(std::move(values));
+  results_ = std::make_shared<Results>(binding_->take());
+  if (call_.role == Role::frame) engine_.latest_ = {&call_, results_};
   return {ms_between(start, prepared), ms_between(begin, end)};
-}
-
-void ReadyCall::examine(std::vector<ort::Value*>&& values) {
-  const auto& runtime = engine_.runtime_;
-  const auto* const api = runtime.api();
-  auto results = std::make_shared<Results>();
-  for (auto* const value : values) results->push_back({runtime.own(value), nullptr, 0});
-  for (std::size_t i = 0; i < results->size(); ++i) {
-    auto& result = (*results)[i];
-    const auto& want = call_.results[i];
-    const auto check = [&](ort::Status* status) {
-      runtime.check(status, Kind::run, "the result " + want.name + " cannot be read");
-    };
-    ort::TensorInfo* raw = nullptr;
-    check(api->GetTensorTypeAndShape(result.value.get(), &raw));
-    const auto info = runtime.own(raw);
-    int type = 0;
-    std::size_t rank = 0;
-    check(api->GetTensorElementType(raw, &type));
-    check(api->GetDimensionsCount(raw, &rank));
-    std::vector<std::int64_t> shape(rank);
-    check(api->GetDimensions(raw, shape.data(), rank));
-    if (type != ort_type(want.dtype) || shape != want.shape) {
-      throw Failure(Kind::contract, std::string("the ") + name_of(call_.role) + " graph returned " +
-                                        want.name + " as " + describe(want.dtype, shape) +
-                                        " (element type " + std::to_string(type) +
-                                        ") and the plan says " + describe(want.dtype, want.shape));
-    }
-    void* data = nullptr;
-    check(api->GetTensorMutableData(result.value.get(), &data));
-    result.data = static_cast<const std::uint8_t*>(data);
-    result.bytes = want.bytes();
-  }
-  results_ = results;
-  if (call_.role == Role::frame) engine_.latest_ = {&call_, results};
 }
 
 void ReadyCall::check_finite() const {

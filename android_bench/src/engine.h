@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,16 +47,12 @@ class ReadyCall {
     Dtype dtype{};
   };
   void prepare();
-  void examine(std::vector<ort::Value*>&& values);
 
   Engine& engine_;
   const Call& call_;
   std::vector<Source> sources_;
-  std::vector<std::vector<std::uint8_t>> buffers_;
-  std::vector<Owned<ort::Value>> inputs_;
-  std::vector<const ort::Value*> input_values_;
-  std::vector<const char*> input_names_;
-  std::vector<const char*> output_names_;
+  Binding::Buffers buffers_;
+  std::optional<Binding> binding_;
   std::shared_ptr<Results> results_;
 };
 
@@ -77,7 +74,6 @@ class Engine {
   };
 
   Runtime runtime_;
-  Owned<ort::MemoryInfo> memory_;
   std::map<Role, Graph> graphs_;
   Latest latest_;
 };

@@ -107,10 +107,10 @@ std::string run(const Plan& plan) {
 #endif
   json.key("runtime")
       .open('{')
+      .key("name")
+      .text(engine.runtime().name())
       .key("version")
       .text(engine.runtime().version())
-      .key("api")
-      .whole(ort::kApiVersion)
       .close('}');
   json.key("graphs").open('{');
   for (const auto& [role, graph] : engine.graphs()) {

@@ -132,7 +132,7 @@ class Parser {
           one_of(value, {Mode::outputs, Mode::bench, Mode::profile, Mode::count, Mode::track},
                  "mode", refuse);
     } else if (keyword == "library") {
-      plan_.library = path(value, refuse);
+      plan_.library = value == "-" ? "" : path(value, refuse);
     } else if (keyword == "folder") {
       plan_.folder = path(value, refuse);
     } else if (keyword == "core") {

@@ -64,7 +64,7 @@ struct Following {
 
 struct Plan {
   Mode mode{};
-  std::string library;
+  std::string library;  // empty for a runner that has its runtime linked in
   std::string folder;
   std::optional<int> core;
   int warmups = 0;

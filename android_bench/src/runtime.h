@@ -1,58 +1,37 @@
-// ONNX Runtime, opened at run time: the library, a loaded graph, and what a run returns.
+// What runs the graphs, behind one small interface. The build links one implementation of it:
+// runtime_ort.cc, ONNX Runtime opened at run time, or ../ncnn/runtime_ncnn.cc, ncnn linked in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "failure.h"
-#include "ort_abi.h"
 #include "plan.h"
 
 namespace mobileinst {
 
-struct Releaser {
-  const ort::Api* api = nullptr;
-  void operator()(ort::Env* p) const { api->ReleaseEnv(p); }
-  void operator()(ort::SessionOptions* p) const { api->ReleaseSessionOptions(p); }
-  void operator()(ort::Session* p) const { api->ReleaseSession(p); }
-  void operator()(ort::MemoryInfo* p) const { api->ReleaseMemoryInfo(p); }
-  void operator()(ort::Value* p) const { api->ReleaseValue(p); }
-  void operator()(ort::TypeInfo* p) const { api->ReleaseTypeInfo(p); }
-  void operator()(ort::TensorInfo* p) const { api->ReleaseTensorTypeAndShapeInfo(p); }
-};
-
-template <typename T>
-using Owned = std::unique_ptr<T, Releaser>;
-
-// One process opens one library and keeps it until it ends.
+// One process opens one runtime and keeps it until it ends.
 class Runtime {
  public:
-  // Throws Failure(library). Telemetry is switched off before the library is opened.
-  explicit Runtime(const std::string& path);
+  // Takes the plan's library, empty for none. Throws Failure(library).
+  explicit Runtime(const std::string& library);
+  ~Runtime();
 
-  const ort::Api* api() const { return api_; }
-  const ort::Env* env() const { return env_.get(); }
-  const std::string& version() const { return version_; }
+  const char* name() const;  // "onnxruntime", "ncnn"
+  const std::string& version() const;
 
-  // Throws Failure(kind) with the runtime's own words when the status is an error, and frees it.
-  void check(ort::Status* status, Kind kind, const std::string& what) const;
-
-  template <typename T>
-  Owned<T> own(T* pointer) const {
-    return Owned<T>(pointer, Releaser{api_});
-  }
+  struct Impl;
+  Impl& impl() const { return *impl_; }
 
  private:
-  const ort::Api* api_ = nullptr;
-  std::string version_;
-  Owned<ort::Env> env_;
+  std::unique_ptr<Impl> impl_;
 };
 
-// A result that the runtime allocated, with the dtype and shape it really has.
+// A result that the runtime allocated; its dtype and shape are those of the call's signature.
 struct Result {
-  Owned<ort::Value> value;
+  std::shared_ptr<void> owner;
   const std::uint8_t* data = nullptr;
   std::size_t bytes = 0;
 };
@@ -60,39 +39,50 @@ struct Result {
 // What one run returned, in the order of the call's `results`.
 using Results = std::vector<Result>;
 
-// One graph, loaded for one thread, sequential, fully optimised.
+// One graph, loaded for one thread, sequential, fp32, fully optimised.
 class Graph {
  public:
-  // `profile` is the prefix of the profiler's file, empty for none. Throws Failure(graph).
+  // `profile` is the prefix of the profiler's file, empty for none. Throws Failure(graph), and
+  // Failure(plan) for a profile that the runtime cannot make.
   Graph(const Runtime& runtime, Role role, const std::string& path, const std::string& profile);
+  ~Graph();
 
-  // Throws Failure(contract) unless the graph takes and returns exactly what the call says.
+  // Throws Failure(contract) unless the graph takes and returns what the call says.
   void check_contract(const Call& call) const;
 
-  ort::Session* session() const { return session_.get(); }
-  double load_ms() const { return load_ms_; }
+  double load_ms() const;
 
   // Ends profiling and returns the path of the file that was written. Throws Failure(files).
   std::string end_profile();
 
- private:
-  struct Tensor {
-    std::string name;
-    int type;
-    std::vector<std::int64_t> shape;  // -1 for a free axis
-  };
-  std::vector<Tensor> tensors(bool inputs) const;
-  void compare(const std::vector<Tensor>& have, const std::vector<Signature>& want,
-               const char* what) const;
+  struct Impl;
+  Impl& impl() const { return *impl_; }
 
-  const Runtime& runtime_;
-  Role role_;
-  Owned<ort::Session> session_;
-  std::vector<Tensor> inputs_;
-  std::vector<Tensor> outputs_;
-  double load_ms_ = 0.0;
+ private:
+  std::unique_ptr<Impl> impl_;
 };
 
-int ort_type(Dtype dtype);
+// A call bound to its graph and to the buffers of its inputs, which stay where they are.
+class Binding {
+ public:
+  using Buffers = std::vector<std::vector<std::uint8_t>>;
+
+  // Throws Failure(run).
+  Binding(const Graph& graph, const Call& call, Buffers& buffers);
+  Binding(Binding&&) noexcept;
+  ~Binding();
+
+  // Inference and nothing else; what went wrong in it is told by `take`.
+  void run();
+
+  // The last run's results. Throws Failure(run), and Failure(contract) when a result's shape or
+  // dtype is not the plan's.
+  Results take();
+
+  struct Impl;
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
 
 }  // namespace mobileinst

@@ -11,6 +11,7 @@
 #include "core.h"
 #include "engine.h"
 #include "failure.h"
+#include "runtime_ort.h"
 
 using namespace mobileinst;
 
@@ -20,12 +21,8 @@ int main(int argc, char** argv) {
     const auto plan = load_plan(argv[1]);
     if (plan.core) pin_to(*plan.core);
     Engine engine(plan, false);
-    const auto* const api = engine.runtime().api();
-    ort::MemoryInfo* raw = nullptr;
-    engine.runtime().check(
-        api->CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kDefaultMemory, &raw), Kind::run,
-        "memory");
-    const auto memory = engine.runtime().own(raw);
+    const auto& runtime = engine.runtime().impl();
+    const auto* const api = runtime.api;
     std::map<Role, std::vector<double>> ms;
     for (int round = 0; round < plan.warmups + plan.runs; ++round) {
       for (const auto& call : plan.calls) {
@@ -37,17 +34,17 @@ int main(int argc, char** argv) {
         for (const auto& input : call.inputs) {
           buffers.emplace_back(input.signature.elements(), 1.0F);
           ort::Value* value = nullptr;
-          engine.runtime().check(api->CreateTensorWithDataAsOrtValue(
-                                     memory.get(), buffers.back().data(), input.signature.bytes(),
-                                     input.signature.shape.data(), input.signature.shape.size(),
-                                     ort::kFloat32, &value),
-                                 Kind::run, "input");
-          owned.push_back(engine.runtime().own(value));
+          runtime.check(api->CreateTensorWithDataAsOrtValue(
+                            runtime.memory.get(), buffers.back().data(), input.signature.bytes(),
+                            input.signature.shape.data(), input.signature.shape.size(),
+                            ort::kFloat32, &value),
+                        Kind::run, "input");
+          owned.push_back(runtime.own(value));
           inputs.push_back(value);
           input_names.push_back(input.signature.name.c_str());
         }
         for (const auto& result : call.results) output_names.push_back(result.name.c_str());
-        auto* const session = engine.graphs().at(call.role).session();
+        auto* const session = engine.graphs().at(call.role).impl().session.get();
         const double known = ms[call.role].empty() ? 1.0 : ms[call.role].back();
         const int repeats = std::max(1, static_cast<int>(1.0 / known));
         std::vector<ort::Value*> outputs(output_names.size());
@@ -57,7 +54,7 @@ int main(int argc, char** argv) {
           auto* const status =
               api->Run(session, nullptr, input_names.data(), inputs.data(), inputs.size(),
                        output_names.data(), output_names.size(), outputs.data());
-          engine.runtime().check(status, Kind::run, "run");
+          runtime.check(status, Kind::run, "run");
           for (auto* const output : outputs) api->ReleaseValue(output);
         }
         const double each = ms_between(start, now()) / repeats;

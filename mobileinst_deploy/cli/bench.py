@@ -8,7 +8,14 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.device import bench_adb
-from mobileinst_deploy.cli.runners import known_device, only_adb
+from mobileinst_deploy.cli.runners import (
+    RuntimeName,
+    for_device,
+    known_device,
+    known_runtime,
+    ncnn_on_host,
+    only_adb,
+)
 from mobileinst_deploy.cli.spine import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError, MeasurementInvalid
 
@@ -35,6 +42,7 @@ def bench(
         int | None,
         typer.Option(min=1, help="Kernels handed to reuse frames; default: all."),
     ] = None,
+    runtime: RuntimeName = "onnxruntime",
     serial: Annotated[
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
     ] = None,
@@ -60,6 +68,7 @@ def bench(
     from mobileinst_deploy.bundle import load_bundle
 
     known_device(device)
+    known_runtime(runtime)
     if count != (device == "qemu"):
         raise ConfigError(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
@@ -76,10 +85,11 @@ def bench(
     bundle = load_bundle(folder)
     lengths = parse_clip_lengths(clip_lengths)
     if device == "qemu":
-        _count(bundle, live_kernels, json)
+        _count(bundle, runtime, live_kernels, json)
     elif device == "adb":
         bench_adb(
             bundle,
+            runtime=runtime,
             clip_lengths=lengths,
             serials=serial,
             every=every,
@@ -93,11 +103,12 @@ def bench(
             json=json,
         )
     else:
-        _host(bundle, lengths, runs, warmup, seconds, live_kernels, json)
+        _host(bundle, runtime, lengths, runs, warmup, seconds, live_kernels, json)
 
 
 def _host(
     bundle: ExportBundle,
+    runtime: str,
     clip_lengths: tuple[int, ...],
     runs: int | None,
     warmup: int | None,
@@ -122,6 +133,7 @@ def _host(
             warmup=DEFAULT_WARMUP if warmup is None else warmup,
             seconds=DEFAULT_SECONDS if seconds is None else seconds,
             live_kernels=live_kernels,
+            runner=ncnn_on_host(bundle) if runtime == "ncnn" else None,
             progress=progress,
         )
     write_json(bundle.folder / "latency.json", report.to_dict())
@@ -135,11 +147,10 @@ def _host(
         )
 
 
-def _count(bundle: ExportBundle, live_kernels: int | None, json: bool) -> None:
+def _count(bundle: ExportBundle, runtime: str, live_kernels: int | None, json: bool) -> None:
     import numpy as np
 
     from mobileinst_deploy.bundle import INSTRUCTIONS, load_golden
-    from mobileinst_deploy.device.prepare import prepare_bundle
     from mobileinst_deploy.device.qemu import QemuRunner
     from mobileinst_deploy.files import write_json
     from mobileinst_deploy.report import instructions_table
@@ -150,16 +161,16 @@ def _count(bundle: ExportBundle, live_kernels: int | None, json: bool) -> None:
     golden = load_golden(bundle)
     kernels = golden.kernels(0)[:, : live_kernels or n]
     with progress_bar() as progress:
-        device_bundle = prepare_bundle(progress=progress)
+        pair, device_bundle = for_device(bundle, runtime, progress)
         progress("counting under qemu", 0, None)
-        counted = QemuRunner(bundle, device_bundle).count_instructions(
+        counted = QemuRunner(pair, device_bundle).count_instructions(
             golden.image(0), np.ascontiguousarray(kernels)
         )
     document = {
         "schema": 1,
         "bundle_sha256": bundle.sha256,
         "model_id": bundle.model_id,
-        "runtime": f"onnxruntime {device_bundle.runtime_version}",
+        "runtime": device_bundle.runtime_name,
         "live_kernels": live_kernels or n,
         "instructions": {role: i.count for role, i in counted.items()},
         "equal_runs": {role: i.runs for role, i in counted.items()},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.runners import RuntimeName, for_device, known_runtime
 from mobileinst_deploy.errors import (
     EXIT_NO_DEVICE,
     ConfigError,
@@ -56,15 +57,18 @@ def doctor(
     device: Annotated[
         str | None, typer.Option(help="Look only at what adb or qemu needs; default: both.")
     ] = None,
+    runtime: RuntimeName = "onnxruntime",
     json: Json = False,
 ) -> None:
     """Say what is missing to run on a device, each with the command that mends it."""
     from mobileinst_deploy.cli.device_tables import doctor_table
     from mobileinst_deploy.device.doctor import examine
+    from mobileinst_deploy.device.prepare import Runtime
 
     if device not in (None, "adb", "qemu"):
         raise ConfigError(f"there is no device {device!r} to look at", "Use adb or qemu")
-    findings = examine(device)
+    known_runtime(runtime)
+    findings = examine(device, cast("Runtime", runtime))
     people.print(doctor_table(findings))
     healthy = all(f.ok for f in findings)
     if json:
@@ -76,20 +80,23 @@ def doctor(
 
 @device_app.command()
 def prepare(
+    runtime: RuntimeName = "onnxruntime",
     force: Annotated[
         bool, typer.Option("--force", help="Fetch and build everything again.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Assemble the bundle that goes to a device: runner, ONNX Runtime, glibc; then work offline."""
-    from mobileinst_deploy.device.prepare import prepare_bundle
+    """Assemble the bundle that goes to a device: runner, runtime, glibc; then work offline."""
+    from mobileinst_deploy.device.prepare import Runtime, prepare_bundle
+
+    known_runtime(runtime)
 
     with progress_bar() as progress:
-        bundle = prepare_bundle(force=force, progress=progress)
+        bundle = prepare_bundle(runtime=cast("Runtime", runtime), force=force, progress=progress)
     size = sum(f.bytes for f in bundle.files)
     people.print(
-        f"The bundle is in {bundle.folder}: {len(bundle.files)} files, {size / 1e6:.1f} MB, ONNX "
-        f"Runtime {bundle.runtime_version}, sha256 {bundle.sha256[:12]}.",
+        f"The bundle is in {bundle.folder}: {len(bundle.files)} files, {size / 1e6:.1f} MB, "
+        f"{bundle.runtime_name}, sha256 {bundle.sha256[:12]}.",
         markup=False,
         soft_wrap=True,
     )
@@ -99,7 +106,7 @@ def prepare(
                 "folder": str(bundle.folder),
                 "sha256": bundle.sha256,
                 "bytes": size,
-                "runtime": bundle.runtime_version,
+                "runtime": bundle.runtime_name,
                 "compiler": bundle.compiler,
             }
         )
@@ -132,6 +139,7 @@ def clean(
 def bench_adb(
     pair: ExportBundle,
     *,
+    runtime: str = "onnxruntime",
     clip_lengths: tuple[int, ...],
     serials: list[str] | None = None,
     every: bool = False,
@@ -148,6 +156,7 @@ def bench_adb(
 
     Args:
         pair: The exported pair.
+        runtime: What runs it there.
         clip_lengths: Every T.
         serials: Which phones; None means the only one.
         every: All usable phones at once.
@@ -169,7 +178,6 @@ def bench_adb(
     from mobileinst_deploy.cli.device_tables import phones_table
     from mobileinst_deploy.device import protocol as protocols
     from mobileinst_deploy.device.adb import choose_devices
-    from mobileinst_deploy.device.prepare import prepare_bundle
     from mobileinst_deploy.device_bench import PhoneSettings, bench_phones
 
     used = protocols.protocol(protocol, warmups=warmups, runs=runs, seconds=seconds)
@@ -178,8 +186,8 @@ def bench_adb(
     settings = PhoneSettings(used, clip_lengths, core, max_celsius, live_kernels=live_kernels)
     chosen = [d.serial for d in choose_devices(serials or (), every=every)]
     with progress_bar() as progress:
-        device_bundle = prepare_bundle(progress=progress)
-        outcomes = bench_phones(pair, device_bundle, chosen, settings, progress=progress)
+        taken, device_bundle = for_device(pair, runtime, progress)
+        outcomes = bench_phones(taken, device_bundle, chosen, settings, progress=progress)
     document = report_document(outcomes)
     reports = [o.report for o in outcomes if o.report is not None]
     if reports:

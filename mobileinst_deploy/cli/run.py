@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.runners import pair_runner
+from mobileinst_deploy.cli.runners import RuntimeName, pair_runner
 from mobileinst_deploy.cli.spine import Json, PairFolder
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run(
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
     device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
     serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    runtime: RuntimeName = "onnxruntime",
     json: Json = False,
 ) -> None:
     """Segment and track a clip: an overlay video, tracks.json, and where the time went.
@@ -51,7 +52,7 @@ def run(
     clip = open_clip(source)
     if not bundle.trained:
         people.print(f"[yellow]{bundle.weights_note}[/]")
-    with pair_runner(bundle, device, serial) as runner, progress_bar() as progress:
+    with pair_runner(bundle, device, serial, runtime) as runner, progress_bar() as progress:
         report = run_clip(bundle, runner, clip, output, schedule, settings, progress=progress)
     _show(report)
     for note in report.notes:
@@ -71,8 +72,9 @@ def _show(report: RunReport) -> None:
     speed = report.frames_per_second
     pace = "emulated, so not a speed" if speed is None else f"{speed:.2f} frames/s end to end"
     people.print(
-        f"[bold]{escape(report.source)}[/], {report.model_id} on {report.device}, "
-        f"T = {report.schedule}: {report.frames} frames, {report.keyframes} of them keyframes; "
+        f"[bold]{escape(report.source)}[/], {report.model_id} on {report.device} by "
+        f"{report.runtime}, T = {report.schedule}: {report.frames} frames, {report.keyframes} of "
+        "them keyframes; "
         f"{pace}",
         soft_wrap=True,
     )

@@ -1,19 +1,29 @@
-"""Which device runs the graphs: the option that verify, bench and run share."""
+"""Which device and runtime run the graphs: the options that verify, bench and run share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
 
 from mobileinst_deploy.cli.console import progress_bar
 from mobileinst_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from mobileinst_deploy.bundle import ExportBundle
+    from mobileinst_deploy.device.prepare import DeviceBundle
+    from mobileinst_deploy.ncnn.host import NcnnRunner
+    from mobileinst_deploy.progress import Progress
     from mobileinst_deploy.specs import GraphRunner
 
 DEVICES = ("cpu", "adb", "qemu")
+RUNTIMES = ("onnxruntime", "ncnn")
+
+RuntimeName = Annotated[
+    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
+]
 
 
 def known_device(device: str) -> None:
@@ -39,25 +49,74 @@ def only_adb(given: Sequence[str], device: str) -> None:
         )
 
 
+def known_runtime(runtime: str) -> None:
+    """Refuse a runtime that does not exist.
+
+    Raises:
+        ConfigError: It is none of :data:`RUNTIMES`.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"there is no runtime {runtime!r}", f"Use {' or '.join(RUNTIMES)}")
+
+
+def for_device(
+    bundle: ExportBundle, runtime: str, progress: Progress
+) -> tuple[ExportBundle, DeviceBundle]:
+    """The pair as a runtime takes it, and what runs it on a device.
+
+    Raises:
+        ConfigError: No such runtime.
+        DeviceError: Something to build, fetch or convert it is missing.
+        BundleError: It cannot be converted.
+    """
+    from mobileinst_deploy.device.prepare import Runtime, prepare_bundle
+
+    known_runtime(runtime)
+    device_bundle = prepare_bundle(runtime=cast("Runtime", runtime), progress=progress)
+    return (_as_ncnn(bundle, progress) if runtime == "ncnn" else bundle), device_bundle
+
+
+def ncnn_on_host(bundle: ExportBundle) -> NcnnRunner:
+    """The pair converted, and run by ncnn on this machine.
+
+    Raises:
+        DeviceError: pnnx or ncnn is missing.
+        BundleError: The pair cannot be converted.
+    """
+    from mobileinst_deploy.ncnn.host import NcnnRunner
+
+    with progress_bar() as progress:
+        return NcnnRunner(_as_ncnn(bundle, progress))
+
+
+def _as_ncnn(bundle: ExportBundle, progress: Progress) -> ExportBundle:
+    from mobileinst_deploy.device.ncnn_parts import layers
+    from mobileinst_deploy.ncnn.convert import as_ncnn
+
+    return as_ncnn(bundle, layers(), progress)
+
+
 @contextmanager
-def pair_runner(bundle: ExportBundle, device: str, serial: str | None) -> Iterator[GraphRunner]:
+def pair_runner(
+    bundle: ExportBundle, device: str, serial: str | None, runtime: str = "onnxruntime"
+) -> Iterator[GraphRunner]:
     """Open whatever runs the pair on ``device``, and leave nothing behind there after.
 
     Raises:
-        ConfigError: No such device.
+        ConfigError: No such device or runtime.
         DeviceError: It is not there, or not usable.
+        BundleError: The pair cannot be converted for the runtime.
     """
     known_device(device)
     only_adb(["--serial"] if serial is not None else [], device)
+    known_runtime(runtime)
     if device == "cpu":
         from mobileinst_deploy.ort import CpuRunner
 
-        yield CpuRunner(bundle)
+        yield ncnn_on_host(bundle) if runtime == "ncnn" else CpuRunner(bundle)
         return
-    from mobileinst_deploy.device.prepare import prepare_bundle
-
     with progress_bar() as progress:
-        device_bundle = prepare_bundle(progress=progress)
+        bundle, device_bundle = for_device(bundle, runtime, progress)
     if device == "qemu":
         from mobileinst_deploy.device.qemu import QemuRunner
 

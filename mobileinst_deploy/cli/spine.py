@@ -9,7 +9,7 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.optimize import rewrite_pair
-from mobileinst_deploy.cli.runners import pair_runner
+from mobileinst_deploy.cli.runners import RuntimeName, pair_runner
 from mobileinst_deploy.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def verify(
     ] = None,
     device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
     serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    runtime: RuntimeName = "onnxruntime",
     locate: Annotated[
         bool, typer.Option("--locate", help="On failure, name the first node that differs.")
     ] = False,
@@ -143,7 +144,7 @@ def verify(
             pictures = user_clip(image, bundle.config.input_size)
         golden = make_golden(source.model, *pictures)
         reference = "PyTorch, computed now" + (f" on {len(image)} given pictures" if image else "")
-    with pair_runner(bundle, device, serial) as runner:
+    with pair_runner(bundle, device, serial, runtime) as runner:
         report = _climb(bundle, runner, golden, reference)
         if clip is not None and report.passed:
             report = _follow(bundle, runner, report, weights, clip, clip_length, frames)

@@ -23,7 +23,7 @@ class AdbRunner:
     with nothing running on it.
 
     Args:
-        bundle: The pair.
+        bundle: The pair, as the bundle's runtime takes it.
         device_bundle: From :func:`mobileinst_deploy.device.prepare.prepare_bundle`.
         serial: Which phone; None means the only one.
         limit_seconds: Wall clock for one start of the runner.
@@ -47,7 +47,8 @@ class AdbRunner:
         self.emulated = False
         self.limit_seconds = limit_seconds
         self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-        graphs = {role: graph.path for role, graph in bundle.graphs.items()}
+        graphs = {role: graph.files for role, graph in bundle.graphs.items()}
+        self.runtime = device_bundle.runtime_name
         self._session = Session(AdbDevice(chosen.serial), device_bundle, graphs, progress)
 
     def __enter__(self) -> AdbRunner:

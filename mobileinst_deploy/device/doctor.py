@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mobileinst_deploy.device import parts, prepare, qemu
+from mobileinst_deploy.device import ncnn_parts, parts, prepare, qemu
 from mobileinst_deploy.device.adb import adb_program, list_devices
 from mobileinst_deploy.device.phone import AdbDevice
 from mobileinst_deploy.device.state import NEEDED_ABI, check_abi, read_phone
 from mobileinst_deploy.device.storage import REMOTE_ROOT, install
 from mobileinst_deploy.errors import MobileInstError
+from mobileinst_deploy.ncnn import convert
 
 _NO_PHONE = (
     "switch on USB debugging on the phone (Settings, About phone, tap Build number seven times;"
@@ -34,28 +35,38 @@ class Finding:
     mend: str = ""
 
 
-def examine(device: str | None = None) -> tuple[Finding, ...]:
+def examine(
+    device: str | None = None, runtime: prepare.Runtime = "onnxruntime"
+) -> tuple[Finding, ...]:
     """Look at everything that running on a device needs.
 
     Args:
         device: ``adb`` or ``qemu`` for what that one needs, None for both.
+        runtime: What shall run the graphs there.
     """
     found = [
         Finding(n.name, n.found is not None, n.found or "missing", "" if n.found else n.mend)
-        for n in (*parts.needs(), *(qemu.needs() if device != "adb" else ()))
+        for n in (*_needs(runtime), *(qemu.needs() if device != "adb" else ()))
     ]
-    found.append(_bundle())
+    found.append(_bundle(runtime))
     if device != "qemu":
         found += _adb()
     return tuple(found)
 
 
-def _bundle() -> Finding:
-    bundle = prepare.cached_bundle()
+def _needs(runtime: prepare.Runtime) -> tuple[parts.Need, ...]:
+    if runtime == "onnxruntime":
+        return parts.needs()
+    return (*parts.needs(linked=True), *ncnn_parts.needs(prepare.default_cache()), convert.need())
+
+
+def _bundle(runtime: prepare.Runtime) -> Finding:
+    bundle = prepare.cached_bundle(runtime=runtime)
     if bundle is None:
-        return Finding("device bundle", False, "not assembled", "mobileinst device prepare")
+        mend = "mobileinst device prepare" + (" --runtime ncnn" if runtime == "ncnn" else "")
+        return Finding("device bundle", False, "not assembled", mend)
     size = sum(f.bytes for f in bundle.files) / 1e6
-    detail = f"ONNX Runtime {bundle.runtime_version}, {size:.1f} MB, sha256 {bundle.sha256[:12]}"
+    detail = f"{bundle.runtime_name}, {size:.1f} MB, sha256 {bundle.sha256[:12]}"
     return Finding("device bundle", True, detail)
 
 

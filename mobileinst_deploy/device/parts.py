@@ -65,23 +65,28 @@ class Need:
     mend: str
 
 
-def needs() -> tuple[Need, ...]:
-    """What assembling the bundle needs, and whether it is here."""
+def needs(*, linked: bool = False) -> tuple[Need, ...]:
+    """What assembling the bundle needs, and whether it is here.
+
+    Args:
+        linked: Whether the runner has everything linked in, and so needs no glibc beside it.
+    """
     compiler = _compiler()
     folder = _glibc_folder()
     fetch = shutil.which("apt-get") and shutil.which("dpkg-deb")
     pip = importlib.util.find_spec("pip")
+    glibc = Need(
+        "glibc for aarch64",
+        str(folder) if folder else f"{fetch} can fetch it" if fetch else None,
+        f"sudo apt-get install {' '.join(GLIBC_PACKAGES)}",
+    )
     return (
         Need(
             "a compiler for aarch64",
             " ".join(compiler) if compiler else None,
             f"{sys.executable} -m pip install ziglang",
         ),
-        Need(
-            "glibc for aarch64",
-            str(folder) if folder else f"{fetch} can fetch it" if fetch else None,
-            f"sudo apt-get install {' '.join(GLIBC_PACKAGES)}",
-        ),
+        *(() if linked else (glibc,)),
         Need("pip", pip.origin if pip else None, f"{sys.executable} -m ensurepip"),
     )
 
@@ -92,7 +97,7 @@ def runner_sources() -> tuple[Path, ...]:
     Raises:
         DeviceError: Neither has them.
     """
-    folder = _sources()
+    folder = bench_folder()
     found = [p for part in ("src", "include") for p in sorted((folder / part).glob("*"))]
     return tuple(p for p in found if p.suffix in (".cc", ".h"))
 
@@ -103,10 +108,15 @@ def counter_sources() -> tuple[Path, ...]:
     Raises:
         DeviceError: Neither the wheel nor the checkout has them.
     """
-    return tuple(sorted((_sources() / "counter").glob("*.[ch]")))
+    return tuple(sorted((bench_folder() / "counter").glob("*.[ch]")))
 
 
-def _sources() -> Path:
+def bench_folder() -> Path:
+    """The folder of the runner's sources, in the wheel or in the checkout.
+
+    Raises:
+        DeviceError: Neither has it.
+    """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "_android_bench", package.parent / "android_bench"):
         if (folder / "src").is_dir() and (folder / "counter").is_dir():
@@ -133,9 +143,9 @@ def build_runner(sources: tuple[Path, ...], target: Path) -> str:
     compiler = device_compiler()
     files = [str(s) for s in sources if s.suffix == ".cc"]
     folders = sorted({f"-I{s.parent}" for s in sources})
-    version = _run([*compiler, "--version"], "the compiler does not start", 60)
+    version = run_tool([*compiler, "--version"], "the compiler does not start", 60)
     name = version.splitlines()[0] if version else compiler[0]
-    _run(
+    run_tool(
         [*compiler, *_FLAGS, *folders, *files, "-ldl", "-o", str(target)],
         f"the runner cannot be compiled by {name}",
         900,
@@ -151,7 +161,7 @@ def compile_shared(compiler: list[str], source: str, target: Path, *options: str
     """
     flags = ["-x", "c", "-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
     command = [*compiler, *flags, source, "-shared", "-fPIC", *options, "-o", str(target)]
-    _run(command, f"{Path(source).name} cannot be compiled by {compiler[0]}", 300)
+    run_tool(command, f"{Path(source).name} cannot be compiled by {compiler[0]}", 300)
 
 
 def device_compiler() -> list[str]:
@@ -255,9 +265,9 @@ def _fetch_glibc(scratch: Path) -> Path:
             "Put Debian's " + ", ".join(GLIBC_PACKAGES) + f" into {_GLIBC_FOLDERS[0]}",
         )
     cause = "glibc for aarch64 is not installed and cannot be fetched"
-    _run(["apt-get", "download", *GLIBC_PACKAGES], cause, 600, cwd=scratch, mend=mend)
+    run_tool(["apt-get", "download", *GLIBC_PACKAGES], cause, 600, cwd=scratch, mend=mend)
     for package in scratch.glob("*.deb"):
-        _run(["dpkg-deb", "-x", str(package), str(scratch / "root")], cause, 120, mend=mend)
+        run_tool(["dpkg-deb", "-x", str(package), str(scratch / "root")], cause, 120, mend=mend)
     found = scratch / "root" / _GLIBC_FOLDERS[0].relative_to("/")
     absent = [n for n in GLIBC_FILES if not (found / n).is_file()]
     if absent:
@@ -280,16 +290,28 @@ def _fetch_wheel(version: str, wheels: Path) -> Path:
         command += [f"--abi=cp{python}", *(f"--platform={p}" for p in _PLATFORMS)]
         command += [f"--dest={fresh}", f"onnxruntime=={version}"]
         cause = f"the aarch64 wheel of onnxruntime {version} cannot be fetched"
-        _run(command, cause, 900, mend=mend)
+        run_tool(command, cause, 900, mend=mend)
         fetched = next(Path(fresh).glob("*.whl"), None)
         if fetched is None:
             raise DeviceError(f"{cause}: pip left no wheel", mend)
         return fetched.replace(wheels / fetched.name)
 
 
-def _run(
+def run_tool(
     command: list[str], cause: str, timeout: float, cwd: Path | None = None, mend: str | None = None
 ) -> str:
+    """Run a tool of this machine and give what it printed.
+
+    Args:
+        command: It and its arguments.
+        cause: What its failure means; the tool's own words follow.
+        timeout: Seconds.
+        cwd: Where it runs.
+        mend: The next step when it fails; None names the command.
+
+    Raises:
+        DeviceError: It is missing, fails, or takes too long.
+    """
     environment = os.environ | {"LC_ALL": "C", "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(

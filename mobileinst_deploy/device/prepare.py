@@ -1,4 +1,7 @@
-"""The folder that goes to the phone: runner, ONNX Runtime and glibc, pinned by sha256.
+"""The folder that goes to the phone: runner, runtime and what they need, pinned by sha256.
+
+With ONNX Runtime that is the runner, its library, and glibc's loader and libraries; with ncnn it is
+one static program.
 
 The folder is self-contained, so that what is tested under qemu is byte for byte what runs on a
 phone. It is assembled once into the user's cache and needs no network afterwards; its manifest
@@ -13,16 +16,16 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal, get_args
 
 import filelock
 import platformdirs
 
-from mobileinst_deploy.device import parts
+from mobileinst_deploy.device import ncnn_parts, parts
 from mobileinst_deploy.errors import DeviceError, InputError, OutputError
 from mobileinst_deploy.files import sha256_of
 from mobileinst_deploy.progress import Progress, silent
@@ -31,9 +34,13 @@ LOADER = "ld-linux-aarch64.so.1"
 RUNNER = "mobileinst_runner"
 LIBRARY = "libonnxruntime.so"
 
+#: What runs the graphs on a device: its library, or linked into a runner of its own.
+Runtime = Literal["onnxruntime", "ncnn"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+
 _SCHEMA = 1
 _MANIFEST = "manifest.json"
-_STARTED = frozenset({LOADER, RUNNER})
+_STARTED = frozenset({LOADER, RUNNER, ncnn_parts.RUNNER})
 
 
 @dataclass(frozen=True)
@@ -61,15 +68,22 @@ class DeviceBundle:
         folder: On this machine.
         files: Everything to push, in name order.
         sha256: Content hash over names, digests and modes; the folder's name on the device.
-        runtime_version: Version of the ONNX Runtime inside, the host's own.
+        runtime: What runs the graphs.
+        runtime_version: Its version; of ONNX Runtime, the host's own.
         compiler: What built the runner.
     """
 
     folder: Path
     files: tuple[BundleFile, ...]
     sha256: str
+    runtime: Runtime
     runtime_version: str
     compiler: str
+
+    @property
+    def runtime_name(self) -> str:
+        """Name and version, for reports."""
+        return f"{self.runtime} {self.runtime_version}"
 
     def command(self, remote: str, plan: str, *, preload: str | None = None) -> list[str]:
         """How to start the runner where the bundle lies.
@@ -77,15 +91,17 @@ class DeviceBundle:
         Args:
             remote: Absolute path of the bundle's folder there.
             plan: Absolute path of the plan there.
-            preload: A library to load before all others.
+            preload: A library to load before all others; a static runner takes none.
         """
+        if self.runtime == "ncnn":
+            return [f"{remote}/{ncnn_parts.RUNNER}", plan]
         before = ["--preload", preload] if preload else []
         loader = [f"{remote}/{LOADER}", *before, "--library-path", remote]
         return [*loader, f"{remote}/{RUNNER}", plan]
 
     def library(self, remote: str) -> str:
-        """Path of ONNX Runtime where the bundle lies, for ``Plan.write``."""
-        return f"{remote}/{LIBRARY}"
+        """Path of ONNX Runtime where the bundle lies, for ``Plan.write``; ``-`` where none is."""
+        return "-" if self.runtime == "ncnn" else f"{remote}/{LIBRARY}"
 
 
 def default_cache() -> Path:
@@ -94,37 +110,43 @@ def default_cache() -> Path:
 
 
 def prepare_bundle(
-    cache: Path | None = None, *, force: bool = False, progress: Progress = silent
+    cache: Path | None = None,
+    *,
+    runtime: Runtime = "onnxruntime",
+    force: bool = False,
+    progress: Progress = silent,
 ) -> DeviceBundle:
-    """Give the bundle for the host's ONNX Runtime, assembling it when the cache has none.
+    """Give the bundle of a runtime, assembling it when the cache has none.
 
     Args:
         cache: Where bundles are kept; the user's cache folder by default.
+        runtime: What shall run the graphs.
         force: Assemble anew, fetching everything again.
         progress: Told of each step.
 
     Raises:
-        DeviceError: A compiler, a library or the wheel is missing; the next step installs it.
+        DeviceError: A compiler, a library, the wheel or the sources are missing; the next step
+            brings them.
         OutputError: The cache cannot be written.
     """
     cache = cache or default_cache()
-    version = host_runtime_version()
-    sources = parts.runner_sources()
+    recipe = _RECIPES[runtime]()
     with _locked(cache):
-        folder = cache / _key(version, sources)
-        bundle = None if force else _load(folder)
+        bundle = None if force else _load(cache / recipe.key, recipe)
         if bundle is None:
-            bundle = _assemble(cache, folder, version, sources, force, progress)
+            bundle = _assemble(cache, recipe, force, progress)
     return bundle
 
 
-def cached_bundle(cache: Path | None = None) -> DeviceBundle | None:
+def cached_bundle(
+    cache: Path | None = None, runtime: Runtime = "onnxruntime"
+) -> DeviceBundle | None:
     """The bundle that :func:`prepare_bundle` would give at once, or None; changes nothing."""
     try:
-        key = _key(host_runtime_version(), parts.runner_sources())
+        recipe = _RECIPES[runtime]()
     except DeviceError:
         return None
-    return _load((cache or default_cache()) / key)
+    return _load((cache or default_cache()) / recipe.key, recipe)
 
 
 def clean_cache(cache: Path | None = None) -> int:
@@ -167,36 +189,75 @@ def host_runtime_version() -> str:
         ) from None
 
 
-def _key(version: str, sources: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256(f"{_SCHEMA}\n{version}\n".encode())
-    for source in sources:
-        digest.update(f"{source.name}\n{sha256_of(source)}\n".encode())
-    return f"onnxruntime-{version}-{digest.hexdigest()[:16]}"
+@dataclass(frozen=True)
+class _Recipe:
+    """How a runtime's bundle is assembled.
+
+    Attributes:
+        runtime: Which.
+        version: Its version.
+        sources: What the runner is built from.
+        needed: Files without which there is no bundle.
+        make: Fills the first folder by means of the second, told whether to fetch anew and whom to
+            tell; gives the compiler's name.
+    """
+
+    runtime: Runtime
+    version: str
+    sources: tuple[Path, ...]
+    needed: frozenset[str]
+    make: Callable[[_Recipe, Path, Path, bool, Progress], str]
+
+    @property
+    def key(self) -> str:
+        digest = hashlib.sha256(f"{_SCHEMA}\n{self.version}\n".encode())
+        for source in self.sources:
+            digest.update(f"{source.name}\n{sha256_of(source)}\n".encode())
+        return f"{self.runtime}-{self.version}-{digest.hexdigest()[:16]}"
 
 
-def _assemble(
-    cache: Path,
-    folder: Path,
-    version: str,
-    sources: tuple[Path, ...],
-    force: bool,
-    progress: Progress,
-) -> DeviceBundle:
-    label, steps = "assemble the device bundle", 3
+def _onnxruntime() -> _Recipe:
+    def make(recipe: _Recipe, made: Path, cache: Path, force: bool, progress: Progress) -> str:
+        compiler = parts.build_runner(recipe.sources, made / RUNNER)
+        progress(_LABEL, 1, 3)
+        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+            parts.copy_glibc(made, Path(scratch))
+        progress(_LABEL, 2, 3)
+        parts.copy_runtime(recipe.version, made / LIBRARY, cache / "wheels", force)
+        return compiler
+
+    needed = frozenset({RUNNER, LOADER, LIBRARY})
+    return _Recipe("onnxruntime", host_runtime_version(), parts.runner_sources(), needed, make)
+
+
+def _ncnn() -> _Recipe:
+    def make(recipe: _Recipe, made: Path, cache: Path, force: bool, progress: Progress) -> str:
+        archive = ncnn_parts.fetch_source(cache, force)
+        progress(_LABEL, 1, 3)
+        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+            return ncnn_parts.build_runner(archive, made / ncnn_parts.RUNNER, Path(scratch))
+
+    needed = frozenset({ncnn_parts.RUNNER})
+    return _Recipe("ncnn", ncnn_parts.VERSION, ncnn_parts.sources(), needed, make)
+
+
+_RECIPES: dict[Runtime, Callable[[], _Recipe]] = {"onnxruntime": _onnxruntime, "ncnn": _ncnn}
+_LABEL = "assemble the device bundle"
+
+
+def _assemble(cache: Path, recipe: _Recipe, force: bool, progress: Progress) -> DeviceBundle:
+    folder = cache / recipe.key
     try:
         with tempfile.TemporaryDirectory(dir=cache, prefix="assembling-") as name:
             made = Path(name) / "bundle"
             made.mkdir()
-            progress(label, 0, steps)
-            compiler = parts.build_runner(sources, made / RUNNER)
-            progress(label, 1, steps)
-            parts.copy_glibc(made, Path(name))
-            progress(label, 2, steps)
-            parts.copy_runtime(version, made / LIBRARY, cache / "wheels", force)
+            progress(_LABEL, 0, 3)
+            compiler = recipe.make(recipe, made, cache, force, progress)
             files = tuple(_pin(path) for path in sorted(made.iterdir()))
             manifest = {
                 "schema": _SCHEMA,
-                "runtime_version": version,
+                "runtime": recipe.runtime,
+                "runtime_version": recipe.version,
                 "compiler": compiler,
                 "sha256": _content_hash(files),
                 "files": [asdict(f) for f in files],
@@ -205,16 +266,17 @@ def _assemble(
             if folder.exists():
                 folder.rename(Path(name) / "replaced")
             made.rename(folder)
-            progress(label, steps, steps)
+            progress(_LABEL, 3, 3)
     except OSError as error:
         raise OutputError(
             f"{error.filename or cache} cannot be written: {error.strerror}",
             "Free some space there, or set XDG_CACHE_HOME to another folder",
         ) from None
-    return DeviceBundle(folder, files, _content_hash(files), version, compiler)
+    digest = _content_hash(files)
+    return DeviceBundle(folder, files, digest, recipe.runtime, recipe.version, compiler)
 
 
-def _load(folder: Path) -> DeviceBundle | None:
+def _load(folder: Path, recipe: _Recipe) -> DeviceBundle | None:
     """A bundle whose every file is what its manifest says, or None."""
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
@@ -227,10 +289,10 @@ def _load(folder: Path) -> DeviceBundle | None:
         if [asdict(f) for f in files] != manifest["files"]:
             return None
         digest = _content_hash(files)
-        if manifest["sha256"] != digest or not {RUNNER, LOADER, LIBRARY} <= {f.name for f in files}:
+        if manifest["sha256"] != digest or not recipe.needed <= {f.name for f in files}:
             return None
         version, compiler = str(manifest["runtime_version"]), str(manifest["compiler"])
-        return DeviceBundle(folder, files, digest, version, compiler)
+        return DeviceBundle(folder, files, digest, recipe.runtime, version, compiler)
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
 

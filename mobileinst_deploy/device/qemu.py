@@ -64,7 +64,7 @@ class QemuRunner:
     """Runs an exported pair under qemu; a :class:`~mobileinst_deploy.specs.GraphRunner`.
 
     Args:
-        bundle: The pair.
+        bundle: The pair, as the bundle's runtime takes it.
         device_bundle: From :func:`mobileinst_deploy.device.prepare.prepare_bundle`.
         limit_seconds: Wall clock for one start; qemu takes about 8 s for a GMAC, so that the
             largest model of the zoo takes minutes for a picture.
@@ -81,6 +81,7 @@ class QemuRunner:
     ) -> None:
         self._pair = bundle
         self._bundle = device_bundle
+        self.runtime = device_bundle.runtime_name
         self.limit_seconds = limit_seconds
         self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         self.qemu = find_qemu()
@@ -150,23 +151,27 @@ class QemuRunner:
         with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
             folder = Path(name)
             links = {"bundle": self._bundle.folder}
-            links |= {f"{role}.onnx": graph.path for role, graph in self._pair.graphs.items()}
+            links |= {
+                f"{role}{file.suffix}": file
+                for role, graph in self._pair.graphs.items()
+                for file in graph.files
+            }
             command = [self.qemu, "-L", str(_sysroot(folder)), "-cpu", CPU, "-seed", "1"]
             preload = None
             if counter is not None:
-                links["clock.so"] = counter.still_clock
                 command += ["-plugin", f"{counter.plugin},out={log}"]
-                preload = "./clock.so"
+                if self._bundle.runtime == "onnxruntime":  # ncnn asks for no time
+                    links["clock.so"] = counter.still_clock
+                    preload = "./clock.so"
             for link, target in links.items():
                 (folder / link).symlink_to(target.resolve())
-            graphs = {role: f"{role}.onnx" for role in self._pair.graphs}
+            graphs = {r: f"{r}{graph.path.suffix}" for r, graph in self._pair.graphs.items()}
             plan.write(folder, self._bundle.library("bundle"), graphs)
             command += self._bundle.command("./bundle", f"./{PLAN_FILE}", preload=preload)
             result = _run(command, folder, self.limit_seconds + _GRACE)
-            if result.runtime_version != self._bundle.runtime_version:
+            if result.runtime != self.runtime:
                 raise DeviceError(
-                    f"the runner opened ONNX Runtime {result.runtime_version} instead of"
-                    f" {self._bundle.runtime_version}",
+                    f"the runner ran {result.runtime} instead of {self.runtime}",
                     "Run `mobileinst device prepare --force`",
                 )
             yield result, folder / OUTPUT_FOLDER

@@ -116,7 +116,7 @@ class RunnerResult:
     Attributes:
         mode: The plan's mode.
         abi: ``aarch64``, ``x86_64``.
-        runtime_version: ONNX Runtime's own version.
+        runtime: Name and version of what ran the graphs, such as ``onnxruntime 1.32.0``.
         core: The core asked for, or None.
         affinity: The cores that the kernel allowed when asked after pinning.
         peak_memory_kib: Highest resident memory of the process, KiB, or None if unknown.
@@ -130,7 +130,7 @@ class RunnerResult:
 
     mode: Mode
     abi: str
-    runtime_version: str
+    runtime: str
     core: int | None
     affinity: tuple[int, ...]
     peak_memory_kib: int | None
@@ -277,7 +277,7 @@ def _result(document: dict[str, Any]) -> RunnerResult:
     return RunnerResult(
         mode=cast(Mode, mode),
         abi=_part(document, "abi", str),
-        runtime_version=_part(_part(document, "runtime", dict), "version", str),
+        runtime=_runtime(_part(document, "runtime", dict)),
         core=None if asked is None else _checked(asked, int, "core"),
         affinity=affinity,
         peak_memory_kib=None if peak is None else _checked(peak, int, "peak_memory_kib"),
@@ -305,6 +305,10 @@ def _result(document: dict[str, Any]) -> RunnerResult:
         ),
         profiles={_role(k): _file(v) for k, v in profiles.items()},
     )
+
+
+def _runtime(data: dict[str, Any]) -> str:
+    return f"{_part(data, 'name', str)} {_part(data, 'version', str)}"
 
 
 def _sample(data: dict[str, Any]) -> Sample:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -117,7 +117,7 @@ class Session:
     Args:
         device: The phone.
         bundle: What runs there.
-        graphs: Both ONNX files, by role.
+        graphs: What the runtime reads of each graph, by role: the file to name, then the others.
         progress: Told of the push and of the runner's own progress.
 
     Attributes:
@@ -136,7 +136,7 @@ class Session:
         self,
         device: AdbDevice,
         bundle: DeviceBundle,
-        graphs: Mapping[Role, Path],
+        graphs: Mapping[Role, Sequence[Path]],
         progress: Progress = silent,
     ) -> None:
         self.device = device
@@ -155,7 +155,7 @@ class Session:
             self._open()
             self.facts, self.state = read_phone(self.device)
             check_abi(self.facts)
-            pair = pair_files([self._graphs[role] for role in ROLES])
+            pair = pair_files([file for role in ROLES for file in self._graphs[role]])
             check_memory(self.facts, self.state, sum(f.bytes for f in pair))
             files = [
                 RemoteFile(self._bundle.folder / f.name, f.sha256, f.bytes, f.executable)
@@ -198,7 +198,7 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
             local = Path(folder) / str(self._turn)
             local.mkdir()
-            graphs: dict[Role, str] = {r: f"{self._pair}/{self._graphs[r].name}" for r in ROLES}
+            graphs: dict[Role, str] = {r: f"{self._pair}/{self._graphs[r][0].name}" for r in ROLES}
             plan.write(local, self._bundle.library(self._runtime), graphs)
             self.device.push([local], self._run)
         command = self._bundle.command(self._runtime, f"{work}/{PLAN_FILE}")

@@ -37,6 +37,7 @@ class PlanRunner(Protocol):
     """
 
     name: str
+    runtime: str
     emulated: bool
     limit_seconds: int
 

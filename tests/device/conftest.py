@@ -249,7 +249,7 @@ def bundle_of(folder: Path, contents: dict[str, str | bytes]) -> DeviceBundle:
         executable = name in (LOADER, RUNNER)
         files.append(BundleFile(name, hashlib.sha256(data).hexdigest(), len(data), executable))
     digest = hashlib.sha256("".join(f.sha256 for f in files).encode()).hexdigest()
-    return DeviceBundle(folder, tuple(files), digest, "0", "none")
+    return DeviceBundle(folder, tuple(files), digest, "onnxruntime", "0", "none")
 
 
 @pytest.fixture

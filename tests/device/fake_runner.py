@@ -32,7 +32,7 @@ GOOD: dict[str, Any] = {
     "ok": True,
     "mode": "outputs",
     "abi": "aarch64",
-    "runtime": {"version": "1.32.0", "api": 17},
+    "runtime": {"name": "onnxruntime", "version": "1.32.0"},
     "core": {"asked": None, "affinity": [0, 1]},
     "peak_memory_kib": 1000,
     "graphs": {},
@@ -67,7 +67,7 @@ class FakeRunner:
     """Runs of a shell script in the runner's place."""
 
     def __init__(self, pair: ExportBundle, bundle: DeviceBundle, folder: Path) -> None:
-        self._graphs = {role: graph.path for role, graph in pair.graphs.items()}
+        self._graphs = {role: graph.files for role, graph in pair.graphs.items()}
         self.bundle = bundle
         self.folder = folder
         self._script = folder / Path(BEHAVIOUR).name

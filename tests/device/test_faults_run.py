@@ -138,7 +138,7 @@ def test_this_program_is_ended_during_the_run(
         from mobileinst_deploy.device.session import Session
         import tempfile
         contents = {{p.name: p.read_bytes() for p in Path({str(fake.bundle.folder)!r}).iterdir()}}
-        graphs = {{role: Path(path) for role, path in {graphs!r}.items()}}
+        graphs = {{role: [Path(path)] for role, path in {graphs!r}.items()}}
         with tempfile.TemporaryDirectory() as folder:
             bundle = bundle_of(Path(folder), contents)
             tell = lambda *told: print(*told, flush=True)

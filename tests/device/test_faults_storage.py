@@ -204,7 +204,7 @@ def test_clean_ends_what_runs_and_removes_everything(
         f"mkdir -p {run}; printf '#!/system/bin/sh\\nsleep 600\\n' > {script}; chmod 755 {script};"
         f"{script} </dev/null >/dev/null 2>&1 & echo $! > {run}/pid"
     )
-    graphs = {role: graph.path for role, graph in pair.graphs.items()}
+    graphs = {role: graph.files for role, graph in pair.graphs.items()}
     with pytest.raises(DeviceError) as caught, Session(device, fake_bundle, graphs):
         pass
     failed(caught.value, "another session", "device clean")
@@ -219,7 +219,7 @@ def test_bundle_lacks_a_library(phone, pair, real_bundle, tmp_path, survived) ->
 
     names = {f.name for f in real_bundle.files} - {"libstdc++.so.6", "libonnxruntime.so"}
     less = bundle_of(tmp_path, {n: (real_bundle.folder / n).read_bytes() for n in names})
-    graphs = {role: graph.path for role, graph in pair.graphs.items()}
+    graphs = {role: graph.files for role, graph in pair.graphs.items()}
     with (
         pytest.raises(DeviceError) as caught,
         Session(AdbDevice(phone.serial), less, graphs) as session,
@@ -236,7 +236,7 @@ def test_bundle_for_another_processor(phone, pair, fake_bundle, tmp_path, surviv
 
     contents = {f.name: (fake_bundle.folder / f.name).read_bytes() for f in fake_bundle.files}
     contents[LOADER] = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xf3\x00" + bytes(200)
-    graphs = {role: graph.path for role, graph in pair.graphs.items()}
+    graphs = {role: graph.files for role, graph in pair.graphs.items()}
     with (
         pytest.raises(DeviceError) as caught,
         Session(AdbDevice(phone.serial), bundle_of(tmp_path, contents), graphs) as session,

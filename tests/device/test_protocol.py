@@ -48,7 +48,7 @@ def measured(*schedules: ScheduleResult, affinity: tuple[int, ...] = (7,)) -> Ru
     return RunnerResult(
         mode="bench",
         abi="aarch64",
-        runtime_version="1.32.0",
+        runtime="onnxruntime 1.32.0",
         core=7,
         affinity=affinity,
         peak_memory_kib=1000,

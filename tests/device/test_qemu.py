@@ -134,7 +134,7 @@ class TestFaults:
 
     def test_a_bundle_of_another_runtime(self, runner: QemuRunner, pair: ExportBundle):
         other = replace(runner._bundle, runtime_version="1.0.0")
-        with pytest.raises(DeviceError, match=r"instead of 1\.0\.0"):
+        with pytest.raises(DeviceError, match=r"instead of onnxruntime 1\.0\.0"):
             QemuRunner(pair, other).outputs(CALLS[:1])
 
 
@@ -142,7 +142,7 @@ def test_without_qemu_the_next_step_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: ExportBundle
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    bundle = DeviceBundle(tmp_path, (), "0", "1", "none")
+    bundle = DeviceBundle(tmp_path, (), "0", "onnxruntime", "1", "none")
     with pytest.raises(DeviceError, match="qemu for aarch64 programs is not installed") as caught:
         QemuRunner(pair, bundle)
     assert "apt-get install qemu-user" in caught.value.next_step
@@ -156,7 +156,7 @@ class FakeQemu:
         self.program = folder / "qemu-aarch64"
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
         self.does("exit 0")
-        self.runner = QemuRunner(pair, DeviceBundle(folder, (), "0", "1", "none"), 1)
+        self.runner = QemuRunner(pair, DeviceBundle(folder, (), "0", "onnxruntime", "1", "none"), 1)
 
     def does(self, script: str) -> None:
         self.program.write_text(f"#!/bin/sh\n{script}\n")

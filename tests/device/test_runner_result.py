@@ -34,7 +34,7 @@ GOOD: dict[str, Any] = {
     "ok": True,
     "mode": "outputs",
     "abi": "aarch64",
-    "runtime": {"version": "1.32.0", "api": 17},
+    "runtime": {"name": "onnxruntime", "version": "1.32.0"},
     "core": {"asked": 7, "affinity": [7]},
     "peak_memory_kib": 100,
     "graphs": {"frame": {"load_ms": 2.5}},

@@ -42,7 +42,7 @@ ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 class NativeRunner:
     """The runner as built for this machine, in the place of a phone."""
 
-    name, emulated, limit_seconds = "native", False, 120
+    name, runtime, emulated, limit_seconds = "native", "onnxruntime", False, 120
 
     def __init__(self, bundle: ExportBundle, folder: Path, **other: Path) -> None:
         self._graphs = {role: graph.path for role, graph in bundle.graphs.items()} | other

@@ -28,7 +28,7 @@ EVERYTHING = TrackSettings(score=0.0, duplicate_iou=1.0)
 class HostRunner:
     """The pair by ONNX Runtime's Python binding."""
 
-    name, emulated = "host", False
+    name, runtime, emulated = "host", "onnxruntime", False
 
     def __init__(self, graphs: dict[Role, Path]) -> None:
         self._sessions = {role: open_session(path) for role, path in graphs.items()}

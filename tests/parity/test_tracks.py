@@ -94,7 +94,7 @@ def test_both_graphs_and_their_hand_over_are_right(sides, pan):
 class Wrong:
     """The exported pair with kernels that lose a little on each call."""
 
-    name, emulated = "wrong", False
+    name, runtime, emulated = "wrong", "onnxruntime", False
 
     def __init__(self, runner: CpuRunner) -> None:
         self.runner = runner

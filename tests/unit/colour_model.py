@@ -70,6 +70,7 @@ class ColourRunner:
     """The same behind the GraphRunner protocol."""
 
     name = "fake"
+    runtime = "none"
 
     def __init__(self, model: ColourModel | None = None, *, emulated: bool = False) -> None:
         self.model = model or ColourModel()

@@ -55,7 +55,7 @@ def test_a_measurement_is_valid_until_there_is_a_reason_against_it():
 def test_a_ladder_holds_when_every_rung_does_and_names_the_lowest_that_does_not():
     def climb(*passed: bool) -> ParityReport:
         checks = tuple(Check(f"rung {i}", ok, "") for i, ok in enumerate(passed))
-        return ParityReport("00", "tiny", False, "cpu", "PyTorch", {}, checks)
+        return ParityReport("00", "tiny", False, "cpu", "onnxruntime", "PyTorch", {}, checks)
 
     assert climb(True, True).passed
     assert climb(True, True).first_failure is None

@@ -65,6 +65,7 @@ class Meddling:
     """A runner that changes what the real one returns."""
 
     name = "meddling"
+    runtime = "onnxruntime"
     emulated = False
 
     def __init__(self, bundle: ExportBundle, meddle: Callable) -> None:
@@ -201,7 +202,7 @@ def test_what_a_graph_is_breaks_its_rung_before_anything_runs(pair: Path, edit, 
     bundle = load_bundle(pair)
 
     class Untouched:
-        name, emulated = "untouched", False
+        name, runtime, emulated = "untouched", "none", False
 
         def outputs(self, calls):
             raise AssertionError("the graphs were run")

@@ -1,0 +1,245 @@
+"""ncnn in the runner: under qemu and on the emulated phone, by the same ladder and counter.
+
+The runner is built once into the user's cache, which takes a minute or two; where its sources or a
+compiler are missing, these tests skip and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import TINY, TOLERANCE
+
+from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.cli import main
+from mobileinst_deploy.device import ncnn_parts, parts, prepare
+from mobileinst_deploy.device.doctor import examine
+from mobileinst_deploy.device.plan import Plan, reuse_pattern
+from mobileinst_deploy.device.prepare import DeviceBundle, prepare_bundle
+from mobileinst_deploy.device.qemu import QemuRunner
+from mobileinst_deploy.errors import DeviceError, MobileInstError
+from mobileinst_deploy.export import export_model
+from mobileinst_deploy.loading import build_loaded
+from mobileinst_deploy.ncnn.convert import as_ncnn
+from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.specs import Call
+from mobileinst_deploy.verify import verify_bundle
+
+PICTURES = [
+    np.random.default_rng(i).integers(0, 256, (1, 3, *TINY.input_size)).astype(np.float32)
+    for i in range(2)
+]
+
+
+@pytest.fixture(scope="session")
+def linked() -> DeviceBundle:
+    """The static runner."""
+    try:
+        return prepare_bundle(runtime="ncnn")
+    except MobileInstError as error:
+        pytest.skip(f"no ncnn runner: {error}")
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
+    """The smallest whole network's pair as ncnn networks."""
+    network = build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
+    pair = export_model(network, tmp_path_factory.mktemp("ncnn") / "tiny")
+    try:
+        return as_ncnn(pair, ncnn_parts.layers())
+    except DeviceError as error:
+        pytest.skip(f"no conversion: {error}")
+
+
+@pytest.fixture
+def runner(converted: ExportBundle, linked: DeviceBundle) -> QemuRunner:
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("no dynamic qemu; run: sudo apt-get install qemu-user")
+    return QemuRunner(converted, linked, limit_seconds=60)
+
+
+@pytest.mark.device
+@pytest.mark.xdist_group("ncnn")
+class TestUnderQemu:
+    def test_one_static_file_is_all_that_goes_to_a_device(self, linked: DeviceBundle):
+        (file,) = linked.files
+        assert file.executable
+        assert file.bytes < 4_000_000
+        assert linked.command("/there", "plan.txt") == [f"/there/{file.name}", "plan.txt"]
+        program = (linked.folder / file.name).read_bytes()
+        (at,) = struct.unpack_from("<Q", program, 32)  # ELF's table of segments
+        entry, count = struct.unpack_from("<HH", program, 54)
+        kinds = [struct.unpack_from("<I", program, at + i * entry)[0] for i in range(count)]
+        assert 1 in kinds  # loaded
+        assert 3 not in kinds  # by no interpreter
+
+    def test_the_ladder_holds_and_the_report_says_who_ran_it(
+        self, runner: QemuRunner, converted: ExportBundle
+    ):
+        pair = load_bundle(converted.folder)
+        report = verify_bundle(pair, runner, load_golden(pair), reference="PyTorch")
+        assert report.passed, report.first_failure
+        assert report.runtime == f"ncnn {ncnn_parts.VERSION}"
+
+    def test_any_number_of_live_kernels_goes(self, runner: QemuRunner, converted: ExportBundle):
+        pair = load_bundle(converted.folder)
+        rng = np.random.default_rng(0)
+        kernels = [rng.normal(size=(1, n, TINY.width)).astype(np.float32) for n in (5, 3, 1)]
+        calls = [Call("mask_head", {"image": PICTURES[1], "kernels": k}) for k in kernels]
+        for got, want in zip(runner.outputs(calls), CpuRunner(pair).outputs(calls), strict=True):
+            allowed = {"rtol": TOLERANCE.rtol, "atol": TOLERANCE.atol}
+            np.testing.assert_allclose(got["mask_logits"], want["mask_logits"], **allowed)
+
+    def test_counts_are_equal_to_the_digit(self, runner: QemuRunner):
+        first = runner.count_instructions(PICTURES[0])
+        again = runner.count_instructions(PICTURES[0], repeats=1)
+        for role, counted in first.items():
+            assert counted.runs == 2
+            assert counted.count == again[role].count > 10_000
+
+    def test_a_profile_is_refused_in_one_sentence(self, runner: QemuRunner):
+        plan = Plan("profile", reuse_pattern(runner._specs, PICTURES), limit_seconds=60)
+        with pytest.raises(DeviceError, match="ncnn has no profiler"):
+            runner.tensors(plan)
+
+    def test_not_a_number_is_seen(self, runner: QemuRunner):
+        kernels = np.full((1, 2, TINY.width), np.nan, np.float32)
+        call = Call("mask_head", {"image": PICTURES[0], "kernels": kernels})
+        with pytest.raises(DeviceError, match="NaN or infinite"):
+            runner.outputs([call])
+
+    @pytest.mark.parametrize(
+        ("name", "change", "why"),
+        [
+            ("frame.ncnn.bin", lambda data: data[:200], "cannot be loaded by ncnn"),
+            ("frame.ncnn.param", lambda data: b"7767517\n1 1\n", "cannot be loaded by ncnn"),
+            ("frame.ncnn.param", lambda data: data.replace(b"image", b"pixel"), "no input named"),
+            ("frame.ncnn.param", lambda data: data.replace(b"kernels", b"answers"), "no output"),
+        ],
+        ids=["weights cut off", "no network", "another input", "another output"],
+    )
+    def test_a_network_that_does_not_fit_is_refused(
+        self, converted: ExportBundle, linked: DeviceBundle, tmp_path: Path, name, change, why
+    ):
+        folder = shutil.copytree(converted.folder, tmp_path / "pair")
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+        graphs = {r: replace(g, path=folder / g.path.name) for r, g in converted.graphs.items()}
+        moved = replace(converted, graphs=graphs)
+        with pytest.raises(DeviceError, match=why):
+            QemuRunner(moved, linked, 60).outputs([Call("frame", {"image": PICTURES[0]})])
+
+    def test_a_plan_for_onnx_runtime_is_refused(
+        self, converted: ExportBundle, linked: DeviceBundle, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(DeviceBundle, "library", lambda self, remote: f"{remote}/lib.so")
+        with pytest.raises(DeviceError, match="ncnn is linked into this runner"):
+            QemuRunner(converted, linked, 60).outputs([Call("frame", {"image": PICTURES[0]})])
+
+    def test_a_runner_of_another_version_is_noticed(
+        self, converted: ExportBundle, linked: DeviceBundle
+    ):
+        other = replace(linked, runtime_version="1.0.1")
+        with pytest.raises(DeviceError, match=r"instead of ncnn 1\.0\.1"):
+            QemuRunner(converted, other, 60).outputs([Call("frame", {"image": PICTURES[0]})])
+
+
+@pytest.mark.device
+@pytest.mark.xdist_group("ncnn")
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_on_a_phone(command: str, phone, converted, linked, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(converted.folder, tmp_path / "pair")
+    arguments = [command, str(folder), "--device", "adb", "--runtime", "ncnn", "--json"]
+    arguments += ["--serial", phone.serial]
+    if command == "bench":
+        arguments += ["--runs", "2", "--warmup", "1", "--seconds", "0", "--core", "7"]
+    monkeypatch.setattr(sys, "argv", ["mobileinst", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    document = json.loads(capsys.readouterr().out)
+    if command == "verify":
+        assert ended.value.code == 0
+        assert document["passed"]
+        assert document["runtime"] == f"ncnn {ncnn_parts.VERSION}"
+    else:
+        assert document["settings"]["runtime"] == f"ncnn {ncnn_parts.VERSION}"
+        assert document["emulated"]
+
+
+class TestBuilding:
+    """What is missing on a machine, and what it says then."""
+
+    def test_without_cmake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(ncnn_parts, "_program", lambda name: None)
+        with pytest.raises(DeviceError, match="cmake, which builds the ncnn runner") as caught:
+            ncnn_parts.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+        assert "pip install cmake ninja" in caught.value.next_step
+
+    def test_without_a_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(ncnn_parts, "_program", lambda name: name)
+        monkeypatch.setattr(parts, "_compiler", lambda: None)
+        with pytest.raises(DeviceError, match="no compiler for aarch64"):
+            ncnn_parts.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+
+    def test_without_a_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+        with pytest.raises(DeviceError, match=r"sources of ncnn .* cannot be fetched") as caught:
+            ncnn_parts.fetch_source(tmp_path, force=False)
+        assert "network" in caught.value.next_step
+        assert not any(p.is_file() for p in tmp_path.rglob("*"))
+
+    def test_with_other_sources_than_were_pinned(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (tmp_path / ncnn_parts.ARCHIVE).write_bytes(b"another")
+        monkeypatch.setattr(
+            ncnn_parts, "_address", lambda command: (tmp_path / ncnn_parts.ARCHIVE).as_uri()
+        )
+        with pytest.raises(DeviceError, match="cannot be fetched"):
+            ncnn_parts.fetch_source(tmp_path / "cache", force=False)
+        assert not (tmp_path / "cache" / "sources" / ncnn_parts.ARCHIVE).exists()
+
+    def test_with_a_damaged_archive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(parts, "device_compiler", lambda: ["c++"])
+        (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b and no more")
+        with pytest.raises(DeviceError, match="is damaged"):
+            ncnn_parts.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path)
+
+    def test_with_sources_that_lack_a_layer(self, tmp_path: Path):
+        if shutil.which("cmake") is None or parts._compiler() is None:
+            pytest.skip("no build here; run: sudo apt-get install cmake g++-aarch64-linux-gnu")
+        tree = tmp_path / ncnn_parts.ARCHIVE.removesuffix(".tar.gz")
+        (tree / "src").mkdir(parents=True)
+        (tree / "src" / "net.h").touch()
+        (tree / "src" / "CMakeLists.txt").write_text("ncnn_add_layer(Convolution)\n")
+        with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+            tar.add(tree, tree.name)
+        (tmp_path / "scratch").mkdir()
+        with pytest.raises(DeviceError, match="cannot be set up"):
+            ncnn_parts.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path / "scratch")
+
+    def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(prepare, "default_cache", lambda: tmp_path)
+        monkeypatch.setattr(ncnn_parts, "_program", lambda name: None)
+        found = {f.name: f for f in examine("qemu", "ncnn")}
+        assert {"a compiler for aarch64", "ncnn: cmake", "ncnn: sources", "pnnx"} <= set(found)
+        assert "glibc for aarch64" not in found
+        assert not found["ncnn: cmake"].ok
+        assert "pip install cmake" in found["ncnn: cmake"].mend
+        assert found["device bundle"].mend == "mobileinst device prepare --runtime ncnn"
+
+
+def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    monkeypatch.setattr(sys, "argv", ["mobileinst", "device", "prepare", "--runtime", "tflite"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "there is no runtime 'tflite'" in capsys.readouterr().err

@@ -1,0 +1,242 @@
+"""A pair converted by pnnx and run by ncnn on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from tiny import TINY, TOLERANCE
+
+from mobileinst_deploy.bundle import (
+    NCNN_FILES,
+    NCNN_RECORD,
+    ExportBundle,
+    load_bundle,
+    load_golden,
+)
+from mobileinst_deploy.device.ncnn_parts import layers
+from mobileinst_deploy.errors import BundleError, DeviceError
+from mobileinst_deploy.export import export_model
+from mobileinst_deploy.loading import build_loaded
+from mobileinst_deploy.ncnn import convert
+from mobileinst_deploy.ncnn.convert import as_ncnn
+from mobileinst_deploy.ncnn.host import NcnnRunner
+from mobileinst_deploy.ncnn.network import check_weights, read_param
+from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.specs import ROLES
+from mobileinst_deploy.verify import verify_bundle
+
+pytestmark = pytest.mark.skipif(
+    convert.converter_version() is None, reason="no pnnx; run: pip install pnnx"
+)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ncnn") / "tiny"
+    export_model(build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE), folder)
+    as_ncnn(load_bundle(folder), layers())
+    return folder
+
+
+@pytest.fixture
+def pair(exported: Path, tmp_path: Path) -> ExportBundle:
+    """An exported and converted pair of one's own."""
+    return load_bundle(shutil.copytree(exported, tmp_path / "pair"))
+
+
+def remove_converted(pair: ExportBundle) -> None:
+    for name in (NCNN_RECORD, *(name for names in NCNN_FILES.values() for name in names)):
+        (pair.folder / name).unlink()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that start pnnx."""
+    commands = []
+    real = subprocess.run
+
+    def noted(command: list[str], **options: object) -> object:
+        commands.append(command)
+        return real(command, **options)
+
+    monkeypatch.setattr(convert.subprocess, "run", noted)
+    return commands
+
+
+class TestConversion:
+    def test_leaves_networks_beside_the_pair_with_the_graphs_names(self, pair: ExportBundle):
+        converted = as_ncnn(pair, layers())
+        for role in ROLES:
+            param, weights = converted.graphs[role].files
+            assert (param.name, weights.name) == NCNN_FILES[role]
+            network = read_param(param)
+            check_weights(network, weights)
+            blobs = {blob for layer in network for blob in (*layer.inputs, *layer.outputs)}
+            spec = pair.graphs[role].spec
+            assert {t.name for t in (*spec.inputs, *spec.outputs)} <= blobs
+
+    def test_is_done_once(self, pair: ExportBundle, asked: list[list[str]]):
+        as_ncnn(pair, layers())
+        assert asked == []
+
+    @pytest.mark.parametrize("name", [NCNN_RECORD, "frame.ncnn.bin", "mask_head.ncnn.param"])
+    def test_is_done_again_when_a_file_is_missing_or_another(
+        self, pair: ExportBundle, asked: list[list[str]], name: str
+    ):
+        before = (pair.folder / name).read_bytes()
+        (pair.folder / name).write_bytes(before[:-20])
+        as_ncnn(pair, layers())
+        assert len(asked) == 2
+        (pair.folder / name).unlink()
+        as_ncnn(pair, layers())
+        assert len(asked) == 4
+        assert (pair.folder / name).read_bytes() == before
+
+    def test_is_done_again_for_another_pair_or_converter(
+        self, pair: ExportBundle, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ):
+        record = json.loads((pair.folder / NCNN_RECORD).read_text())
+        record["onnx"]["frame"] = "0" * 64
+        (pair.folder / NCNN_RECORD).write_text(json.dumps(record))
+        as_ncnn(pair, layers())
+        assert len(asked) == 2
+        monkeypatch.setattr(convert, "converter_version", lambda: "1")
+        as_ncnn(pair, layers())
+        assert len(asked) == 4
+
+    def test_needs_no_pnnx_once_it_is_done(
+        self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(convert, "converter_version", lambda: None)
+        as_ncnn(pair, layers())
+
+    def test_a_converted_pair_can_be_exported_over(self, pair: ExportBundle):
+        export_model(build_loaded("tiny", TINY, None, seed=1, tolerance=TOLERANCE), pair.folder)
+        assert not (pair.folder / NCNN_RECORD).exists()
+
+
+class TestRefusal:
+    def test_without_pnnx(self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch):
+        remove_converted(pair)
+        monkeypatch.setattr(convert, "converter_version", lambda: None)
+        with pytest.raises(DeviceError, match="pnnx, which converts a pair") as caught:
+            as_ncnn(pair, layers())
+        assert "pip install pnnx" in caught.value.next_step
+
+    def test_a_layer_that_the_runner_lacks(self, pair: ExportBundle):
+        remove_converted(pair)
+        with pytest.raises(BundleError, match="that the ncnn runner has not: LayerNorm") as caught:
+            as_ncnn(pair, layers() - {"LayerNorm"})
+        assert "plain pair" in caught.value.next_step
+        assert not (pair.folder / NCNN_RECORD).exists()
+
+    def test_an_operator_that_pnnx_leaves_as_it_is(self, pair: ExportBundle):
+        remove_converted(pair)
+        graph = onnx.load(pair.graphs["frame"].path)
+        graph.graph.node.append(helper.make_node("Erf", ["kernels"], ["extra"]))
+        graph.graph.output.append(helper.make_tensor_value_info("extra", 1, [1, 5, 16]))
+        onnx.save(graph, pair.graphs["frame"].path)
+        with pytest.raises(BundleError, match="that the ncnn runner has not"):
+            as_ncnn(pair, layers())
+
+    def test_weights_that_became_fp16(self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch):
+        remove_converted(pair)
+        real = subprocess.run
+        monkeypatch.setattr(
+            convert.subprocess, "run", lambda c, **o: real([*c[:-1], "fp16=1"], **o)
+        )
+        with pytest.raises(BundleError, match="are fp16 and not fp32"):
+            as_ncnn(pair, layers())
+        assert not (pair.folder / NCNN_RECORD).exists()
+
+    @pytest.mark.parametrize(
+        ("script", "why"),
+        [
+            ("echo 'no such op'; exit 3", "pnnx cannot convert the frame graph: no such op"),
+            ("exit 255", "pnnx cannot convert the frame graph: exit code 255"),
+            ("exit 0", "pnnx cannot convert the frame graph"),
+            ("kill -SEGV $$", "pnnx cannot convert the frame graph: exit code -11"),
+        ],
+    )
+    def test_a_pnnx_that_fails(
+        self,
+        pair: ExportBundle,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        script: str,
+        why: str,
+    ):
+        remove_converted(pair)
+        program = tmp_path / "pnnx"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(convert, "_program", lambda: program)
+        with pytest.raises(BundleError, match=why):
+            as_ncnn(pair, layers())
+
+    def test_a_pnnx_that_does_not_end(
+        self, pair: ExportBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        remove_converted(pair)
+        program = tmp_path / "pnnx"
+        program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(convert, "_program", lambda: program)
+        monkeypatch.setattr(convert, "_LIMIT_S", 0.2)
+        with pytest.raises(BundleError, match=r"did not convert the frame graph within 0\.2 s"):
+            as_ncnn(pair, layers())
+
+
+class TestOnThisMachine:
+    @pytest.fixture(autouse=True)
+    def _ncnn(self) -> None:
+        pytest.importorskip("ncnn", reason="no ncnn; run: pip install --no-deps ncnn")
+
+    def test_the_ladder_holds(self, pair: ExportBundle):
+        runner = NcnnRunner(as_ncnn(pair, layers()))
+        report = verify_bundle(pair, runner, load_golden(pair), reference="PyTorch")
+        assert report.passed, report.first_failure
+        assert report.runtime.startswith("ncnn 1.0.")
+
+    def test_any_number_of_kernels_goes(self, pair: ExportBundle):
+        runner, plain = NcnnRunner(as_ncnn(pair, layers())), CpuRunner(pair)
+        image = load_golden(pair).image(0)
+        for n in (5, 2, 1):
+            kernels = np.random.default_rng(n).normal(size=(1, n, 16)).astype(np.float32)
+            feeds = {"image": image, "kernels": kernels}
+            got, want = (r.run("mask_head", feeds)["mask_logits"] for r in (runner, plain))
+            assert got.shape == (1, n, 8, 16)
+            np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+    def test_other_weights_fail_the_ladder(self, pair: ExportBundle):
+        weights = pair.folder / NCNN_FILES["frame"][1]
+        data = np.fromfile(weights, np.float32)
+        data[1000:2000] *= 1.5
+        converted = as_ncnn(pair, layers())
+        data.tofile(weights)
+        report = verify_bundle(pair, NcnnRunner(converted), load_golden(pair), reference="PyTorch")
+        assert not report.passed
+
+    def test_a_network_that_it_cannot_load_is_named(self, pair: ExportBundle):
+        converted = as_ncnn(pair, layers())
+        (pair.folder / NCNN_FILES["frame"][1]).write_bytes(b"")
+        with pytest.raises(BundleError, match=r"cannot load .*frame\.ncnn\.param"):
+            NcnnRunner(converted).load()
+
+
+def test_without_the_package_the_next_step_installs_it(
+    pair: ExportBundle, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    with pytest.raises(DeviceError, match="ncnn is not installed") as caught:
+        NcnnRunner(replace(pair))
+    assert "pip install --no-deps ncnn" in caught.value.next_step
