@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.cli.runners import for_device, ncnn_on_host
 from mobileinst_deploy.derived import write_derived
 from mobileinst_deploy.device.qemu import QemuRunner
@@ -122,6 +122,13 @@ def count(pair: ExportBundle, runtime: str, kernels: int) -> dict[str, int]:
     return {role: found[role].count for role in ROLES}
 
 
+def weight(form: Form, role: Role) -> int:
+    """Bytes of what the runtime reads."""
+    if form.runtime == "ncnn":
+        return sum((form.pair.folder / name).stat().st_size for name in NCNN_FILES[role])
+    return form.pair.graphs[role].bytes
+
+
 def parity(form: Form) -> dict[str, Any]:
     """The masks against PyTorch's at the export, over the golden pictures."""
     report = verify_bundle(form.pair, form.runner, load_golden(form.pair), reference="PyTorch")
@@ -151,16 +158,17 @@ def host_ratios(forms: list[Form]) -> dict[str, dict[Role, float]]:
     ratios: dict[str, dict[Role, float]] = {form.name: {} for form in forms}
     for role in ROLES:
         rounds: list[dict[str, float]] = []
+        call = Call(role, load_golden(forms[0].pair).inputs(role, 0))
         for _ in range(_ROUNDS + 2):
             taken = {}
             for form in forms:
-                call = Call(role, load_golden(form.pair).inputs(role, 0))
                 started = time.process_time()
                 form.runner.outputs([call])
                 taken[form.name] = time.process_time() - started
             rounds.append(taken)
         for form in forms:
-            ratios[form.name][role] = statistics.median(r[form.name] / r["plain"] for r in rounds[2:])
+            shares = [taken[form.name] / taken["plain"] for taken in rounds[2:]]
+            ratios[form.name][role] = statistics.median(shares)
     return ratios
 
 
@@ -192,10 +200,12 @@ def forms_table(forms: list[Form], rows: Mapping[str, Mapping[str, Any]]) -> Non
     for form in forms:
         row, plain = rows[form.name], rows["plain"]
         for role in ROLES:
-            counted = row["count"][role] if row["count"] else 0
-            share = f"{counted / plain['count'][role]:.3f}" if counted else ""
+            counted, share = "", ""
+            if row["count"]:
+                counted = f"{row['count'][role]:,}"
+                share = f"{row['count'][role] / plain['count'][role]:.3f}"
             print(
-                f"| {form.name} | {role} | {counted or '':,} | {share} "
+                f"| {form.name} | {role} | {counted} | {share} "
                 f"| {row['host'][role]:.2f} | {row['bytes'][role] / 1e6:.2f} "
                 f"| {row['parity']['max_abs'].get(role, float('nan')):.1e} |"
             )
