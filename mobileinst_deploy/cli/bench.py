@@ -8,15 +8,14 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.device import bench_adb
+from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
 from mobileinst_deploy.cli.runners import (
-    RuntimeName,
     for_device,
     known_device,
     known_runtime,
     ncnn_on_host,
     only_adb,
 )
-from mobileinst_deploy.cli.spine import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError, MeasurementInvalid
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.runners import RuntimeName, for_device, known_runtime
+from mobileinst_deploy.cli.options import Json, RuntimeName
+from mobileinst_deploy.cli.runners import for_device, known_runtime
 from mobileinst_deploy.errors import (
     EXIT_NO_DEVICE,
     ConfigError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mobileinst_deploy.bundle import ExportBundle
     from mobileinst_deploy.device_bench import PhoneOutcome
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Serials = Annotated[
     list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.options import Json
 from mobileinst_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def evaluate(
         Path | None,
         typer.Option("-o", "--output", help="Folder for eval.json; default: the model's own."),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document to stdout.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.options import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from mobileinst_deploy.optimize.pair import GraphReport
     from mobileinst_deploy.quantize import Price
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
-PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Folder to write; default: beside DIR, with a suffix."),

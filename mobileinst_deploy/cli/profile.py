@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.options import Json, PairFolder, Serial
 from mobileinst_deploy.cli.runners import known_device, only_adb
-from mobileinst_deploy.cli.spine import Json, PairFolder
 from mobileinst_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def profile(
     folder: PairFolder,
     device: Annotated[str, typer.Option(help="Where to profile: cpu or adb.")] = "cpu",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each graph that count.")] = 20,
-    serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    serial: Serial = None,
     core: Annotated[str, typer.Option(help="adb: auto, prime, little or a number.")] = "auto",
     json: Json = False,
 ) -> None:

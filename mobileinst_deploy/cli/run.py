@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.runners import RuntimeName, pair_runner
-from mobileinst_deploy.cli.spine import Json, PairFolder
+from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeName, Serial
+from mobileinst_deploy.cli.runners import pair_runner
 
 if TYPE_CHECKING:
     from mobileinst_deploy.results import RunReport
@@ -31,8 +31,8 @@ def run(
         ),
     ] = "3",
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
-    device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
-    serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    device: DeviceName = "cpu",
+    serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
     json: Json = False,
 ) -> None:

@@ -1,12 +1,10 @@
-"""Which device and runtime run the graphs: the options that verify, bench and run share."""
+"""Open what runs a pair's graphs, for the device and the runtime that were named."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, cast
-
-import typer
+from typing import TYPE_CHECKING, cast
 
 from mobileinst_deploy.cli.console import progress_bar
 from mobileinst_deploy.errors import ConfigError
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "adb", "qemu")
 RUNTIMES = ("onnxruntime", "ncnn")
-
-RuntimeName = Annotated[
-    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
-]
 
 
 def known_device(device: str) -> None:

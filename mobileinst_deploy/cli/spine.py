@@ -9,7 +9,8 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.optimize import rewrite_pair
-from mobileinst_deploy.cli.runners import RuntimeName, pair_runner
+from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeName, Serial
+from mobileinst_deploy.cli.runners import pair_runner
 from mobileinst_deploy.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
     from mobileinst_deploy.results import ParityReport
     from mobileinst_deploy.specs import GraphRunner
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
 ]
-PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
 
 
 def models(json: Json = False) -> None:
@@ -120,8 +119,8 @@ def verify(
     frames: Annotated[
         int | None, typer.Option(min=1, help="With --clip: only so many of its first frames.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the graphs run: cpu, adb or qemu.")] = "cpu",
-    serial: Annotated[str | None, typer.Option(help="Which phone, with --device adb.")] = None,
+    device: DeviceName = "cpu",
+    serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
     locate: Annotated[
         bool, typer.Option("--locate", help="On failure, name the first node that differs.")

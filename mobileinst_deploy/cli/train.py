@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.options import Json
 
 
 def train(
@@ -30,7 +31,7 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="Whole weights to start from, of the same model.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Train a model by a recipe. It may be interrupted at any moment and resumed.
 
