@@ -30,6 +30,7 @@ LAYERS = {
         "results",
         "schedule",
         "specs",
+        "association",
         "track",
         "zoo",
     },

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
+from mobileinst_deploy.association import associate, distinct_instances, unit
 from mobileinst_deploy.errors import ConfigError, DeviceError
 from mobileinst_deploy.schedule import Every
 from mobileinst_deploy.specs import graph_specs
@@ -17,11 +18,8 @@ from mobileinst_deploy.track import (
     Track,
     Tracker,
     TrackSettings,
-    associate,
     class_scores,
-    distinct_instances,
     track_clip,
-    unit,
 )
 
 RED, GREEN, BLUE = {"red": (8, 8)}, {"green": (24, 48)}, {"blue": (40, 96)}
