@@ -20,18 +20,24 @@ from tiny import TINY, TOLERANCE
 
 from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.cli import main
+from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
 from mobileinst_deploy.device import ncnn_parts, parts, prepare
 from mobileinst_deploy.device.doctor import examine
 from mobileinst_deploy.device.plan import Plan, reuse_pattern
 from mobileinst_deploy.device.prepare import DeviceBundle, prepare_bundle
 from mobileinst_deploy.device.qemu import QemuRunner
+from mobileinst_deploy.encode import write_picture
 from mobileinst_deploy.errors import DeviceError, MobileInstError
 from mobileinst_deploy.export import export_model
 from mobileinst_deploy.loading import build_loaded
 from mobileinst_deploy.ncnn.convert import as_ncnn
 from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.run import run_clip
+from mobileinst_deploy.schedule import Every
 from mobileinst_deploy.specs import Call
+from mobileinst_deploy.track import TrackSettings
 from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.video import open_clip
 
 PICTURES = [
     np.random.default_rng(i).integers(0, 256, (1, 3, *TINY.input_size)).astype(np.float32)
@@ -104,6 +110,23 @@ class TestUnderQemu:
         for role, counted in first.items():
             assert counted.runs == 2
             assert counted.count == again[role].count > 10_000
+
+    def test_the_loop_on_the_device_follows_what_this_machine_follows(
+        self, runner: QemuRunner, converted: ExportBundle, tmp_path: Path
+    ):
+        (tmp_path / "clip").mkdir()
+        for index, drawn in enumerate(ShapesClip(clip_seed("test", 1), 3, TINY.input_size)):
+            write_picture(tmp_path / "clip" / f"{index}.png", drawn.image)
+        pair, everything = load_bundle(converted.folder), TrackSettings(score=0.0)
+        reports, tracks = [], []
+        for name, by in (("ncnn", runner), ("plain", CpuRunner(pair))):
+            clip = open_clip(str(tmp_path / "clip"))
+            reports.append(run_clip(pair, by, clip, tmp_path / name, Every(2), everything))
+            found = json.loads((tmp_path / name / "tracks.json").read_text())
+            tracks.append(sorted((t["id"], t["category_id"]) for t in found))
+        assert tracks[0] == tracks[1] != []
+        assert reports[0].runtime == runner.runtime
+        assert reports[0].keyframes == reports[1].keyframes == 2
 
     def test_a_profile_is_refused_in_one_sentence(self, runner: QemuRunner):
         plan = Plan("profile", reuse_pattern(runner._specs, PICTURES), limit_seconds=60)
