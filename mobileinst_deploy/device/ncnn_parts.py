@@ -128,7 +128,7 @@ def build_runner(archive: Path, target: Path, scratch: Path) -> str:
     if ninja := _program("ninja"):
         configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     mend = "Install cmake, ninja and g++-aarch64-linux-gnu, then run this again"
-    parts.run_tool(configure, "the build of the ncnn runner cannot be set up", 300, mend=mend)
+    parts.run_tool(configure, "the build of the ncnn runner cannot be set up", 1800, mend=mend)
     cause = "the ncnn runner cannot be compiled"
     parts.run_tool([cmake, "--build", str(build), "--parallel"], cause, 3600, mend=mend)
     shutil.copyfile(build / RUNNER, target)
