@@ -33,6 +33,9 @@ INSTALL = f"{sys.executable} -m pip install pnnx"
 
 _SCHEMA = 1
 _LIMIT_S = 900.0
+# The smallest map is at 1/64. ncnn's bilinear resize of one row (or column) multiplies what lies
+# before it in memory by zero, which is no harm until that is NaN.
+_SMALLEST_SIDE = 128
 _PLAIN = (
     "Use the plain pair that `mobileinst export` writes: what `optimize` and `quantize` make is for"
     " ONNX Runtime"
@@ -54,9 +57,16 @@ def as_ncnn(
 
     Raises:
         DeviceError: pnnx is missing.
-        BundleError: pnnx cannot convert a graph, or makes of it what the runner cannot run.
+        BundleError: pnnx cannot convert a graph, or makes of it what the runner cannot run; or the
+            input is so small that ncnn reads memory that it was not given.
         OutputError: The pair's folder cannot be written.
     """
+    height, width = bundle.config.input_size
+    if min(height, width) < _SMALLEST_SIDE:
+        raise BundleError(
+            f"ncnn resizes maps of one row wrongly, which an input of {height}x{width} leads to",
+            f"Export with --size of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}",
+        )
     if not _kept(bundle):
         _convert(bundle, layers, progress)
     graphs: dict[Role, GraphFile] = {}

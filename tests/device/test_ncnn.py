@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY, TOLERANCE
+from tiny import TINY as TINIEST, TOLERANCE
 
 from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.cli import main
@@ -39,6 +39,8 @@ from mobileinst_deploy.track import TrackSettings
 from mobileinst_deploy.verify import verify_bundle
 from mobileinst_deploy.video import open_clip
 
+#: Of sides that ncnn takes.
+TINY = replace(TINIEST, input_size=(128, 192))
 PICTURES = [
     np.random.default_rng(i).integers(0, 256, (1, 3, *TINY.input_size)).astype(np.float32)
     for i in range(2)

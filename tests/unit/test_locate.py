@@ -74,7 +74,9 @@ def test_graphs_without_a_name_in_common_cannot_be_compared(exported: ExportBund
 
 
 def report(checks=(), tensors=()) -> ParityReport:
-    return ParityReport("00", "tiny", False, "cpu", "PyTorch", {}, tuple(checks), tuple(tensors))
+    return ParityReport(
+        "00", "tiny", False, "cpu", "onnxruntime", "PyTorch", {}, tuple(checks), tuple(tensors)
+    )
 
 
 def tensor(graph: str, picture: int, passed: bool) -> TensorParity:

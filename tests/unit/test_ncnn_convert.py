@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tiny import TINY, TOLERANCE
+from tiny import TINY as TINIEST, TOLERANCE
 
 from mobileinst_deploy.bundle import (
     NCNN_FILES,
@@ -33,6 +33,9 @@ from mobileinst_deploy.ncnn.network import check_weights, read_param
 from mobileinst_deploy.ort import CpuRunner
 from mobileinst_deploy.specs import ROLES
 from mobileinst_deploy.verify import verify_bundle
+
+#: Of sides that ncnn takes.
+TINY = replace(TINIEST, input_size=(128, 192))
 
 pytestmark = pytest.mark.skipif(
     convert.converter_version() is None, reason="no pnnx; run: pip install pnnx"
@@ -118,6 +121,16 @@ class TestConversion:
     ):
         monkeypatch.setattr(convert, "converter_version", lambda: None)
         as_ncnn(pair, layers())
+
+    def test_an_input_whose_deepest_map_is_one_row_is_refused(self, tmp_path: Path):
+        """Seen: NaN in one run of twenty, from memory before the map."""
+        small = export_model(
+            build_loaded("tiny", TINIEST, None, seed=0, tolerance=TOLERANCE), tmp_path / "pair"
+        )
+        with pytest.raises(BundleError, match="64x128") as caught:
+            as_ncnn(small, layers())
+        assert "128x128" in caught.value.next_step
+        assert not (tmp_path / "pair" / NCNN_RECORD).exists()
 
     def test_a_converted_pair_can_be_exported_over(self, pair: ExportBundle):
         export_model(build_loaded("tiny", TINY, None, seed=1, tolerance=TOLERANCE), pair.folder)
@@ -214,7 +227,7 @@ class TestOnThisMachine:
             kernels = np.random.default_rng(n).normal(size=(1, n, 16)).astype(np.float32)
             feeds = {"image": image, "kernels": kernels}
             got, want = (r.run("mask_head", feeds)["mask_logits"] for r in (runner, plain))
-            assert got.shape == (1, n, 8, 16)
+            assert got.shape == (1, n, 16, 24)
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
     def test_other_weights_fail_the_ladder(self, pair: ExportBundle):
