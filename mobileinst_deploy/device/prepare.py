@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import filelock
 import platformdirs
@@ -36,7 +36,6 @@ LIBRARY = "libonnxruntime.so"
 
 #: What runs the graphs on a device: its library, or linked into a runner of its own.
 Runtime = Literal["onnxruntime", "ncnn"]
-RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 _SCHEMA = 1
 _MANIFEST = "manifest.json"

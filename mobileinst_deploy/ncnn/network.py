@@ -138,7 +138,9 @@ def _weights(layer: Layer) -> list[tuple[bool, int]]:
         return [(True, layer.whole(6)), *bias]
     if layer.kind == "Gemm":
         m, n, k = layer.whole(7), layer.whole(8), layer.whole(9)
-        added = {-1: 0, 0: 1, 1: m, 2: m, 3: m * n, 4: n}[layer.whole(10)]
+        added = {-1: 0, 0: 1, 1: m, 2: m, 3: m * n, 4: n}.get(layer.whole(10))
+        if added is None:
+            raise ValueError(f"{layer.name} adds a constant of an unknown shape")
         constants = ((4, m * k), (5, n * k), (6, added))
         return [(True, elements) for key, elements in constants if layer.whole(key) and elements]
     if layer.kind == "LayerNorm":

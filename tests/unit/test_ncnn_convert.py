@@ -123,7 +123,7 @@ class TestConversion:
         as_ncnn(pair, layers())
 
     def test_an_input_whose_deepest_map_is_one_row_is_refused(self, tmp_path: Path):
-        """Seen: NaN in one run of twenty, from memory before the map."""
+        """Its resize reads the memory before such a map: NaN was seen, now and then."""
         small = export_model(
             build_loaded("tiny", TINIEST, None, seed=0, tolerance=TOLERANCE), tmp_path / "pair"
         )

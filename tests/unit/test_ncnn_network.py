@@ -91,3 +91,18 @@ class TestWeights:
         path.write_bytes(content)
         with pytest.raises(BundleError, match=why):
             check_weights(read_param(param), path)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [("10=4", "10=9"), ("6=6", f"6={10**30}"), ("6=6", "6=-9"), ("6=6", "6=six")],
+    ids=["unknown broadcast", "more than a file holds", "less than none", "no number"],
+)
+def test_parameters_that_cannot_be_are_refused(
+    param: Path, tmp_path: Path, spoilt: tuple[str, str]
+):
+    param.write_text(TEXT.replace(*spoilt))
+    weights = tmp_path / "frame.ncnn.bin"
+    weights.write_bytes(WEIGHTS)
+    with pytest.raises(BundleError, match=r"is not what ncnn shall run|it is damaged"):
+        check_weights(read_param(param), weights)
