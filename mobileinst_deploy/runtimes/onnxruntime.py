@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,29 +97,51 @@ class CpuRunner:
             ) from error
         return {v.name: array for v, array in zip(session.get_outputs(), values, strict=True)}
 
+    def ready(self, role: Role, inputs: dict[str, np.ndarray]) -> ReadyRun:
+        """Hand a graph its inputs, so that what follows is inference alone.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load it.
+        """
+        return ReadyRun(self._session(role), role, inputs)
+
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
         return [self.run(call.role, dict(call.inputs)) for call in calls]
 
 
-@contextlib.contextmanager
-def pinned_to_one_core() -> Iterator[int | None]:
-    """Keep this thread on one core that it may use, and give the old affinity back after.
+class ReadyRun:
+    """One run of a graph whose inputs lie in the runtime's hands already."""
 
-    Yields:
-        The core's number, read back from the kernel, or None where the system has no affinity.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    # The last allowed core: the first one takes most interrupts.
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        (core,) = os.sched_getaffinity(0)
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
+    def __init__(
+        self, session: onnxruntime.InferenceSession, role: Role, inputs: dict[str, np.ndarray]
+    ) -> None:
+        self._session = session
+        self._role = role
+        self._binding = session.io_binding()
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, array)
+        self._names = [output.name for output in session.get_outputs()]
+        for name in self._names:
+            self._binding.bind_output(name)
+
+    def compute(self) -> None:
+        """Run the graph: nothing but ONNX Runtime's own call.
+
+        Raises:
+            DeviceError: ONNX Runtime failed.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise DeviceError(
+                f"ONNX Runtime failed in the {self._role} graph: {_reason(error)}",
+                "Check the inputs' names, dtypes and shapes with `mobileinst inspect`",
+            ) from error
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What it computed, by tensor name."""
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Call, Role
+from mobileinst_deploy.core.contract import ROLES, Call, GraphSpec, Role
 from mobileinst_deploy.core.errors import BundleError, DeviceError
 
 #: Without its dependencies: opencv-python among them would overwrite the headless build.
@@ -79,33 +79,65 @@ class NcnnRunner:
             BundleError: ncnn cannot load it.
             DeviceError: ncnn failed.
         """
-        spec = self._bundle.graphs[role].spec
+        ready = self.ready(role, inputs)
+        ready.compute()
+        return ready.outputs()
+
+    def ready(self, role: Role, inputs: dict[str, np.ndarray]) -> ReadyRun:
+        """Hand a graph its inputs, so that what follows is inference alone.
+
+        Raises:
+            BundleError: ncnn cannot load it.
+            DeviceError: ncnn refuses an input.
+        """
         extractor = self._network(role).create_extractor()
+        return ReadyRun(self._ncnn, extractor, self._bundle.graphs[role].spec, inputs)
+
+    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
+        return [self.run(call.role, dict(call.inputs)) for call in calls]
+
+
+class ReadyRun:
+    """One run of a graph whose inputs lie in the runtime's hands already."""
+
+    def __init__(
+        self, ncnn: Any, extractor: Any, spec: GraphSpec, inputs: dict[str, np.ndarray]
+    ) -> None:
+        self._extractor = extractor
+        self._spec = spec
         # It knows no batch axis, and only borrows what it is given: the arrays live until the end.
-        given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
-        for name, array in given.items():
-            if extractor.input(name, self._ncnn.Mat(array)) != 0:
-                raise DeviceError(f"ncnn refuses {name} in the {role} graph", "Export it again")
-        lengths = {
+        self._given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
+        for name, array in self._given.items():
+            if extractor.input(name, ncnn.Mat(array)) != 0:
+                raise DeviceError(f"ncnn refuses {name} in the {spec.role} graph", "Export it again")
+        self._lengths = {
             axis: length
             for tensor in spec.inputs
             for axis, length in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
             if isinstance(axis, str)
         }
+        self._extracted: list[tuple[int, Any]] = []
+
+    def compute(self) -> None:
+        """Run the graph: ncnn computes an output, and all that it needs, when it is asked for."""
+        self._extracted = [self._extractor.extract(tensor.name) for tensor in self._spec.outputs]
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What it computed, by tensor name.
+
+        Raises:
+            DeviceError: ncnn failed, or gave something else.
+        """
         outputs: dict[str, np.ndarray] = {}
-        for tensor in spec.outputs:
-            status, mat = extractor.extract(tensor.name)
-            shape = tuple(lengths[v] if isinstance(v, str) else v for v in tensor.shape)
+        for tensor, (status, mat) in zip(self._spec.outputs, self._extracted, strict=True):
+            shape = tuple(self._lengths[v] if isinstance(v, str) else v for v in tensor.shape)
             array = np.array(mat)
             if status != 0 or array.size != np.prod(shape) or array.dtype != np.float32:
                 raise DeviceError(
-                    f"ncnn gave {tensor.name} of the {role} graph as {array.dtype} {array.shape}"
-                    f" instead of float32 {shape}",
+                    f"ncnn gave {tensor.name} of the {self._spec.role} graph as {array.dtype}"
+                    f" {array.shape} instead of float32 {shape}",
                     "Export the model again so that its manifest and its graphs belong together",
                 )
             outputs[tensor.name] = array.reshape(shape)
         return outputs
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        return [self.run(call.role, dict(call.inputs)) for call in calls]
