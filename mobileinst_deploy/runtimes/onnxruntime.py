@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Call, Role
+from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Of the runtime that runs the graphs here, which may differ from the one at export.
 VERSION: str = onnxruntime.__version__
@@ -53,56 +54,71 @@ def open_session(
         ) from error
 
 
-class CpuRunner:
-    """Runs an exported pair here; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+def run_graph(
+    graph: bytes,
+    names: Sequence[str],
+    feeds: Iterable[Tensors],
+    *,
+    optimize: bool = True,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Load a graph and run it on inputs, one after the other.
 
     Args:
-        bundle: The pair. A graph is loaded when it is first asked for, so that a broken one can be
-            described by what is wrong with it before the runtime refuses it.
+        graph: A serialised model.
+        names: The outputs wanted.
+        feeds: Inputs by name, for every run.
+        optimize: As for :func:`open_session`.
+
+    Yields:
+        The outputs of each run by name.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load it.
+    """
+    session = open_session(graph, optimize=optimize)
+    for feed in feeds:
+        yield dict(zip(names, session.run(list(names), dict(feed)), strict=True))
+
+
+class CpuRunner(HostRunner):
+    """ONNX Runtime here.
+
+    Args:
+        bundle: The pair.
     """
 
-    name = "cpu"
     runtime = f"onnxruntime {VERSION}"
-    emulated = False
 
     def __init__(self, bundle: ExportBundle) -> None:
-        self._bundle = bundle
+        super().__init__(bundle)
         self._sessions: dict[Role, onnxruntime.InferenceSession] = {}
 
-    def load(self) -> None:
-        """Load both graphs now: a measurement must not begin with that.
+    def load(self, role: Role) -> onnxruntime.InferenceSession:
+        """The session of a graph, loaded when it is first asked for.
 
         Raises:
-            BundleError: ONNX Runtime refuses one.
+            BundleError: ONNX Runtime cannot load it.
         """
-        for role in ROLES:
-            self._session(role)
-
-    def _session(self, role: Role) -> onnxruntime.InferenceSession:
         if role not in self._sessions:
-            self._sessions[role] = open_session(self._bundle.graphs[role].path)
+            self._sessions[role] = open_session(self.bundle.graphs[role].path)
         return self._sessions[role]
 
-    def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
         """Run one graph once.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
             DeviceError: ONNX Runtime failed.
         """
-        session = self._session(role)
+        session = self.load(role)
         try:
-            values = session.run(None, inputs)
+            values = session.run(None, dict(inputs))
         except Exception as error:
             raise DeviceError(
                 f"ONNX Runtime failed in the {role} graph: {_reason(error)}",
                 "Check the inputs' names, dtypes and shapes with `mobileinst inspect`",
             ) from error
         return {v.name: array for v, array in zip(session.get_outputs(), values, strict=True)}
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        return [self.run(call.role, dict(call.inputs)) for call in calls]
 
 
 @contextlib.contextmanager
