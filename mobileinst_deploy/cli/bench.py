@@ -9,14 +9,9 @@ import typer
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.device import bench_adb
 from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
-from mobileinst_deploy.cli.runners import (
-    for_device,
-    known_device,
-    known_runtime,
-    ncnn_on_host,
-    only_adb,
-)
+from mobileinst_deploy.cli.runners import only_adb
 from mobileinst_deploy.core.errors import ConfigError, MeasurementInvalid
+from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, open_host
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.bundle import ExportBundle
@@ -132,7 +127,7 @@ def _host(
             warmup=DEFAULT_WARMUP if warmup is None else warmup,
             seconds=DEFAULT_SECONDS if seconds is None else seconds,
             live_kernels=live_kernels,
-            runner=ncnn_on_host(bundle) if runtime == "ncnn" else None,
+            runner=open_host(bundle, runtime, progress=progress),
             progress=progress,
         )
     write_json(bundle.folder / "latency.json", report.to_dict())

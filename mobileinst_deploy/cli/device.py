@@ -10,7 +10,6 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, RuntimeName
-from mobileinst_deploy.cli.runners import for_device, known_runtime
 from mobileinst_deploy.core.errors import (
     EXIT_NO_DEVICE,
     ConfigError,
@@ -19,6 +18,7 @@ from mobileinst_deploy.core.errors import (
     MobileInstError,
     OutputError,
 )
+from mobileinst_deploy.runtimes import for_device, known_runtime
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.bundle import ExportBundle

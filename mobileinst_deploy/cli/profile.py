@@ -8,8 +8,9 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, PairFolder, Serial
-from mobileinst_deploy.cli.runners import known_device, only_adb
+from mobileinst_deploy.cli.runners import only_adb
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.runtimes import known_device
 
 if TYPE_CHECKING:
     from mobileinst_deploy.workflows.profile import ProfileReport

@@ -131,6 +131,11 @@ class ExportBundle:
         )
 
     @property
+    def specs(self) -> dict[Role, GraphSpec]:
+        """The signatures of both graphs."""
+        return {role: graph.spec for role, graph in self.graphs.items()}
+
+    @property
     def precision(self) -> str:
         """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"

@@ -33,7 +33,7 @@ from mobileinst_deploy.pair.comparison import mask_ious
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"
 #: Shown wherever an 8-bit pair is measured.
@@ -306,13 +306,12 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
         is_float = info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         if is_float and info.name not in present:
             whole.graph.output.append(info)
-    session = open_session(whole.SerializeToString(), optimize=False)
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in whole.graph.output]
+    runs = run_graph(whole.SerializeToString(), names, inputs, optimize=False)
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
-    for feed in inputs:
-        values = dict(zip(names, session.run(names, feed), strict=True)) | feed
-        for name, value in values.items():
+    for feed, outputs in zip(inputs, runs, strict=True):
+        for name, value in (outputs | feed).items():
             if value.size:
                 lowest[name] = min(lowest.get(name, 0.0), float(value.min()))
                 highest[name] = max(highest.get(name, 0.0), float(value.max()))
@@ -323,9 +322,8 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
 
 
 def _run(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> list[Arrays]:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, feed), strict=True)) for feed in inputs]
+    names = [output.name for output in graph.graph.output]
+    return list(run_graph(graph.SerializeToString(), names, inputs))
 
 
 def _scores(outputs: Arrays) -> np.ndarray:

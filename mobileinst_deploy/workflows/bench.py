@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import BenchReport, ClipLatency, Latency
+from mobileinst_deploy.runtimes.host import HostRunner
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner, pinned_to_one_core
 
 DEFAULT_CLIP_LENGTHS = (1, 3, 6)
@@ -50,20 +51,6 @@ def parse_clip_lengths(text: str) -> tuple[int, ...]:
     return lengths
 
 
-class HostRunner(Protocol):
-    """A runtime on this machine: ONNX Runtime's ``CpuRunner``, or ncnn's."""
-
-    runtime: str
-
-    def load(self) -> None:
-        """Load both graphs."""
-        ...
-
-    def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one graph once."""
-        ...
-
-
 def bench_host(
     bundle: ExportBundle,
     *,
@@ -84,7 +71,7 @@ def bench_host(
         warmup: Untimed runs of each graph before the first timed one.
         seconds: Length of each clip length's schedule, at least.
         live_kernels: Kernels handed to reuse frames; None means all N of them.
-        runner: What runs the graphs; ONNX Runtime by default.
+        runner: Computes the graphs; ONNX Runtime by default.
         progress: Told of each keyframe.
 
     Raises:
@@ -106,7 +93,7 @@ def bench_host(
     golden = load_golden(bundle)
     images = [golden.image(i) for i in range(len(golden.images))]
     runner = runner or CpuRunner(bundle)
-    runner.load()
+    runner.load_both()
     with pinned_to_one_core() as core:
         before = host_state()
         schedule = _Schedule(runner, images, live)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.files import sha256_of, write_json
+from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journal
 from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
@@ -129,7 +130,7 @@ def evaluate_clips(
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
     fitted, geometry = fit(image, subject.config.input_size)
-    outputs = subject.model.frame(_as_input(fitted))
+    outputs = Graphs(subject.runner).frame(_as_input(fitted))
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     best = _best_pairs(scores)
     rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
@@ -155,7 +156,7 @@ def find_in_clip(
         schedule: T, the frames per keyframe, or ``auto``.
         settings: What counts as a track.
     """
-    tracker = Tracker(subject.model, parse_schedule(schedule), settings)
+    tracker = Tracker(subject.runner, parse_schedule(schedule), settings)
     shown: dict[int, dict[int, Rle]] = {}
     count = keyframes = 0
     for t, image in enumerate(frames):
