@@ -45,9 +45,9 @@ def profile(
         with progress_bar() as progress:
             report = profile_host(bundle, runs, progress=progress)
     else:
+        from mobileinst_deploy.measure.protocol import check_core
         from mobileinst_deploy.phone.adb import choose_devices
         from mobileinst_deploy.phone.device_bundle import prepare_bundle
-        from mobileinst_deploy.phone.protocol import check_core
 
         check_core(core)
         (chosen,) = choose_devices([serial] if serial is not None else [])

@@ -37,18 +37,20 @@ def latency_table(records: Sequence[LatencyRecord]) -> LatencyTable:
         f"{first.runtime}, one thread, {first.pair.precision}, {kernels} kernels in reuse frames"
     )
     with_paper = any(record.paper for record in records)
-    columns = ("device", "core", "T", "ms a frame", f"keyframe {headline}", "p90", "min", "MAD")
-    columns += (f"reuse {headline}", "reuse p90", "worst", "runs")
+    columns = ["device", "core", "T", "ms a frame", f"keyframe {headline}", "p90", "min", "MAD"]
+    columns += [f"reuse {headline}", "reuse p90", "worst", "runs"]
+    columns += ["paper"] if with_paper else []
     rows = []
     for record in records:
         core = record.conditions.core
         for clip in record.clips:
-            row = (record.device.serial, "any" if core is None else str(core))
-            row += (str(clip.clip_length), *_times(record, clip), _runs(clip))
-            rows.append((*row, _paper(record, clip.clip_length)) if with_paper else row)
+            row = [record.device.serial, "any" if core is None else str(core)]
+            row += [str(clip.clip_length), *_times(record, clip), _runs(clip)]
+            row += [_paper(record, clip.clip_length)] if with_paper else []
+            rows.append(tuple(row))
     return LatencyTable(
         title,
-        (*columns, "paper") if with_paper else columns,
+        tuple(columns),
         tuple(rows),
         tuple(_caption(record) for record in records),
     )

@@ -17,12 +17,14 @@ Of an emulated device there are neither ``clips`` nor ``schedules``: its samples
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.measure.paper import PaperRow, compare_with_paper
 from mobileinst_deploy.measure.protocol import Protocol
@@ -113,7 +115,7 @@ class LatencyRecord:
     conditions: Conditions
     runtime: str
     runner_bundle_sha256: str | None
-    load_ms: dict[str, float] | None
+    load_ms: Mapping[Role, float] | None
     peak_memory_kib: int | None
     schedules: tuple[Schedule, ...]
     state_before: DeviceState
@@ -167,7 +169,7 @@ class LatencyRecord:
             "conditions": asdict(self.conditions),
             "runtime": self.runtime,
             "runner_bundle_sha256": self.runner_bundle_sha256,
-            "load_ms": self.load_ms,
+            "load_ms": None if self.load_ms is None else dict(self.load_ms),
             "peak_memory_kib": self.peak_memory_kib,
             "valid": self.valid,
             "invalid": list(self.invalid),

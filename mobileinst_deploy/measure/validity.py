@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.measure.device import THERMAL_STATUS, DeviceFacts, DeviceState
 from mobileinst_deploy.measure.protocol import PROTOCOLS, Protocol
@@ -42,7 +43,7 @@ class Measured:
     affinity: tuple[int, ...]
     schedules: tuple[Schedule, ...]
     waited_s: float = 0.0
-    load_ms: dict[str, float] = field(default_factory=dict)
+    load_ms: Mapping[Role, float] = field(default_factory=dict)
     peak_memory_kib: int | None = None
     runner_sha256: str | None = None
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import ConfigError
-from mobileinst_deploy.core.progress import Progress
+from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
 from mobileinst_deploy.measure.host import (
     CoreWatch,
@@ -25,11 +25,14 @@ from mobileinst_deploy.measure.host import (
 from mobileinst_deploy.measure.protocol import PROTOCOLS
 from mobileinst_deploy.measure.samples import Sample, Schedule
 from mobileinst_deploy.measure.validity import Measured
+from mobileinst_deploy.phone.adb import choose_devices
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice, CancelledError
 from mobileinst_deploy.phone.state import read_phone
+from mobileinst_deploy.runtimes import for_device, open_host
+from mobileinst_deploy.runtimes.host import HostRunner
 
 DEFAULT_MAX_CELSIUS = 37.0
 
@@ -89,7 +92,11 @@ class BenchTarget(Protocol):
     runtime: str
 
     def measure(
-        self, pair: ExportBundle, settings: BenchSettings, cancel: threading.Event, progress: Progress
+        self,
+        pair: ExportBundle,
+        settings: BenchSettings,
+        cancel: threading.Event,
+        progress: Progress,
     ) -> Measured:
         """Run the protocol's interleaved schedules.
 
@@ -98,26 +105,6 @@ class BenchTarget(Protocol):
             ConfigError: The wanted core is none.
             CancelledError: Somebody asked to stop.
         """
-        ...
-
-
-class _Ready(Protocol):
-    def compute(self) -> None: ...
-
-    def outputs(self) -> dict[str, np.ndarray]: ...
-
-
-class TimedRunner(Protocol):
-    """A runtime on this machine that takes inputs, computes and gives outputs in three steps."""
-
-    runtime: str
-
-    def load(self) -> None:
-        """Load both graphs."""
-        ...
-
-    def ready(self, role: Role, inputs: dict[str, np.ndarray]) -> _Ready:
-        """Hand a graph its inputs."""
         ...
 
 
@@ -130,16 +117,24 @@ class HostTarget:
 
     name = "cpu"
 
-    def __init__(self, runner: TimedRunner) -> None:
+    def __init__(self, runner: HostRunner) -> None:
         self._runner = runner
         self.runtime = runner.runtime
 
     def measure(
-        self, pair: ExportBundle, settings: BenchSettings, cancel: threading.Event, progress: Progress
+        self,
+        pair: ExportBundle,
+        settings: BenchSettings,
+        cancel: threading.Event,
+        progress: Progress,
     ) -> Measured:
         """See :class:`BenchTarget`."""
         used = settings.protocol
-        load_ms = _load(self._runner)
+        load_ms = {}
+        for role in ROLES:
+            begun = time.perf_counter()
+            self._runner.load(role)
+            load_ms[role] = 1e3 * (time.perf_counter() - begun)
         clips = HostClips(self._runner, pair, settings.live(pair))
         with pinned_to_one_core() as pinned:
             core = pinned if used.pinned else None
@@ -180,7 +175,7 @@ class HostClips:
         live: Kernels handed to reuse frames.
     """
 
-    def __init__(self, runner: TimedRunner, pair: ExportBundle, live: int) -> None:
+    def __init__(self, runner: HostRunner, pair: ExportBundle, live: int) -> None:
         golden = load_golden(pair)
         self._runner = runner
         self._images = [golden.image(i) for i in range(len(golden.images))]
@@ -238,11 +233,6 @@ class HostClips:
         return ready.outputs(), sample
 
 
-def _load(runner: TimedRunner) -> dict[str, float]:
-    runner.load()
-    return {}
-
-
 class PhoneTarget:
     """One core of a phone.
 
@@ -260,7 +250,11 @@ class PhoneTarget:
         self.runtime = device_bundle.runtime_name
 
     def measure(
-        self, pair: ExportBundle, settings: BenchSettings, cancel: threading.Event, progress: Progress
+        self,
+        pair: ExportBundle,
+        settings: BenchSettings,
+        cancel: threading.Event,
+        progress: Progress,
     ) -> Measured:
         """See :class:`BenchTarget`."""
         used, live = settings.protocol, settings.live(pair)
@@ -303,7 +297,7 @@ class PhoneTarget:
             affinity=result.affinity,
             schedules=result.schedules,
             waited_s=waited,
-            load_ms={role: ms for role, ms in result.load_ms.items()},
+            load_ms=result.load_ms,
             peak_memory_kib=result.peak_memory_kib,
             runner_sha256=self._bundle.sha256,
         )
@@ -314,8 +308,32 @@ def _sleep(device: AdbDevice, seconds: float) -> None:
         raise CancelledError
 
 
-def phone_targets(
-    serials: Sequence[str], device_bundle: DeviceBundle, converted: ExportBundle
-) -> tuple[PhoneTarget, ...]:
-    """A target for each phone."""
-    return tuple(PhoneTarget(serial, device_bundle, converted) for serial in serials)
+def open_targets(
+    pair: ExportBundle,
+    device: str,
+    runtime: str,
+    *,
+    serials: Sequence[str] = (),
+    every: bool = False,
+    progress: Progress = silent,
+) -> tuple[BenchTarget, ...]:
+    """What a pair shall be measured on.
+
+    Args:
+        pair: The pair; converted here where the runtime takes another form of it.
+        device: ``cpu`` or ``adb``.
+        runtime: ``onnxruntime`` or ``ncnn``.
+        serials: Which phones; none means the only one.
+        every: All usable phones.
+        progress: Told of what is built and converted.
+
+    Raises:
+        ConfigError: No such runtime.
+        DeviceError: A phone is missing or unusable, or something to build for it.
+        BundleError: The pair cannot be converted.
+    """
+    if device == "cpu":
+        return (HostTarget(open_host(pair, runtime, progress=progress)),)
+    chosen = [listed.serial for listed in choose_devices(serials, every=every)]
+    converted, device_bundle = for_device(pair, runtime, progress)
+    return tuple(PhoneTarget(serial, device_bundle, converted) for serial in chosen)

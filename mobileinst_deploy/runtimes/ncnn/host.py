@@ -82,7 +82,9 @@ class _ReadyRun:
         self._given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
         for name, array in self._given.items():
             if extractor.input(name, ncnn.Mat(array)) != 0:
-                raise DeviceError(f"ncnn refuses {name} in the {spec.role} graph", "Export it again")
+                raise DeviceError(
+                    f"ncnn refuses {name} in the {spec.role} graph", "Export it again"
+                )
         self._lengths = {
             axis: length
             for tensor in spec.inputs
