@@ -1,7 +1,7 @@
 """Run a collection of inputs that once went wrong and say what becomes of each.
 
-``python scripts/cases.py FOLDER [NAME ...]``: FOLDER holds one folder per case. Prints, for each, the
-exit code, seconds, peak memory and the first words of the message. Nothing in FOLDER is changed.
+``python scripts/cases.py FOLDER [NAME ...]``: FOLDER holds one folder per case. Prints, for each,
+the exit code, seconds, peak memory and the first words of the message; nothing in FOLDER changes.
 Cases that need a phone, a signal or a race have tests of their own and are not here.
 """
 
@@ -20,11 +20,27 @@ from pathlib import Path
 MOBILEINST = [sys.executable, "-c", "from mobileinst_deploy.cli import main; main()"]
 SECONDS = 60
 CHECKPOINTS = (
-    "ddp.pth ema_model.pt model_ema_only.pth model_state_dict.pt net.pth lightning.ckpt "
-    "lightning_as.pth compiled.pth ddp_compiled.pth mmdet.pth numpy_scalar.pth namespace.pth "
-    "half.safetensors bf16.safetensors ddp.safetensors noconf.safetensors bin_named.bin "
-    "averaged_model_swa.pth grad.pth param.pth"
-).split()
+    "ddp.pth",
+    "ema_model.pt",
+    "model_ema_only.pth",
+    "model_state_dict.pt",
+    "net.pth",
+    "lightning.ckpt",
+    "lightning_as.pth",
+    "compiled.pth",
+    "ddp_compiled.pth",
+    "mmdet.pth",
+    "numpy_scalar.pth",
+    "namespace.pth",
+    "half.safetensors",
+    "bf16.safetensors",
+    "ddp.safetensors",
+    "noconf.safetensors",
+    "bin_named.bin",
+    "averaged_model_swa.pth",
+    "grad.pth",
+    "param.pth",
+)
 
 
 def commands(case: Path, demo: Path) -> Iterator[tuple[str, list[str]]]:

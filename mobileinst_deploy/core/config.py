@@ -18,7 +18,9 @@ from mobileinst_deploy.core.errors import ConfigError
 Backbone = Literal[
     "topformer-base", "topformer-small", "topformer-tiny", "seaformer-base", "mobilenetv2"
 ]
+Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
+DecoderBlock = Literal["conv", "separable"]
 Stage = Literal["global", "local"]
 Pool = Literal["max", "avg"]
 
@@ -82,10 +84,16 @@ class ModelConfig:
         decoder: Mask decoder: the paper's, or Table 6's FPN or SparseInst ones.
         decoder_convs: SparseInst's number of mask-branch convolutions (Table 6: 1, 2, 4); the
             other decoders take no notice of it.
+        decoder_block: What stands for each of the nine 3x3 convolutions of the paper's decoder: that
+            convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The other
+            decoders take no notice of it.
         enhancer: Whether the semantic enhancer is in the paper's mask decoder (Table 6).
         stages: Order of the instance decoder's stages (Table 3).
         pool: How the local stage pools the mask features (Table 5).
         pool_size: Kernel and stride of that pooling; 1 means none (Table 5).
+        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or on
+            the right and bottom alone, as TensorFlow's. Weights know only the one that they were
+            trained with: ImageNet's lose nine points of top-1 with the other.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """
@@ -98,6 +106,7 @@ class ModelConfig:
     num_heads: Count = 8
     decoder: Decoder = "mobileinst"
     decoder_convs: Annotated[int, Meta(ge=1, le=MAX_CONVOLUTIONS)] = 4
+    decoder_block: DecoderBlock = "conv"
     enhancer: bool = True
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=MAX_CONVOLUTIONS)] = (
         "global",
@@ -105,11 +114,17 @@ class ModelConfig:
     )
     pool: Pool = "max"
     pool_size: Literal[1, 2, 4, 8] = 8
+    padding: Padding = "even"
     mean: tuple[Level, Level, Level] = IMAGENET_MEAN
     std: tuple[Divisor, Divisor, Divisor] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
+        if self.padding != "even" and self.backbone != "mobilenetv2":
+            raise ConfigError(
+                f"padding {self.padding!r} is not for the backbone {self.backbone}",
+                'Leave it out, or use the backbone "mobilenetv2"',
+            )
         check_size(self.input_size)
         if self.width % self.num_heads or self.width % 4:
             raise ConfigError(

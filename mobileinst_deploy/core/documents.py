@@ -42,6 +42,10 @@ _PLACE = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _MISSING_FIELD = re.compile(r"missing required field `(.*)`")
 _UNKNOWN_FIELD = re.compile(r"contains unknown field `(.*)`", re.DOTALL)
+# tomllib's time grows with the square of a dotted key's length.
+_KEY_PARTS = 32
+_KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DOTTED_KEY = re.compile(rf"{_KEY}(?:[ \t]*+\.[ \t]*+{_KEY})*+")
 _TRUNCATED = "Input data was truncated"
 
 Step = str | int
@@ -89,14 +93,17 @@ def parse_json(data: bytes, kind: type[_T], blame: Blame) -> _T:
         found = msgspec.json.decode(data, type=_form(kind))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise blame.wrong(_json_cause(error, data, kind)) from None
-    return _made(kind, found, blame)
+    return cast(_T, _made(kind, found, blame))
 
 
 def read_toml(path: Path, kind: type[_T], blame: Blame) -> _T:
     """Read a TOML file as ``kind``; the arguments and errors are those of :func:`read_json`."""
     data = read_within(path, TOML_BYTES, blame)
     try:
-        document = tomllib.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        if any(key[0].count(".") > _KEY_PARTS for key in _DOTTED_KEY.finditer(text)):
+            raise blame.wrong(f"it has a key of more than {_KEY_PARTS} parts")
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         nested = isinstance(error, RecursionError)
         reason = "it is nested too deeply" if nested else f"it is not TOML: {shown(str(error))}"
@@ -110,7 +117,7 @@ def convert(document: Any, kind: type[_T], blame: Blame) -> _T:
         found = msgspec.convert(document, _form(kind))
     except (msgspec.ValidationError, RecursionError) as error:
         raise blame.wrong(_cause(error, kind, lambda steps: _value_at(document, steps))) from None
-    return _made(kind, found, blame)
+    return cast(_T, _made(kind, found, blame))
 
 
 def check(record: Any, error: type[MobileInstError]) -> None:
@@ -178,6 +185,7 @@ def _cause(error: Exception, kind: Any, value_at: Any) -> str:
     text = str(error)
     place = _PLACE.search(text)
     path = place["path"] if place else ""
+    text = text[: place.start()] if place else text
     steps: list[Step] = []
     for name, index in _STEP.findall(path):
         if index == "...":
@@ -232,7 +240,7 @@ def _described(value: Any) -> str:
 
 
 def _type_at(kind: Any, steps: list[Step]) -> Any:
-    """msgspec's description of the type at a place, or None where it has none."""
+    """How msgspec describes the type at a place; None where it cannot."""
     info: Any = msgspec.inspect.type_info(_form(kind))
     for step in steps:
         options = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
@@ -304,27 +312,31 @@ def _figure(value: float) -> str:
 # their own in its midst; so a document becomes a strict struct of the same fields first.
 
 
-@cache
 def _form(kind: Any) -> Any:
     """``kind`` with a strict struct in place of every dataclass in it."""
+    return _cached_form(kind)
+
+
+@cache
+def _cached_form(kind: Any) -> Any:
     if is_dataclass(kind):
         hints = get_type_hints(kind, include_extras=True)
-        specs = []
+        specs: list[Any] = []
         for f in fields(kind):
             hint = _form(hints[f.name])
             optional = f.default is not MISSING or f.default_factory is not MISSING
-            specs.append((f.name, hint, msgspec.UNSET) if optional else (f.name, hint))
+            unset = (f.name, hint | msgspec.UnsetType, msgspec.UNSET)
+            specs.append(unset if optional else (f.name, hint))
         return msgspec.defstruct(
             cast(type, kind).__name__,
-            [(name, hint | msgspec.UnsetType, *rest) if rest else (name, hint)
-             for name, hint, *rest in specs],  # fmt: skip
+            specs,
             frozen=True,
             kw_only=True,
             forbid_unknown_fields=True,
         )
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return Annotated[(_form(arguments[0]), *arguments[1:])]  # type: ignore[return-value]
+        return Annotated[(_form(arguments[0]), *arguments[1:])]
     if origin in (Union, UnionType):
         return Union[tuple(map(_form, arguments))]  # noqa: UP007 - made while running
     if origin in (tuple, list, dict):
@@ -350,5 +362,3 @@ def _built(kind: Any, found: Any) -> Any:
     if isinstance(found, tuple | list) and get_args(kind):
         return type(found)(_built(get_args(kind)[0], item) for item in found)
     return found
-
-

@@ -112,9 +112,7 @@ def load_model_toml(id_or_path: str) -> ZooEntry:
     if data.weights is not None:
         name = data.weights.file
         if PurePath(name).name != name:
-            raise ConfigError(
-                f"{path}: it names weights outside its folder", "Put them beside it"
-            )
+            raise ConfigError(f"{path}: it names weights outside its folder", "Put them beside it")
         if (path.parent / name).is_file():
             weights = path.parent / name
             if sha256_of(weights) != data.weights.sha256:

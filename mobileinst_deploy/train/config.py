@@ -68,6 +68,9 @@ class DataConfig:
         frames: Frames of each shapes clip.
         validation_clips: Number of held-out shapes clips.
         flip: Whether half of the samples are mirrored left to right.
+        colour: How strongly light and colours are varied, from 0 to 1.
+        paste: Most other pictures of which instances are pasted on a picture; how many is drawn
+            evenly from 0 on. Needs stages with a zoom.
         max_gap: Largest delta between the two frames of a pair, frames.
         workers: Processes that read ahead; 0 reads in the training process.
     """
@@ -82,6 +85,8 @@ class DataConfig:
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
     validation_clips: StepsOrNone = 100
     flip: bool = True
+    colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    paste: Annotated[int, Meta(ge=0, le=100)] = 0
     max_gap: Steps = 5
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
 
@@ -107,7 +112,10 @@ class StageConfig:
         decay_at: Iterations of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
-        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+        size: (height, width) that shapes are drawn at in this stage; empty for the model's own. With
+            a zoom, the size of every sample.
+        zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
+            before it is cropped or padded to it at a drawn place; empty leaves this out.
         short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to
             640 for COCO, 360 for YouTube-VIS.
         long_side: The most the long side may be, pixels.
@@ -122,6 +130,7 @@ class StageConfig:
     warmup: StepsOrNone = 0
     query_passing: bool = False
     size: tuple[Count, ...] = ()
+    zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
     short_sides: tuple[Side, ...] = ()
     long_side: Side = 864
 
@@ -129,6 +138,11 @@ class StageConfig:
         check(self, ConfigError)
         if self.size:
             check_size(self.size)  # type: ignore[arg-type]
+        if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size):
+            raise ConfigError(
+                f"zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
+                "Give the least and the greatest factor, and a size",
+            )
         if self.query_passing and self.kind != "video":
             raise ConfigError(
                 "query_passing is set for a stage on pictures", "Use it in a video stage"
@@ -156,6 +170,8 @@ class TrainConfig:
         seed: Of the initial weights and of every draw.
         weight_decay: AdamW's.
         backbone_lr: Multiplier of the backbone's learning rate (paper: 0.5).
+        frozen: Modules of the network that keep the weights they begin with, their BatchNorm in
+            eval mode, by name; for example ``backbone.features.0``.
         clip_norm: Largest norm of the gradient.
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
@@ -173,6 +189,7 @@ class TrainConfig:
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     weight_decay: Factor = 0.05
     backbone_lr: Factor = 0.5
+    frozen: tuple[Text, ...] = ()
     clip_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
@@ -184,9 +201,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
-        if self.data.kind != "shapes" and any(stage.size for stage in self.stages):
+        if self.data.kind != "shapes" and any(s.size and not s.zoom for s in self.stages):
             raise ConfigError(
-                "a stage has a size, but only shapes can be drawn at any", "Use short_sides"
+                "a stage has a size, but only shapes can be drawn at any", "Use short_sides or zoom"
+            )
+        if self.data.paste and not all(s.zoom for s in self.stages if s.kind == "image"):
+            raise ConfigError(
+                "data.paste is set, and a stage on pictures has no zoom",
+                "Give it a size and a zoom",
             )
 
     @property

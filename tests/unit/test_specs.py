@@ -18,9 +18,9 @@ from mobileinst_deploy.core.errors import ConfigError
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"backbone": "resnet50"}, "backbone is 'resnet50', not 'topformer-base', "),
+        ({"backbone": "resnet50"}, "backbone is 'resnet50', not "),
         ({"decoder": "unet"}, "decoder is 'unet', not "),
-        ({"pool": "min"}, "pool is 'min', not 'max' or 'avg'"),
+        ({"pool": "min"}, "pool is 'min', not 'avg' or 'max'"),
         ({"stages": ()}, "stages"),
         ({"stages": ("global", "glocal")}, "stages"),
         ({"input_size": (64, 100)}, "the size 64x100"),
