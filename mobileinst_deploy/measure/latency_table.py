@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.samples import ClipLatency
 
@@ -48,11 +49,12 @@ def latency_table(records: Sequence[LatencyRecord]) -> LatencyTable:
             row += [str(clip.clip_length), *_times(record, clip), _runs(clip)]
             row += [_paper(record, clip.clip_length)] if with_paper else []
             rows.append(tuple(row))
+    # Much of it is what a device says of itself.
     return LatencyTable(
-        title,
+        shown(title),
         tuple(columns),
-        tuple(rows),
-        tuple(_caption(record) for record in records),
+        tuple(tuple(map(shown, row)) for row in rows),
+        tuple(shown(_caption(record), 4000) for record in records),
     )
 
 

@@ -340,12 +340,12 @@ def _part(data: dict[str, Any], key: str, kind: type, default: Any = None) -> An
 
 
 def _checked(value: Any, kind: type, key: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    wanted = (int, float) if kind is float else kind
+    wrong = not isinstance(value, wanted) or (kind in (int, float) and isinstance(value, bool))
+    # Compared before it is converted: a float holds no number of 400 digits.
     if wrong or (kind in (int, float) and not 0 <= value < 2**53):
         raise _MalformedError(f"{key} is {_printable(repr(value))}")
-    return value
+    return float(value) if kind is float else value
 
 
 def _printable(text: str) -> str:
