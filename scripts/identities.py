@@ -30,7 +30,9 @@ data = YtvisClips(given.images, given.annotations, subject.config.classes)
 for schedule in given.clip_lengths.split(","):
     shown = followed = switches = 0
     for clip in range(len(data)):
-        tracker = Tracker(subject.model, parse_schedule(schedule), TrackSettings(score=given.score))
+        tracker = Tracker(
+            subject.runner, parse_schedule(schedule), TrackSettings(score=given.score)
+        )
         last: dict[int, int] = {}
         for sample in data.clip(clip):
             fitted, geometry = fit(sample.image, subject.config.input_size)
