@@ -22,6 +22,8 @@ from mobileinst_deploy.specs import Call, GraphRunner, GraphSpec, Role
 
 #: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
 _KERNELS_REMEMBERED = 10
+#: No network gives more; beyond it, means would overflow.
+_LARGEST = 1e30
 
 
 class FrameModel(Protocol):
@@ -77,7 +79,7 @@ class RunnerModel:
         outputs = self._runner.outputs([Call(role, inputs)])[0]
         for tensor in self._specs[role].outputs:
             value = outputs.get(tensor.name)
-            if value is None or not tensor.accepts(value) or not np.isfinite(value).all():
+            if value is None or not tensor.accepts(value) or not _usable(value):
                 raise DeviceError(
                     f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
                     "Check the exported pair there with `mobileinst verify`",
@@ -339,6 +341,16 @@ def class_scores(class_logits: np.ndarray, objectness_logits: np.ndarray) -> np.
     Args:
         class_logits: (..., C).
         objectness_logits: (..., 1), or anything that broadcasts against the class logits.
+
+    Returns:
+        (..., C) of the arguments' common dtype. Computed in float64, so that what is rounded to
+        float32 is rounded alike on every machine, also near 1, where scores are dense.
     """
-    scores: np.ndarray = np.sqrt(expit(class_logits) * expit(objectness_logits))
-    return scores
+    wide = (expit(np.asarray(v, np.float64)) for v in (class_logits, objectness_logits))
+    scores: np.ndarray = np.sqrt(np.multiply(*wide))
+    return scores.astype(np.result_type(class_logits, objectness_logits), copy=False)
+
+
+def _usable(value: np.ndarray) -> bool:
+    """Whether every number is one that a network gives: not NaN, not beyond 1e30."""
+    return bool((np.abs(value) <= _LARGEST).all())

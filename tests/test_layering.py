@@ -29,6 +29,7 @@ LAYERS = {
         "progress",
         "results",
         "schedule",
+        "settled",
         "specs",
         "association",
         "track",

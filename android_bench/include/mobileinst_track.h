@@ -26,8 +26,8 @@ typedef enum {
   MOBILEINST_TRACK_OK = 0,
   MOBILEINST_TRACK_BAD_ARGUMENT = 1, /* a null pointer, an index or an option out of range */
   MOBILEINST_TRACK_NO_KEYFRAME = 2,  /* a reuse frame before the first keyframe */
-  MOBILEINST_TRACK_NOT_FINITE =
-      3,                          /* NaN or infinity in a graph's output; the frame was not taken */
+  MOBILEINST_TRACK_NOT_FINITE = 3, /* NaN, or a value beyond 1e30 either way, in a graph's output;
+                                      the frame was not taken */
   MOBILEINST_TRACK_BAD_STATE = 4, /* a saved state that is damaged or of another model */
   MOBILEINST_TRACK_TOO_SMALL = 5, /* the buffer does not hold what is to be saved */
   MOBILEINST_TRACK_OUT_OF_MEMORY = 6 /* the tracker may only be destroyed now */
@@ -67,7 +67,7 @@ typedef struct {
 } mobileinst_track_instance;
 
 /* COCO's compressed run lengths: column by column, zeros first. `counts` ends with a NUL and lives
- * until the next frame is fed. */
+ * until the next frame is fed or a state is loaded. */
 typedef struct {
   int32_t height, width;
   const char* counts;
@@ -101,8 +101,8 @@ mobileinst_track_status mobileinst_track_keyframe(mobileinst_tracker* tracker,
                                                   const float* objectness_logits,
                                                   const float* kernels, const float* mask_logits);
 
-/* The latest keyframe's kernels of the instances now shown, (n,D): the mask-head graph's input.
- * Null when n is 0: nothing to run. */
+/* The latest keyframe's kernels of the instances now shown, (n,D): the mask-head graph's input. They
+ * live until the next keyframe is fed or a state is loaded. Null when n is 0: nothing to run. */
 const float* mobileinst_track_live_kernels(const mobileinst_tracker* tracker, int32_t* n);
 
 /* Feeds a reuse frame: mask_logits (n,h,w) for the n live kernels; may be null when n is 0. */
@@ -127,7 +127,8 @@ mobileinst_track_status mobileinst_track_seen(const mobileinst_tracker* tracker,
                                               mobileinst_track_instance* instance);
 
 /* Everything that the next frame depends on, as bytes for this machine's byte order: to go on
- * later, or in another process. The masks of the frame fed last are not part of it. `needed` is
+ * later, or in another process. A state may come from anybody: one that no tracker of these options
+ * can have left is refused, and the tracker stays as it was. The masks of the frame fed last are not part of it. `needed` is
  * always set; with a null buffer nothing else happens. */
 mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker, void* buffer,
                                               size_t capacity, size_t* needed);

@@ -22,7 +22,7 @@ struct Track {
   std::int64_t keyframes = 1;  // how many showed it
   std::int64_t missed = 0;     // keyframes since the last one that did
   double objectness = 0.0;     // mean logit over those keyframes
-  std::vector<float> kernel;   // the mean direction, of length 1
+  std::vector<float> kernel;   // the mean direction, from unit()
   std::vector<float> classes;  // mean logits
 
   int class_index() const;
@@ -78,12 +78,10 @@ class Tracker {
   std::int64_t since_ = -1;  // frames since the keyframe; -1 before the first
 };
 
-// For each found kernel the index of the known one it belongs to, or -1; all of length 1, `width`
-// values each.
-std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
-                                      const std::vector<const float*>& found, std::size_t width,
-                                      double similarity);
+// No network gives more; beyond it, means would overflow.
+constexpr float kLargest = 1e30F;
 
-bool all_finite(const float* values, std::size_t count);
+// Whether every value is a number of at most kLargest.
+bool usable(const float* values, std::size_t count);
 
 }  // namespace mobileinst::track
