@@ -188,16 +188,13 @@ void Tracker::take_masks(const float* masks, const std::vector<std::size_t>& whi
   masks_.clear();
   for (const auto i : which)
     masks_.insert(masks_.end(), masks + i * pixels_, masks + (i + 1) * pixels_);
-  counts_.assign(which.size(), {});
-  counted_.assign(which.size(), 0);
+  counted_.assign(which.size(), {});
 }
 
-const std::string& Tracker::run_lengths(std::size_t index) {
-  if (counted_[index] == 0) {
-    counts_[index] = sampler_.run_lengths(masks_.data() + index * pixels_);
-    counted_[index] = 1;
-  }
-  return counts_[index];
+const RunLengths& Tracker::mask(std::size_t index) {
+  auto& found = counted_[index];
+  if (found.counts.empty()) found = sampler_.run_lengths(masks_.data() + index * pixels_);
+  return found;
 }
 
 }  // namespace mobileinst::track

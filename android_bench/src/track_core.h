@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "mobileinst_track.h"
@@ -52,7 +51,7 @@ class Tracker {
   const std::vector<float>& kernels() const { return kernels_; }
   const std::vector<Track>& live() const { return live_; }
   const std::vector<Instance>& seen() const { return seen_; }
-  const std::string& run_lengths(std::size_t index);
+  const RunLengths& mask(std::size_t index);
   const float* logits(std::size_t index) const { return masks_.data() + index * pixels_; }
   const MaskSampler& sampler() const { return sampler_; }
 
@@ -72,8 +71,7 @@ class Tracker {
   std::vector<Instance> seen_;
   std::vector<float> kernels_;  // of the live ones, as the network made them
   std::vector<float> masks_;    // logits of the latest frame
-  std::vector<std::string> counts_;
-  std::vector<char> counted_;
+  std::vector<RunLengths> counted_;  // of the latest frame, those that were asked for
   std::int64_t born_ = 0;
   std::int64_t since_ = -1;  // frames since the keyframe; -1 before the first
 };

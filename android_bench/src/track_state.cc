@@ -145,8 +145,7 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   seen_.clear();
   // No frame's masks: those of the frame fed last are not part of a state.
   masks_.assign(live_.size() * pixels_, -1.0F);
-  counts_.assign(live_.size(), {});
-  counted_.assign(live_.size(), 0);
+  counted_.assign(live_.size(), {});
   return MOBILEINST_TRACK_OK;
 }
 
