@@ -216,31 +216,30 @@ def _follow(
 
     from mobileinst_deploy.core.files import write_json
     from mobileinst_deploy.core.schedule import parse_schedule
-    from mobileinst_deploy.core.tracker import RunnerModel, TrackSettings
-    from mobileinst_deploy.media.letterbox import fit
+    from mobileinst_deploy.core.tracker import TrackSettings
+    from mobileinst_deploy.media.letterbox import prepare
     from mobileinst_deploy.media.video import open_clip
     from mobileinst_deploy.pair.clip_gate import verify_clip
-    from mobileinst_deploy.phone.track_loop import DeviceLoop, PlanRunner
-    from mobileinst_deploy.runtimes.pytorch import TorchModel
+    from mobileinst_deploy.runtimes.device import DeviceRunner
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
+    from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 
     source = _source_of(bundle, weights)
 
     def images() -> Iterator[np.ndarray]:
         for picture in islice(open_clip(name), frames):
-            fitted, _ = fit(picture.pixels, bundle.config.input_size)
-            yield fitted.transpose(2, 0, 1)[None].astype(np.float32)
+            yield prepare(picture.pixels, bundle.config.input_size)[0]
 
     # Untrained scores are low; there, every query that shows anything is to be followed.
     settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     schedule = parse_schedule(clip_length)
     loop = None
-    if isinstance(runner, PlanRunner):
+    if isinstance(runner, DeviceRunner):
         loop = DeviceLoop(bundle, runner, schedule, settings, logits=True)
     with progress_bar() as progress:
         check = verify_clip(
-            TorchModel(source.model),
-            RunnerModel(runner, specs),
+            TorchRunner(source.model),
+            runner,
             images,
             schedule,
             settings,

@@ -8,8 +8,9 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, PairFolder, Serial
-from mobileinst_deploy.cli.runners import known_device, only_adb
+from mobileinst_deploy.cli.runners import only_adb
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.runtimes import known_device
 
 if TYPE_CHECKING:
     from mobileinst_deploy.workflows.profile import ProfileReport
@@ -44,9 +45,9 @@ def profile(
         with progress_bar() as progress:
             report = profile_host(bundle, runs, progress=progress)
     else:
+        from mobileinst_deploy.measure.protocol import check_core
         from mobileinst_deploy.phone.adb import choose_devices
         from mobileinst_deploy.phone.device_bundle import prepare_bundle
-        from mobileinst_deploy.phone.protocol import check_core
 
         check_core(core)
         (chosen,) = choose_devices([serial] if serial is not None else [])

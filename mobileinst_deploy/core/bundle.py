@@ -4,7 +4,8 @@
 
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
-     "stride": 8, "optimized": [pass names], "tolerance": {Tolerance},
+     "stride": 8, "pictures": {how a picture becomes the input, and outputs instances},
+     "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
                 "mask_head": {...}},
      "golden": {"file", "sha256", "bytes"}, "tools": {name: version}}
@@ -34,6 +35,7 @@ from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.core.manifest import Manifest
+from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.text import shown
 
 SCHEMA = 1
@@ -138,6 +140,11 @@ class ExportBundle:
         )
 
     @property
+    def specs(self) -> dict[Role, GraphSpec]:
+        """The signatures of both graphs."""
+        return {role: graph.spec for role, graph in self.graphs.items()}
+
+    @property
     def precision(self) -> str:
         """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
@@ -225,6 +232,7 @@ def write_manifest(
             "checkpoint_sha256": checkpoint_sha256,
         },
         "stride": MASK_STRIDE,
+        "pictures": picture_rules(config),
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
         "graphs": {
@@ -278,6 +286,12 @@ def load_bundle(folder: Path) -> ExportBundle:
 def _checked(folder: Path, manifest: Manifest, sha256: str) -> ExportBundle:
     """A manifest's contents, held against its model and the files beside it."""
     model, config = manifest.model, manifest.model.config
+    # Pairs of version 0.1 carry no rules; they were made for the same ones.
+    if manifest.pictures not in (None, picture_rules(config)):
+        raise BundleError(
+            "the manifest's pictures are prepared, or its instances read, in another way than here",
+            "Use the mobileinst version that wrote it, or export again",
+        )
     graphs: dict[Role, GraphFile] = {}
     for role in ROLES:
         entry = getattr(manifest.graphs, role)

@@ -1,9 +1,9 @@
-"""What a manifest of an exported pair may hold; :mod:`mobileinst_deploy.core.bundle` describes it."""
+"""What a manifest of a pair may hold; :mod:`mobileinst_deploy.core.bundle` describes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -72,3 +72,4 @@ class Manifest:
     graphs: ManifestGraphs
     golden: ManifestFile
     tools: dict[str, Short]
+    pictures: dict[str, Any] | None = None

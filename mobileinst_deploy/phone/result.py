@@ -23,11 +23,10 @@ from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.documents import Blame, Whole, parse_json
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.measure.samples import Milliseconds, Sample, Schedule
 from mobileinst_deploy.phone.plan import Mode
 
 Dtype = Literal["float32", "uint8", "int32", "int64"]
-#: A time may be long, but it passes: a year.
-Milliseconds = Annotated[float, Meta(ge=0, le=365 * 86400e3)]
 Length = Annotated[int, Meta(ge=1, lt=2**28)]
 #: A name becomes a path on this machine, so a device must not be able to choose the folder.
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")]
@@ -47,44 +46,6 @@ _NEXT_STEPS = {
     "limit": "Give it more time, fewer runs or a smaller model",
     "memory": "Close other apps on the device, or use a smaller model or picture",
 }
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One timed run.
-
-    Attributes:
-        role: Which graph.
-        clip: Index of the clip within its schedule.
-        start_ms: When the run began, from the schedule's start.
-        prepare_ms: Filling the input tensors, apart from the run.
-        run_ms: Inference alone.
-        cpu: The core it ended on, or None where the kernel does not say.
-        khz: That core's clock just after the run, or None where it cannot be read.
-    """
-
-    role: Role
-    clip: Whole
-    start_ms: Milliseconds
-    prepare_ms: Milliseconds
-    run_ms: Milliseconds
-    cpu: Whole | None = None
-    khz: Whole | None = None
-
-
-@dataclass(frozen=True)
-class ScheduleResult:
-    """The interleaved schedule of one clip length.
-
-    Attributes:
-        clip_length: T; each clip is one keyframe and T-1 reuse frames.
-        wall_ms: From the first run's start to the last run's end.
-        samples: In the order they ran.
-    """
-
-    clip_length: Whole
-    wall_ms: Milliseconds
-    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +116,7 @@ class RunnerResult:
     load_ms: Mapping[Role, float]
     calls: tuple[CallResult, ...]
     warmups: tuple[Sample, ...]
-    schedules: tuple[ScheduleResult, ...]
+    schedules: tuple[Schedule, ...]
     marks: tuple[Mark, ...]
     profiles: Mapping[Role, str]
 
@@ -264,7 +225,7 @@ class _Graph(msgspec.Struct):
 
 
 class _Document(msgspec.Struct):
-    """The result as ``android_bench/README.md`` describes it; what else there is does not matter."""
+    """The result that ``android_bench/README.md`` describes; other fields do not matter."""
 
     mode: Mode
     abi: Word
@@ -274,7 +235,7 @@ class _Document(msgspec.Struct):
     peak_memory_kib: Whole | None = None
     calls: tuple[CallResult, ...] = ()
     warmups: tuple[Sample, ...] = ()
-    schedules: tuple[ScheduleResult, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
     marks: tuple[Mark, ...] = ()
     profiles: dict[Role, FileName] = {}
 

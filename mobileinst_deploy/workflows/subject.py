@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
-from mobileinst_deploy.core.tracker import FrameModel, RunnerModel
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Subject:
         trained: Whether its weights were trained.
         runtime: ``pytorch`` or ``onnxruntime``.
         folder: Where its ``eval.json`` belongs.
-        model: Runs its two graphs.
+        runner: Computes its two graphs.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Subject:
     trained: bool
     runtime: str
     folder: Path
-    model: FrameModel
+    runner: GraphRunner
 
 
 def open_subject(name: str, device: str = "cpu") -> Subject:
@@ -62,7 +62,6 @@ def _pair(folder: Path, device: str) -> Subject:
             "Leave --device out; verify proves the device equal to this machine",
         )
     bundle = load_bundle(folder)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     return Subject(
         id=bundle.model_id,
         config=bundle.config,
@@ -70,18 +69,18 @@ def _pair(folder: Path, device: str) -> Subject:
         trained=bundle.trained,
         runtime="onnxruntime",
         folder=folder,
-        model=RunnerModel(CpuRunner(bundle), specs),
+        runner=CpuRunner(bundle),
     )
 
 
 def _network(name: str, device: str) -> Subject:
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.network.loading import load_model
-    from mobileinst_deploy.runtimes.pytorch import TorchModel
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
     loaded = load_model(name)
     try:
-        model = TorchModel(loaded.model, device)
+        runner = TorchRunner(loaded.model, device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -97,5 +96,5 @@ def _network(name: str, device: str) -> Subject:
         trained=loaded.trained,
         runtime="pytorch",
         folder=folder,
-        model=model,
+        runner=runner,
     )

@@ -179,7 +179,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 )
 def test_a_measurement_that_cannot_be(pair: Path, options, said):
     refused(mobileinst("bench", pair, *options), said)
-    assert not (pair / "latency.json").exists()
+    assert not (pair / "results").exists()
 
 
 def test_a_serial_without_a_phone(pair: Path):
