@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mobileinst_deploy.geometry import PADDING
+from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.train.config import StageConfig
 
 # An instance of which less is left after a crop or a paste is hardly to be seen at 1/8.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ import torch
 from commands import mobileinst
 from forgery import edit_manifest
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.checkpoint import save_checkpoint
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.network.checkpoint import save_checkpoint
 
 
 def refused(result, *said: str) -> None:
@@ -179,7 +179,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 )
 def test_a_measurement_that_cannot_be(pair: Path, options, said):
     refused(mobileinst("bench", pair, *options), said)
-    assert not (pair / "latency.json").exists()
+    assert not (pair / "results").exists()
 
 
 def test_a_serial_without_a_phone(pair: Path):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import InputError, OutputError
-from mobileinst_deploy.files import (
+from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.files import (
     canonical_sha256,
     folder_atomically,
+    require_writable,
     sha256_of,
     write_atomically,
     write_json,
@@ -81,6 +82,42 @@ def test_a_refusal_to_write_is_a_sentence(tmp_path, number, said):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError(2, "No such file", "/elsewhere"), ConnectionResetError(104, "x")]
+)
+def test_what_fails_elsewhere_while_writing_is_not_called_unwritable(tmp_path, failure):
+    def fail(temporary: Path) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        write_atomically(tmp_path / "file", fail)
+    with (
+        pytest.raises(type(failure)),
+        folder_atomically(tmp_path / "f", "mark", KNOWN) as temporary,
+    ):
+        fail(temporary)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["new", "deep/er/new", "folder", "file"])
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / place)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst", "/proc/self"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(place):
+    with pytest.raises(OutputError, match=f"{place}.* cannot be written"):
+        require_writable(Path(place))
+
+
+def test_a_place_without_room_is_told_before_the_work(tmp_path):
+    with pytest.raises(OutputError, match="no space left"):
+        require_writable(tmp_path / "file", room=1 << 60)
+
+
 @pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst"])
 def test_where_nobody_may_write_the_sentence_names_the_place(place):
     with pytest.raises(OutputError, match=f"{place}.* cannot be written"):
@@ -91,7 +128,7 @@ def test_where_nobody_may_write_the_sentence_names_the_place(place):
 
 def test_a_full_disk_is_said_to_be_full(tmp_path):
     write = f'write_atomically(Path("{tmp_path}/file"), lambda t: t.write_bytes(bytes(1 << 20)))'
-    python = f"from pathlib import Path; from mobileinst_deploy.files import *; {write}"
+    python = f"from pathlib import Path; from mobileinst_deploy.core.files import *; {write}"
     script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec {sys.executable} -c '{python}'"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.modeling import build_model, randomize_batchnorm
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.network import build_model, randomize_batchnorm
 from mobileinst_deploy.train.frozen import freeze
 
 CONFIG = ModelConfig(

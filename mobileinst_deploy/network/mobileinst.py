@@ -1,0 +1,150 @@
+"""MobileInst: backbone, mask decoder and instance decoder put together (paper, figure 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network.initialise import initialise, initialise_heads
+from mobileinst_deploy.network.instance_decoder import Decoded, InstanceDecoder
+from mobileinst_deploy.network.layers import ConvBN, static_shape
+from mobileinst_deploy.network.mask_decoder import build_mask_decoder
+from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
+from mobileinst_deploy.network.pyramid import Backbone, Pyramid
+from mobileinst_deploy.network.seaformer import SeaFormer
+from mobileinst_deploy.network.topformer import TopFormer
+
+
+class FrameOutput(NamedTuple):
+    """What a keyframe gives; the frame graph's outputs, in order.
+
+    Attributes:
+        class_logits: (B, N, C).
+        objectness_logits: (B, N, 1).
+        kernels: (B, N, D).
+        mask_logits: (B, N, H/8, W/8).
+    """
+
+    class_logits: Tensor
+    objectness_logits: Tensor
+    kernels: Tensor
+    mask_logits: Tensor
+
+
+class Features(NamedTuple):
+    """What the instance decoder reads.
+
+    Attributes:
+        mask_features: X_mask, (B, D, H/8, W/8).
+        context: The projected X6, (B, D, H/64, W/64), or None where no global stage is there.
+    """
+
+    mask_features: Tensor
+    context: Tensor | None
+
+
+class MobileInst(nn.Module):
+    """The network. Works at every picture size that is a multiple of 64.
+
+    Args:
+        config: What to build; ``input_size`` is only the size it is exported at.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config)
+        channels = self.backbone.channels
+        self.mask_decoder = build_mask_decoder(config, channels)
+        self.instance_decoder = InstanceDecoder(config, channels[3])
+        self.context_projection = (
+            ConvBN(channels[3], config.width) if self.instance_decoder.needs_x6 else None
+        )
+        # Constants of the configuration, not weights: they stay out of the state dict.
+        mean = torch.tensor(config.mean).view(1, 3, 1, 1)
+        scale = 1 / torch.tensor(config.std).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    mean: Tensor
+    scale: Tensor
+
+    def forward(self, image: Tensor) -> FrameOutput:
+        """Segment a keyframe.
+
+        Args:
+            image: (B, 3, H, W) float32, RGB, 0 to 255; normalised inside.
+        """
+        features = self.features(image)
+        decoded = self.decode(features)
+        return FrameOutput(
+            decoded.class_logits,
+            decoded.objectness_logits,
+            decoded.kernels,
+            apply_kernels(decoded.kernels, features.mask_features),
+        )
+
+    def features(self, image: Tensor) -> Features:
+        """What the instance decoder needs of a picture (B, 3, H, W)."""
+        pyramid = self._pyramid(image, self.mask_decoder.needs_x6 or self.instance_decoder.needs_x6)
+        context = None
+        if self.context_projection is not None:
+            context = self.context_projection(pyramid.x6)
+        return Features(self.mask_decoder(pyramid), context)
+
+    def decode(
+        self, features: Features, queries: Tensor | None = None, first_stage: int = 0
+    ) -> Decoded:
+        """Features to instances; see :meth:`InstanceDecoder.forward` for the arguments."""
+        decoded: Decoded = self.instance_decoder(*features, queries, first_stage)
+        return decoded
+
+    def mask_head(self, image: Tensor, kernels: Tensor) -> Tensor:
+        """Segment a reuse frame by a keyframe's kernels (paper section 3.4).
+
+        Args:
+            image: (B, 3, H, W), as for :meth:`forward`.
+            kernels: (B, n, D), any n.
+
+        Returns:
+            Mask logits (B, n, H/8, W/8).
+        """
+        mask_features = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
+        return apply_kernels(kernels, mask_features)
+
+    def _pyramid(self, image: Tensor, want_x6: bool) -> Pyramid:
+        pyramid: Pyramid = self.backbone((image - self.mean) * self.scale, want_x6)
+        return pyramid
+
+
+def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
+    """Mask logits: kernels (B, n, D) times mask features (B, D, h, w) to (B, n, h, w)."""
+    b, d, h, w = static_shape(mask_features)
+    return torch.matmul(kernels, mask_features.reshape(b, d, h * w)).reshape(b, -1, h, w)
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    """The backbone a configuration asks for, with torch's own initial weights."""
+    if config.backbone == "seaformer-base":
+        return SeaFormer()
+    if config.backbone == "mobilenetv2":
+        return MobileNetV2(config.padding)
+    return TopFormer(config.backbone)
+
+
+def build_model(config: ModelConfig, seed: int = 0) -> MobileInst:
+    """Build a network with fresh weights, in training mode.
+
+    Args:
+        config: What to build.
+        seed: The same seed gives the same weights; torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MobileInst(config)
+        initialise(model)
+        initialise_heads(model.instance_decoder.class_head, model.instance_decoder.kernel_head)
+    return model

@@ -1,0 +1,79 @@
+"""PyTorch as a runtime: it can be tracked with, and exported graphs are held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
+from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.network import MobileInst, apply_kernels
+
+
+class TorchRunner:
+    """PyTorch; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+
+    Args:
+        model: The network; put into eval mode and moved.
+        device: Where it runs, by torch's name, such as ``cpu`` or ``cuda``.
+    """
+
+    runtime = f"pytorch {torch.__version__}"
+    emulated = False
+
+    def __init__(self, model: MobileInst, device: str = "cpu") -> None:
+        self.name = device
+        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.config)
+        self._device = torch.device(device)
+        self._model = model.eval().to(self._device)
+
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
+        return [self._run(call) for call in calls]
+
+    def _run(self, call: Call) -> dict[str, np.ndarray]:
+        given = {n: torch.from_numpy(a).to(self._device) for n, a in call.inputs.items()}
+        with torch.inference_mode():
+            if call.role == "frame":
+                output = self._model(given["image"])
+                made = {t.name: getattr(output, t.name) for t in self.specs["frame"].outputs}
+            else:
+                made = {"mask_logits": self._model.mask_head(given["image"], given["kernels"])}
+        return {name: value.float().cpu().numpy() for name, value in made.items()}
+
+
+def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
+    """Run PyTorch on pictures: the reference that exported graphs are held to.
+
+    Args:
+        model: In eval mode.
+        images: (P, 3, H, W) uint8, RGB.
+        keyframe: (P,) int64; each picture's keyframe comes no later than itself.
+    """
+    frames: list[dict[str, np.ndarray]] = []
+    reuse: list[np.ndarray] = []
+    kernels: list[torch.Tensor] = []
+    names = [t.name for t in graph_specs(model.config)["frame"].outputs]
+    with torch.inference_mode():
+        for index in range(len(images)):
+            image = torch.from_numpy(images[index : index + 1]).float()
+            features = model.features(image)
+            decoded = model.decode(features)
+            kernels.append(decoded.kernels)
+            outputs = {
+                "class_logits": decoded.class_logits,
+                "objectness_logits": decoded.objectness_logits,
+                "kernels": decoded.kernels,
+                "mask_logits": apply_kernels(decoded.kernels, features.mask_features),
+            }
+            frames.append({name: outputs[name].numpy() for name in names})
+            carried = kernels[int(keyframe[index])]
+            reuse.append(apply_kernels(carried, features.mask_features).numpy())
+    return Golden(
+        images=images,
+        keyframe=keyframe,
+        frame={name: np.concatenate([f[name] for f in frames]) for name in names},
+        mask_logits=np.concatenate(reuse),
+    )

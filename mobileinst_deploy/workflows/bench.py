@@ -1,0 +1,217 @@
+"""bench: measure a pair's latency on this machine or on phones, keep the records, judge them.
+
+The host and every phone are targets of one protocol: for each clip length T a keyframe, T-1 reuse
+frames with its kernels, the next keyframe, and so on, so that both graphs see the same heat and
+caches. What was measured is kept before anybody is told of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, MobileInstError
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.instructions import InstructionRecord
+from mobileinst_deploy.measure.record import LatencyRecord, make_record
+from mobileinst_deploy.runtimes import for_device
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget
+from mobileinst_deploy.workflows.results import Kept, Place, pair_place
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What became of one target: a record, or why there is none.
+
+    Attributes:
+        name: Of the target: ``cpu``, ``adb:SERIAL``.
+        record: What was measured.
+        error: Why nothing was.
+        kept: Where the record is.
+    """
+
+    name: str
+    record: LatencyRecord | None
+    error: MobileInstError | None = None
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a measurement gave, on every target."""
+
+    outcomes: tuple[TargetOutcome, ...]
+
+    @property
+    def records(self) -> tuple[LatencyRecord, ...]:
+        """Of the targets that could be measured."""
+        return tuple(o.record for o in self.outcomes if o.record is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One target's record, or all of them and what failed."""
+        if len(self.outcomes) == 1 and self.records:
+            return self.records[0].to_dict()
+        return {
+            "schema": 2,
+            "devices": [record.to_dict() for record in self.records],
+            "failed": [
+                {"device": o.name, "cause": o.error.cause}
+                for o in self.outcomes
+                if o.error is not None
+            ],
+        }
+
+    def insist(self) -> None:
+        """Raise what a script must know; every record is kept by then.
+
+        Raises:
+            DeviceError: A target failed.
+            MeasurementInvalid: The conditions broke the protocol.
+        """
+        failed = [(o.name, o.error) for o in self.outcomes if o.error is not None]
+        if failed and len(self.outcomes) == 1:
+            raise failed[0][1]
+        if failed:
+            raise DeviceError(
+                f"{len(failed)} of {len(self.outcomes)} devices failed: "
+                + "; ".join(f"{name}: {error.cause}" for name, error in failed),
+                f"{failed[0][1].next_step}; what the others measured is kept",
+            )
+        for outcome in self.outcomes:
+            if outcome.record is not None and not outcome.record.valid:
+                where = None if outcome.kept is None else outcome.kept.path
+                kept = "" if where is None else f"; every sample is in {where}"
+                raise MeasurementInvalid(
+                    f"the measurement on {outcome.name} must not be believed: "
+                    + "; ".join(outcome.record.invalid),
+                    f"Measure again when that no longer holds{kept}",
+                )
+
+
+def bench(
+    pair: ExportBundle,
+    targets: Sequence[BenchTarget],
+    settings: BenchSettings,
+    *,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> BenchResult:
+    """Measure a pair on every target at once, and keep each record as soon as it is there.
+
+    A target that fails does not stop the others. An interruption stops all of them, and this
+    returns to the caller's KeyboardInterrupt only when nothing runs on any device.
+
+    Args:
+        pair: What to measure.
+        targets: From :func:`~mobileinst_deploy.workflows.bench_targets.open_targets`.
+        settings: The same for all.
+        report: A file or folder in place of ``results/<device>-<runtime>-<form>/latency.json``.
+        progress: Told of each target's steps, its name in the label where there are several.
+
+    Raises:
+        ConfigError: The pair cannot be measured like that.
+        OutputError: ``report`` cannot be written.
+    """
+    live = settings.live(pair)
+    several = len(targets) > 1
+    places = [_place(pair, target, report, several) for target in targets]
+    for place in places:
+        place.check()
+    cancel, told = threading.Event(), threading.Lock()
+
+    def tell(name: str) -> Progress:
+        def listener(label: str, done: float, total: float | None) -> None:
+            with told:
+                progress(f"{name}: {label}" if several else label, done, total)
+
+        return listener
+
+    def work(target: BenchTarget, place: Place) -> Callable[[], TargetOutcome]:
+        def measured() -> TargetOutcome:
+            try:
+                found = target.measure(pair, settings, cancel, tell(target.name))
+                record = make_record(
+                    pair,
+                    settings.protocol,
+                    found,
+                    live_kernels=live,
+                    core_wanted=settings.core,
+                    max_celsius=settings.max_celsius if found.facts.kind == "adb" else None,
+                    measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+            except MobileInstError as error:
+                return TargetOutcome(target.name, None, error)
+            return TargetOutcome(target.name, record, kept=place.keep(record.to_dict()))
+
+        return measured
+
+    futures: list[Future[TargetOutcome]] = []
+    with ThreadPoolExecutor(max_workers=len(targets)) as pool:
+        try:
+            futures += [pool.submit(work(*each)) for each in zip(targets, places, strict=True)]
+            # A bare wait would not let Ctrl-C through on every platform.
+            while wait(futures, timeout=0.5).not_done:
+                pass
+        except BaseException:
+            cancel.set()
+            raise
+    return BenchResult(tuple(future.result() for future in futures))
+
+
+def _place(pair: ExportBundle, target: BenchTarget, report: Path | None, several: bool) -> Place:
+    # A file cannot hold several devices' records: each goes to its own folder beside it.
+    folder = report.with_suffix("") if several and report is not None else report
+    return pair_place("latency", pair, target.name, target.runtime, folder)
+
+
+def count_instructions(
+    pair: ExportBundle,
+    runtime: str = "onnxruntime",
+    *,
+    live_kernels: int | None = None,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[InstructionRecord, Kept]:
+    """Count the ARM instructions that one run of each graph executes under qemu, and keep them.
+
+    Args:
+        pair: The pair.
+        runtime: ``onnxruntime`` or ``ncnn``.
+        live_kernels: Kernels handed to the mask-head graph; None means all of them.
+        report: A file or folder in place of ``results/qemu-<runtime>-<form>/instructions.json``.
+        progress: Told of each step.
+
+    Raises:
+        ConfigError: More live kernels than there are, or fewer in a static export.
+        DeviceError: qemu, its plugin or the bundle is missing, or the run failed.
+        MeasurementInvalid: Two starts gave different counts.
+        OutputError: ``report`` cannot be written.
+    """
+    live = BenchSettings(live_kernels=live_kernels).live(pair)
+    place = pair_place("instructions", pair, "qemu", runtime, report)
+    place.check()
+    golden = load_golden(pair)
+    converted, device_bundle = for_device(pair, runtime, progress)
+    progress("counting under qemu", 0, None)
+    counted = QemuRunner(converted, device_bundle).count_instructions(
+        golden.image(0), np.ascontiguousarray(golden.kernels(0)[:, :live])
+    )
+    record = InstructionRecord(
+        bundle_sha256=pair.sha256,
+        model_id=pair.model_id,
+        form=pair.form,
+        runtime=device_bundle.runtime_name,
+        live_kernels=live,
+        instructions={role: found.count for role, found in counted.items()},
+        equal_runs={role: found.runs for role, found in counted.items()},
+    )
+    return record, place.keep(record.to_dict())
