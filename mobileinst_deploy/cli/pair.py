@@ -217,7 +217,7 @@ def _follow(
     from mobileinst_deploy.core.files import write_json
     from mobileinst_deploy.core.schedule import parse_schedule
     from mobileinst_deploy.core.tracker import TrackSettings
-    from mobileinst_deploy.media.letterbox import fit
+    from mobileinst_deploy.media.letterbox import prepare
     from mobileinst_deploy.media.video import open_clip
     from mobileinst_deploy.pair.clip_gate import verify_clip
     from mobileinst_deploy.runtimes.device import DeviceRunner
@@ -228,8 +228,7 @@ def _follow(
 
     def images() -> Iterator[np.ndarray]:
         for picture in islice(open_clip(name), frames):
-            fitted, _ = fit(picture.pixels, bundle.config.input_size)
-            yield fitted.transpose(2, 0, 1)[None].astype(np.float32)
+            yield prepare(picture.pixels, bundle.config.input_size)[0]
 
     # Untrained scores are low; there, every query that shows anything is to be followed.
     settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)

@@ -22,6 +22,9 @@ class Graphs:
         self._runner = runner
         inputs = {tensor.name: tensor for tensor in runner.specs["mask_head"].inputs}
         self._carried = tuple(name for name in inputs if name != "image")
+        (masks,) = runner.specs["mask_head"].outputs
+        #: (height, width) of the mask logits.
+        self.mask_size = tuple(int(length) for length in masks.shape[2:])
         slots = inputs["kernels"].shape[1]
         self._slots = slots if isinstance(slots, int) else None
 

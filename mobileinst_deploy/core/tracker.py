@@ -19,10 +19,8 @@ from mobileinst_deploy.core.association import associate, distinct_instances, un
 from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.graphs import Graphs
+from mobileinst_deploy.core.picture_rules import KERNELS_REMEMBERED, SCORE_THRESHOLD
 from mobileinst_deploy.core.schedule import Schedule
-
-#: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
-_KERNELS_REMEMBERED = 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class TrackSettings:
         duplicate_iou: Mask IoU, in (0, 1], from which the weaker of two queries is a duplicate.
     """
 
-    score: float = 0.3
+    score: float = SCORE_THRESHOLD
     keep: float = 0.5
     similarity: float = 0.5
     memory: int = 30
@@ -119,7 +117,7 @@ class Track:
     def saw(self, kernel: np.ndarray, class_logits: np.ndarray, objectness_logit: float) -> None:
         """Take one more keyframe into account; the arguments are that keyframe's."""
         self.keyframes += 1
-        share = min(self.keyframes, _KERNELS_REMEMBERED)
+        share = min(self.keyframes, KERNELS_REMEMBERED)
         self.kernel = unit((self.kernel + (kernel - self.kernel) / share)[None])[0]
         self.missed = 0
         self.class_logits = self.class_logits + (class_logits - self.class_logits) / self.keyframes
@@ -206,7 +204,7 @@ class Tracker:
     def _reuse(self, image: np.ndarray) -> np.ndarray:
         if not self._live:
             # Nothing to look for: not even the mask features are needed.
-            return np.empty((0, image.shape[2] // 8, image.shape[3] // 8), np.float32)
+            return np.empty((0, *self._graphs.mask_size), np.float32)
         mask_logits: np.ndarray = self._graphs.mask_head(image, self._keyframe_outputs)[0]
         return mask_logits
 

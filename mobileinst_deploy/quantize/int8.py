@@ -24,9 +24,10 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.tracker import class_scores
-from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import PICTURE_SUFFIXES
 from mobileinst_deploy.pair.comparison import mask_ious
@@ -38,7 +39,6 @@ from mobileinst_deploy.runtimes.onnxruntime import run_graph
 INT8 = "quantize-int8"
 #: Shown wherever an 8-bit pair is measured.
 NOT_THE_PAPER = "8-bit: not the paper's protocol, which is float32"
-SCORE_THRESHOLD = 0.3
 #: More pictures than these add minutes and no accuracy.
 MOST_PICTURES = 64
 
@@ -112,8 +112,7 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> list[np.ndarray]:
     if not paths:
         raise MediaError(f"{folder} holds no pictures", "Give a folder of PNG or JPEG files")
     chosen = paths[:: max(1, -(-len(paths) // MOST_PICTURES))]
-    fitted = (fit(read_picture(path), size)[0].transpose(2, 0, 1) for path in chosen)
-    return [np.ascontiguousarray(p[None], np.float32) for p in fitted]
+    return [prepare(read_picture(path), size)[0] for path in chosen]
 
 
 def quantize_pair(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mobileinst_deploy.media.letterbox import PADDING
+from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.train.config import StageConfig
 
 # An instance of which less is left after a crop or a paste teaches nothing: 1/8 maps hardly show it.

@@ -10,11 +10,11 @@ import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.data.annotations import Sample
 from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
 from mobileinst_deploy.data.ytvis import YtvisClips
-from mobileinst_deploy.media.letterbox import PADDING
 from mobileinst_deploy.train.augment import LabelledFrames
 from mobileinst_deploy.train.config import DataConfig
 from mobileinst_deploy.train.data import ClipSource

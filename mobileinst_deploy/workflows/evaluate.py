@@ -33,7 +33,7 @@ from mobileinst_deploy.measure.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
+from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
 from mobileinst_deploy.workflows.subject import Subject
 
 EVAL_FILE = "eval.json"
@@ -129,8 +129,8 @@ def evaluate_clips(
 
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    fitted, geometry = fit(image, subject.config.input_size)
-    outputs = Graphs(subject.runner).frame(_as_input(fitted))
+    prepared, geometry = prepare(image, subject.config.input_size)
+    outputs = Graphs(subject.runner).frame(prepared)
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     best = _best_pairs(scores)
     rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
@@ -160,8 +160,8 @@ def find_in_clip(
     shown: dict[int, dict[int, Rle]] = {}
     count = keyframes = 0
     for t, image in enumerate(frames):
-        fitted, geometry = fit(image, subject.config.input_size)
-        frame = tracker.step(_as_input(fitted))
+        prepared, geometry = prepare(image, subject.config.input_size)
+        frame = tracker.step(prepared)
         rles = _encoded(frame.mask_logits, geometry)
         for track, rle in zip(frame.ids.tolist(), rles, strict=True):
             if rle:
@@ -318,8 +318,3 @@ def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
         row, label = divmod(index, scores.shape[1])
         best.setdefault(row, []).append((label, float(flat[index])))
     return {row: tuple(pairs) for row, pairs in best.items()}
-
-
-def _as_input(fitted: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to the graphs' (1, 3, H, W) float32, still 0 to 255."""
-    return np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)

@@ -28,7 +28,7 @@ from mobileinst_deploy.core.tracker import (
     Tracker,
     TrackSettings,
 )
-from mobileinst_deploy.media.letterbox import fit, unfit_masks
+from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.track_file import TrackFile
@@ -160,8 +160,7 @@ class _Run:
         clock, config = self._clock, self._bundle.config
         for picture in self._read():
             with clock.stage("prepare"):
-                fitted, geometry = fit(picture.pixels, config.input_size)
-                image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
+                image, geometry = prepare(picture.pixels, config.input_size)
             with clock.stage("track"):
                 result = self._tracker.step(image)
             with clock.stage("masks"):

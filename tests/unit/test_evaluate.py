@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import Call, GraphSpec, graph_specs
 from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
@@ -40,12 +40,23 @@ CONFIG = ModelConfig(
 SURE, NEVER = 8.0, -12.0
 
 
+def at_full_resolution(spec: GraphSpec) -> GraphSpec:
+    outputs = (
+        replace(t, shape=(*t.shape[:2], *SIZE)) if t.name == "mask_logits" else t
+        for t in spec.outputs
+    )
+    return replace(spec, outputs=tuple(outputs))
+
+
 class Oracle:
     """Recognises each frame by its pixels and answers with its annotations, mask by mask.
 
     Query k is track k, and so is its kernel; mask logits have the picture's own resolution, so that
     nothing is lost on the way.
     """
+
+    name, runtime, emulated = "oracle", "none", False
+    specs: ClassVar = {r: at_full_resolution(s) for r, s in graph_specs(CONFIG).items()}
 
     def __init__(self, misname: bool = False, inside_out: bool = False) -> None:
         self.calls = 0
@@ -55,6 +66,9 @@ class Oracle:
         for clip in range(CLIPS):
             for frame in ShapesClip(clip_seed("test", clip), LENGTH, SIZE):
                 self._frames[frame.image.tobytes()] = frame
+
+    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+        return [getattr(self, call.role)(**call.inputs) for call in calls]
 
     def _look(self, image: np.ndarray) -> Any:
         self.calls += 1
@@ -66,7 +80,7 @@ class Oracle:
             logits[track][mask] = self._inside
         return logits
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         frame = self._look(image)
         classes = np.full((CONFIG.num_queries, len(CLASSES)), NEVER, np.float32)
         objectness = np.full((CONFIG.num_queries, 1), NEVER, np.float32)
@@ -81,11 +95,11 @@ class Oracle:
             "mask_logits": self._masks(frame)[None],
         }
 
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        return self._masks(self._look(image))[None, kernels[0].argmax(1)]
+    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mask_logits": self._masks(self._look(image))[None, kernels[0].argmax(1)]}
 
 
-def subject(model: Any = None, **changes: Any) -> Subject:
+def subject(runner: Any = None, **changes: Any) -> Subject:
     made = Subject(
         id="oracle",
         config=CONFIG,
@@ -93,7 +107,7 @@ def subject(model: Any = None, **changes: Any) -> Subject:
         trained=True,
         runtime="onnxruntime",
         folder=Path("none"),
-        model=model or Oracle(),
+        runner=runner or Oracle(),
     )
     return replace(made, **changes)
 
@@ -174,7 +188,9 @@ def test_masks_come_back_at_the_pictures_own_size():
 class Everything(Oracle):
     """Finds everything everywhere."""
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    specs = graph_specs(replace(CONFIG, num_queries=40))
+
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
         n = 40
         return {
@@ -198,7 +214,7 @@ def test_only_the_best_hundred_of_a_picture_count():
 class Nothing(Everything):
     """Finds nothing anywhere."""
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = dict(super().frame(image))
         outputs["mask_logits"] = -outputs["mask_logits"]
         return outputs
