@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -54,7 +54,7 @@ class Schedule:
 
     clip_length: Whole
     wall_ms: Milliseconds
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = ()
 
     def of(self, role: Role) -> tuple[Sample, ...]:
         """The runs of one graph."""
@@ -179,32 +179,19 @@ def clip_latency(
     )
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Samples as on file: a list for each field of :class:`Sample`, as tools for data read them."""
-
-    role: tuple[Role, ...]
-    clip: tuple[Whole, ...]
-    start_ms: tuple[Milliseconds, ...]
-    prepare_ms: tuple[Milliseconds, ...]
-    run_ms: tuple[Milliseconds, ...]
-    cpu: tuple[Whole | None, ...]
-    khz: tuple[Whole | None, ...]
+#: The columns of a schedule's samples on file, in the order of :class:`Sample`.
+COLUMNS = ("role", "clip", "start_ms", "prepare_ms", "run_ms", "cpu", "khz")
 
 
-_NAMES = tuple(field.name for field in fields(Columns))
+def to_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Samples as on file: a list for each field, which tools for data read as they are."""
+    return {name: [getattr(s, name) for s in samples] for name in COLUMNS}
 
 
-def to_columns(samples: Sequence[Sample]) -> Columns:
-    """Samples in the form on file."""
-    return Columns(*(tuple(getattr(s, name) for s in samples) for name in _NAMES))
-
-
-def from_columns(columns: Columns) -> tuple[Sample, ...]:
+def from_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[Sample, ...]:
     """Samples from the form on file.
 
     Raises:
         ValueError: The columns are not equally long.
     """
-    rows = zip(*(getattr(columns, name) for name in _NAMES), strict=True)
-    return tuple(Sample(*row) for row in rows)
+    return tuple(Sample(*row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
