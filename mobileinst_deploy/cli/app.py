@@ -10,7 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import bench, device, evaluate, optimize, pair, profile, run, train
+from mobileinst_deploy.cli import (
+    bench,
+    device,
+    evaluate,
+    history,
+    optimize,
+    pair,
+    profile,
+    run,
+    train,
+)
 from mobileinst_deploy.cli.console import people
 from mobileinst_deploy.core.errors import (
     EXIT_BAD_INPUT,
@@ -86,6 +96,7 @@ for _command in (
     pair.verify,
     bench.bench,
     profile.profile,
+    history.history,
     run.run,
     evaluate.evaluate,
     train.train,

@@ -51,19 +51,32 @@ def bench(
         Path | None,
         typer.Option(help="File or folder for the record; default: results/ under the pair."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIR|RECORD",
+            help="Gate: a pair to run in turn with this one, or its latency.json of before.",
+        ),
+    ] = None,
+    fail_above: Annotated[
+        str, typer.Option(help="With --against: how much slower is too much.")
+    ] = "5%",
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
+
+    With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
+    forbids an answer.
 
     It goes to results/DEVICE-RUNTIME-FORM/latency.json under the pair, or where --report says.
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.cli.tables import instructions_table, latency_table
-    from mobileinst_deploy.core.bundle import load_bundle
+    from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
+    from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
     from mobileinst_deploy.runtimes import known_device, known_runtime
-    from mobileinst_deploy.workflows import bench as workflow
+    from mobileinst_deploy.workflows import against as gate, bench as workflow
     from mobileinst_deploy.workflows.bench_targets import BenchSettings, open_targets
 
     known_device(device)
@@ -91,13 +104,34 @@ def bench(
     )
     pair = load_bundle(folder)
     settings.live(pair)
+    share = gate.parse_share(fail_above)
+    if against is None and fail_above != "5%":
+        raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
+    if against is not None and device == "qemu":
+        raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    baseline = None if against is None else gate.open_baseline(against)
+    if baseline is not None:
+        gate.check_comparable(pair, baseline)
+    if isinstance(baseline, ExportBundle):
+        if device != "cpu":
+            raise ConfigError(
+                "two pairs run in turn on this machine only",
+                "Give --against a latency.json that was measured on the phone",
+            )
+        with progress_bar() as progress:
+            found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
+        people.print(slowdown_table(found))
+        if json:
+            print_json(found.to_dict())
+        found.insist()
+        return
     if device == "qemu":
         with progress_bar() as progress:
             counted, kept = workflow.count_instructions(
                 pair, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
         people.print(instructions_table(counted))
-        notes, document = [kept.note], counted.to_dict()
+        notes, document = [kept.note] if kept.note else [], counted.to_dict()
     else:
         with progress_bar() as progress:
             targets = open_targets(
@@ -106,11 +140,18 @@ def bench(
             result = workflow.bench(pair, targets, settings, report=report, progress=progress)
         if result.records:
             people.print(latency_table(result.records))
-        notes = [o.kept.note for o in result.outcomes if o.kept is not None]
+        notes = [note for outcome in result.outcomes for note in outcome.notes]
         document = result.to_dict()
-    for note in filter(None, notes):
+    for note in notes:
         people.print(f"Note: {note}.", markup=False, soft_wrap=True)
+    held = None
+    if baseline is not None and result.records:
+        held = gate.against_record(result.records[0], baseline, share, str(against))
+        people.print(slowdown_table(held))
+        document = {**document, "against": held.to_dict()}
     if json:
         print_json(document)
     if device != "qemu":
         result.insist()
+    if held is not None:
+        held.insist()

@@ -10,11 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from mobileinst_deploy.core.records import ParityReport
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_ids
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord
+from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.pair.onnx_file import GraphSummary
+from mobileinst_deploy.workflows.against import GateResult
+from mobileinst_deploy.workflows.history import History
 
 
 def zoo_rows() -> list[dict[str, Any]]:
@@ -94,6 +98,49 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for row in content.rows:
         table.add_row(*map(escape, row))
+    return table
+
+
+def slowdown_table(found: GateResult) -> Table:
+    """What the gate found, for each clip length."""
+    how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
+    table = Table(
+        title=escape(f"Against {shown(found.baseline)}, {how}"),
+        caption=f"An interval of {CONFIDENCE:.0%}; too much is more than {found.fail_above:+.1%}",
+    )
+    for name in ("T", "change", "from", "to", "clips", ""):
+        table.add_column(name, justify="right")
+    colours = {"slower": "bold red", "not slower": "green", "unknown": "yellow"}
+    for each in found.slowdowns:
+        answer = each.answer(found.fail_above)
+        cells = (f"{value - 1:+.1%}" for value in (each.ratio, each.low, each.high))
+        clips = str(each.comparisons)
+        table.add_row(str(each.clip_length), *cells, clips, f"[{colours[answer]}]{answer}[/]")
+    return table
+
+
+def history_table(history: History) -> Table:
+    """A row for each measurement, the newest last."""
+    table = Table(
+        title="Measurements kept on this machine",
+        caption="".join(f"damaged: {escape(shown(cause))}\n" for cause in history.damaged)
+        + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
+        caption_justify="left",
+    )
+    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+        table.add_column(name, overflow="fold")
+    for entry in history.entries:
+        record = entry.record
+        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        table.add_row(
+            escape(shown(entry.name)),
+            escape(shown(f"{record.device.serial} {record.device.soc or ''}")),
+            escape(shown(record.pair.model_id)),
+            record.pair.form,
+            escape(shown(record.runtime)),
+            "emulated" if record.emulated else times,
+            "[green]valid[/]" if record.valid else "[red]invalid[/]",
+        )
     return table
 
 

@@ -25,6 +25,7 @@ from mobileinst_deploy.measure.record import LatencyRecord, make_record
 from mobileinst_deploy.runtimes import for_device
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget
+from mobileinst_deploy.workflows.history import remember
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
 
 
@@ -37,12 +38,22 @@ class TargetOutcome:
         record: What was measured.
         error: Why nothing was.
         kept: Where the record is.
+        forgotten: Why it is not in the history, or None when it is.
     """
 
     name: str
     record: LatencyRecord | None
     error: MobileInstError | None = None
     kept: Kept | None = None
+    forgotten: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of keeping went otherwise than it should, for people."""
+        found = [None if self.kept is None else self.kept.note]
+        if self.forgotten is not None:
+            found.append(f"it is not in the history: {self.forgotten}")
+        return tuple(filter(None, found))
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,8 @@ def bench(
                 )
             except MobileInstError as error:
                 return TargetOutcome(target.name, None, error)
-            return TargetOutcome(target.name, record, kept=place.keep(record.to_dict()))
+            kept = place.keep(record.to_dict())
+            return TargetOutcome(target.name, record, kept=kept, forgotten=remember(record))
 
         return measured
 

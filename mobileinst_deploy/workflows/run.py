@@ -38,9 +38,10 @@ from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
-STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+#: ``transfer`` is the way to a device and back, shared among a batch's frames.
+STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
 #: What an emulator did, whose time is not told.
-_EMULATED = ("prepare", "graphs", "track")
+_EMULATED = ("prepare", "transfer", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
 
@@ -167,12 +168,15 @@ class _Run:
             yield picture, result, masks
 
     def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
-        for followed in loop.follow(self._read()):
+        for followed in loop.follow(self._clip):
+            self._clock.add("read", followed.read_s)
             with self._clock.stage("masks"):
                 size = followed.geometry.original
                 found = [decode(rle) for rle in followed.frame.masks]
                 masks = np.stack(found) if found else np.zeros((0, *size), bool)
             if not self._runner.emulated:
+                self._clock.add("prepare", followed.fit_s)
+                self._clock.add("transfer", followed.transfer_s)
                 for stage, ms in zip(DEVICE_STAGES, followed.frame.ms, strict=True):
                     self._clock.add(stage, ms / 1000)
             yield followed.picture, followed.frame, masks

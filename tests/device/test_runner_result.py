@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import DeviceError
-from mobileinst_deploy.measure.profile import BETWEEN, PART_OF_PATH, parts_of, read_profile
+from mobileinst_deploy.measure.node_times import BETWEEN, PART_OF_PATH, parts_of, read_profile
 from mobileinst_deploy.phone.result import BEGIN, RunnerResult, read_result, read_tensors
 
 TENSOR = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
