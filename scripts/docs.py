@@ -1,9 +1,10 @@
-"""Write the generated parts of README.md again: the commands and the zoo.
+"""Write what is generated again: the zoo's costs, and README.md's commands and zoo.
 
 A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. With ``--check`` nothing is
 written, and the exit code is 1 when a part is out of date.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 import typer
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.cli.tables import zoo_rows
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -33,14 +35,14 @@ def zoo() -> str:
         "| id | backbone | input | classes | parameters | MACs | weights |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in zoo_rows():
-        macs = row["macs"]
+    for row in models():
+        macs = row.macs
         size = f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
-        height, width = row["input_size"]
+        height, width = row.input_size
         rows.append(
-            f"| [`{row['id']}`](models/{row['id']}/MODEL_CARD.md) | {row['backbone']} "
-            f"| {height}x{width} | {row['classes']} | {row['parameters'] / 1e6:.2f} M | {size} "
-            f"| {'trained' if row['trained_weights'] else 'none: random'} |"
+            f"| [`{row.id}`](models/{row.id}/MODEL_CARD.md) | {row.backbone} "
+            f"| {height}x{width} | {row.classes} | {row.parameters / 1e6:.2f} M | {size} "
+            f"| {'trained' if row.trained_weights else 'none: random'} |"
         )
     return "\n".join(rows)
 
@@ -57,9 +59,19 @@ def generated(text: str) -> str:
     return re.sub(r"(<!-- generated: (\w+) -->)\n.*?\n(<!-- end -->)", fill, text, flags=re.DOTALL)
 
 
+def costs() -> str:
+    """What each model of the zoo costs, for ``mobileinst models`` to read."""
+    counted = {model_id: count_cost(load_model_toml(model_id).config) for model_id in zoo_ids()}
+    return json.dumps(counted, indent=2) + "\n"
+
+
 if __name__ == "__main__":
-    before = README.read_text(encoding="utf-8")
-    after = generated(before)
-    if "--check" in sys.argv:
-        sys.exit(before != after)
-    README.write_text(after, encoding="utf-8")
+    stale = False
+    # The README's zoo reads the costs, so that they come first.
+    for path, make in ((zoo_folder() / COSTS_FILE, lambda _: costs()), (README, generated)):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        after = make(before)
+        stale |= before != after
+        if "--check" not in sys.argv:
+            path.write_text(after, encoding="utf-8")
+    sys.exit("--check" in sys.argv and stale)

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.cli.runners import for_device, ncnn_on_host
 from mobileinst_deploy.core.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
 from mobileinst_deploy.core.files import write_json
@@ -42,6 +41,7 @@ from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize import halve_pair, quantize_pair, read_pictures
+from mobileinst_deploy.runtimes import for_device, open_host
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.evaluate import evaluate_pictures
@@ -90,7 +90,7 @@ def make_forms(model: str, folder: Path, names: list[str], pictures: Path | None
     forms = [Form("plain", plain, "onnxruntime", CpuRunner(plain))]
     for name in names:
         if name == "ncnn":
-            forms.append(Form(name, plain, name, ncnn_on_host(plain)))
+            forms.append(Form(name, plain, name, open_host(plain, "ncnn")))
         elif name != "plain":
             if not (folder / name).exists():
                 makers[name](folder / name)

@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.console import answer, progress_bar, show
 from mobileinst_deploy.cli.device import bench_adb
 from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
-from mobileinst_deploy.cli.runners import (
-    for_device,
-    known_device,
-    known_runtime,
-    ncnn_on_host,
-    only_adb,
-)
 from mobileinst_deploy.core.errors import ConfigError, MeasurementInvalid
+from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, only_adb, open_host
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.bundle import ExportBundle
@@ -74,13 +68,13 @@ def bench(
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
     for_phones = {
-        "--serial": serial is not None,
-        "--all": every,
-        "--core": core != "auto",
-        "--max-temp": max_temp != 37.0,
-        "--protocol": protocol != "sd778g",
+        "--serial": serial,
+        "--all": every or None,
+        "--core": None if core == "auto" else core,
+        "--max-temp": None if max_temp == 37.0 else max_temp,
+        "--protocol": None if protocol == "sd778g" else protocol,
     }
-    only_adb([name for name, given in for_phones.items() if given], device)
+    only_adb(for_phones, device)
     bundle = load_bundle(folder)
     lengths = parse_clip_lengths(clip_lengths)
     if device == "qemu":
@@ -132,13 +126,12 @@ def _host(
             warmup=DEFAULT_WARMUP if warmup is None else warmup,
             seconds=DEFAULT_SECONDS if seconds is None else seconds,
             live_kernels=live_kernels,
-            runner=ncnn_on_host(bundle) if runtime == "ncnn" else None,
+            runner=open_host(bundle, runtime, progress=progress),
             progress=progress,
         )
     write_json(bundle.folder / "latency.json", report.to_dict())
-    people.print(latency_table(report))
-    if json:
-        print_json(report.to_dict())
+    show(latency_table(report), json=json)
+    answer(report.to_dict(), json=json)
     if not report.valid:
         raise MeasurementInvalid(
             f"this measurement must not be believed: {report.invalid[0]}",
@@ -176,6 +169,5 @@ def _count(bundle: ExportBundle, runtime: str, live_kernels: int | None, json: b
         "note": "executed ARM instructions under qemu: exact, and not a latency",
     }
     write_json(bundle.folder / INSTRUCTIONS, document)
-    people.print(instructions_table(document))
-    if json:
-        print_json(document)
+    show(instructions_table(document), json=json)
+    answer(document, json=json)

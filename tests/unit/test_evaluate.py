@@ -13,7 +13,10 @@ import pytest
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.measure.average_precision import CLIP_METRICS, PICTURE_METRICS
@@ -23,7 +26,7 @@ from mobileinst_deploy.workflows.evaluate import (
     evaluate_pictures,
     find_in_clip,
     find_in_picture,
-    save_report,
+    with_earlier,
 )
 from mobileinst_deploy.workflows.subject import Subject, open_subject
 
@@ -92,7 +95,9 @@ def subject(model: Any = None, **changes: Any) -> Subject:
         sha256="0" * 64,
         trained=True,
         runtime="onnxruntime",
+        device="cpu",
         folder=Path("none"),
+        form="plain",
         model=model or Oracle(),
     )
     return replace(made, **changes)
@@ -107,13 +112,13 @@ def data(tmp_path_factory) -> Path:
 
 def on_pictures(data: Path, journals: Path, of: Subject | None = None, **options: Any) -> Any:
     return evaluate_pictures(
-        of or subject(), data / FRAMES, data / COCO_FILE, journals=journals, **options
+        of or subject(), data / FRAMES, data / COCO_FILE, journals=Journals(journals), **options
     )
 
 
 def on_clips(data: Path, journals: Path, schedule: str, of: Subject | None = None) -> Any:
     return evaluate_clips(
-        of or subject(), data / FRAMES, data / YTVIS_FILE, schedule, journals=journals
+        of or subject(), data / FRAMES, data / YTVIS_FILE, schedule, journals=Journals(journals)
     )
 
 
@@ -279,18 +284,26 @@ def test_a_picture_that_cannot_be_read_stops_and_what_was_done_is_kept(data, tmp
     assert rest.calls == 18 - LENGTH
 
 
+def save(
+    folder: Path, pictures: EvalBlock | None, clips: Mapping[str, EvalBlock], sha256: str = "0" * 64
+) -> None:
+    """What ``evaluate`` does with what it measured."""
+    report = EvalReport("oracle", sha256, True, "onnxruntime", CONFIG.input_size, pictures, clips)
+    write_json(folder / "eval.json", with_earlier(report, folder / "eval.json"))
+
+
 def test_eval_json_collects_what_one_model_is_worth(data, tmp_path):
     pictures = on_pictures(data, tmp_path / "j")
     clips = {t: on_clips(data, tmp_path / "j", t) for t in ("6", "3")}
-    save_report(subject(), tmp_path, pictures, {})
-    save_report(subject(), tmp_path, None, {"6": clips["6"]})
-    save_report(subject(), tmp_path, None, {"3": clips["3"], "auto": clips["3"]})
+    save(tmp_path, pictures, {})
+    save(tmp_path, None, {"6": clips["6"]})
+    save(tmp_path, None, {"3": clips["3"], "auto": clips["3"]})
     document = json.loads((tmp_path / "eval.json").read_text())
     assert list(document["clips"]) == ["3", "6", "auto"]
     assert document["pictures"]["AP"] == pytest.approx(1)
     assert document["clips"]["3"]["AP"] == clips["3"].metrics["AP"]
     assert document["clips"]["3"]["annotations"] == YTVIS_FILE
-    save_report(subject(sha256="1" * 64), tmp_path, pictures, {})
+    save(tmp_path, pictures, {}, sha256="1" * 64)
     document = json.loads((tmp_path / "eval.json").read_text())
     assert "clips" not in document, "another model's figures do not mix"
     assert document["model_sha256"] == "1" * 64
@@ -299,7 +312,7 @@ def test_eval_json_collects_what_one_model_is_worth(data, tmp_path):
 @pytest.mark.parametrize("there", ["", "[]", '{"schema": 1}', '{"model_sha256": [}'])
 def test_a_broken_eval_json_is_replaced(data, tmp_path, there):
     (tmp_path / "eval.json").write_text(there)
-    save_report(subject(), tmp_path, on_pictures(data, tmp_path / "j"), {})
+    save(tmp_path, on_pictures(data, tmp_path / "j"), {})
     assert json.loads((tmp_path / "eval.json").read_text())["pictures"]["items"] == 18
 
 
