@@ -93,6 +93,11 @@ def styled(text: str, style: str) -> Text:
     return Text(text, style=style)
 
 
+def in_giga(macs: int) -> str:
+    """Multiply-accumulates for people."""
+    return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
+
+
 def answer(
     document: Mapping[str, Any], failure: MobileInstError | None = None, *, json: bool = True
 ) -> None:

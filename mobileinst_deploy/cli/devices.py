@@ -13,8 +13,8 @@ from mobileinst_deploy.core.errors import DeviceError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mobileinst_deploy.measure.device import Core, DeviceState
     from mobileinst_deploy.phone.overview import Overview
-    from mobileinst_deploy.phone.state import Core, PhoneState
 
 _UNKNOWN = "unknown"
 
@@ -78,7 +78,7 @@ def _clusters(cores: Sequence[Core]) -> str:
     return "\n".join(told) or _UNKNOWN
 
 
-def _warmth(state: PhoneState) -> str:
+def _warmth(state: DeviceState) -> str:
     parts = [
         f"{name} {value:.1f} °C"
         for name, value in (("battery", state.battery_celsius), ("skin", state.skin_celsius))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, show
+from mobileinst_deploy.cli.console import answer, in_giga, show
 from mobileinst_deploy.cli.options import Json
-from mobileinst_deploy.cli.tables import in_giga
 
 if TYPE_CHECKING:
     from rich.table import Table

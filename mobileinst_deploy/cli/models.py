@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mobileinst_deploy.cli.console import answer, show, styled
+from mobileinst_deploy.cli.console import answer, in_giga, show, styled
 from mobileinst_deploy.cli.options import Json
-from mobileinst_deploy.cli.tables import in_giga
 
 if TYPE_CHECKING:
     from rich.table import Table

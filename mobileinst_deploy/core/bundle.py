@@ -4,7 +4,8 @@
 
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
-     "stride": 8, "optimized": [pass names], "tolerance": {Tolerance},
+     "stride": 8, "pictures": {how a picture becomes the input, and outputs instances},
+     "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
                 "mask_head": {...}},
      "golden": {"file", "sha256", "bytes"}, "tools": {name: version}}
@@ -26,6 +27,7 @@ from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, 
 from mobileinst_deploy.core.errors import BundleError, ConfigError
 from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
+from mobileinst_deploy.core.picture_rules import picture_rules
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -131,6 +133,11 @@ class ExportBundle:
         )
 
     @property
+    def specs(self) -> dict[Role, GraphSpec]:
+        """The signatures of both graphs."""
+        return {role: graph.spec for role, graph in self.graphs.items()}
+
+    @property
     def precision(self) -> str:
         """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
@@ -218,6 +225,7 @@ def write_manifest(
             "checkpoint_sha256": checkpoint_sha256,
         },
         "stride": MASK_STRIDE,
+        "pictures": picture_rules(config),
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
         "graphs": {
@@ -281,6 +289,12 @@ def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
     config = ModelConfig.from_dict(_field(model, "config", dict))
     if _field(document, "stride", int) != MASK_STRIDE:
         raise BundleError(f"the manifest's stride is not {MASK_STRIDE}", _EXPORT_AGAIN)
+    # Pairs of version 0.1 carry no rules; they were made for the same ones.
+    if document.get("pictures", rules := picture_rules(config)) != rules:
+        raise BundleError(
+            "the manifest's pictures are prepared, or its instances read, in another way than here",
+            "Use the mobileinst version that wrote it, or export again",
+        )
     trained = _field(model, "trained", bool)
     seed = None if trained else _field(model, "seed", int)
     if seed is not None and not 0 <= seed < 1 << 63:

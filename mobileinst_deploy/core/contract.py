@@ -6,7 +6,7 @@ runner and the manifest all read them here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -17,6 +17,9 @@ from mobileinst_deploy.core.config import ModelConfig
 Role = Literal["frame", "mask_head"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+#: Arrays by tensor name.
+Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def input(self, name: str) -> TensorSpec:
+        """The input of that name."""
+        return next(tensor for tensor in self.inputs if tensor.name == name)
+
 
 def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
     """The signatures of a model's two graphs; the one place where tensor names are written.
@@ -99,23 +106,28 @@ class Call:
     """One run of one graph: its role and its inputs by tensor name."""
 
     role: Role
-    inputs: Mapping[str, np.ndarray] = field(repr=False)
+    inputs: Tensors = field(repr=False)
 
 
 class GraphRunner(Protocol):
-    """Whatever can run the exported pair: this machine, a phone over adb, qemu.
+    """Whatever computes a pair's graphs: this machine, a phone over adb, qemu, PyTorch.
+
+    The one protocol for all of them. What is tracked, verified, run or evaluated is a runner, and
+    a runtime of one's own needs no more than this.
 
     Attributes:
-        name: For people and reports, such as ``cpu`` or ``adb:SERIAL``.
+        name: Where it runs, for people and reports, such as ``cpu`` or ``adb:SERIAL``.
         runtime: What runs the graphs there, such as ``onnxruntime 1.32.0``.
         emulated: Whether its times must never be shown as latencies.
+        specs: The signatures of the graphs.
     """
 
     name: str
     runtime: str
     emulated: bool
+    specs: Mapping[Role, GraphSpec]
 
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order and return its outputs by tensor name.
 
         Raises:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError
-from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.letterbox import prepare
 
 #: Photographs of scikit-image's package data, and the pans over each in 1/64 of the crop's width.
 #: A pan is a clip with real texture: its first picture is the keyframe, the rest reuse its kernels.
@@ -91,8 +91,8 @@ def user_clip(paths: Sequence[Path], size: tuple[int, int]) -> tuple[np.ndarray,
     Raises:
         MediaError: One of them cannot be read.
     """
-    images = [fit(read_picture(path), size)[0].transpose(2, 0, 1) for path in paths]
-    return np.stack(images), np.zeros(len(images), np.int64)
+    images = [prepare(read_picture(path), size)[0] for path in paths]
+    return np.concatenate(images).astype(np.uint8), np.zeros(len(images), np.int64)
 
 
 def _crop(photograph: np.ndarray, size: tuple[int, int], pan: int) -> np.ndarray:

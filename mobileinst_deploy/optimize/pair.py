@@ -20,7 +20,7 @@ from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
 from mobileinst_deploy.pair.comparison import compare_tensor
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
 TILE_LIMITS = (8, 6, 4, 0)
@@ -126,10 +126,9 @@ def optimize_checked(
 
 
 def _run(graph: onnx.ModelProto, role: Role, golden: Golden) -> Outputs:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    runs = (session.run(names, golden.inputs(role, index)) for index in range(len(golden.images)))
-    return [dict(zip(names, values, strict=True)) for values in runs]
+    names = [output.name for output in graph.graph.output]
+    feeds = (golden.inputs(role, index) for index in range(len(golden.images)))
+    return list(run_graph(graph.SerializeToString(), names, feeds))
 
 
 def _difference(

@@ -17,6 +17,7 @@ from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role, TensorSpec
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import Check, ParityReport, TensorParity
 from mobileinst_deploy.core.tracker import class_scores
@@ -30,7 +31,6 @@ from mobileinst_deploy.pair.onnx_file import (
     tensor_specs,
 )
 
-SCORE_THRESHOLD = 0.3
 #: A reference score this close to the threshold may fall on either side of it.
 EDGE_SCORE = 0.005
 _OUTPUTS = Check("outputs", True, "every run returned what the graphs declare")

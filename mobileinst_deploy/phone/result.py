@@ -19,6 +19,7 @@ import numpy as np
 
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.samples import Sample, Schedule
 from mobileinst_deploy.phone.plan import Mode
 
 DTYPES = ("float32", "uint8", "int32", "int64")
@@ -37,44 +38,6 @@ _NEXT_STEPS = {
     "limit": "Give it more time, fewer runs or a smaller model",
     "memory": "Close other apps on the device, or use a smaller model or picture",
 }
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One timed run.
-
-    Attributes:
-        role: Which graph.
-        clip: Index of the clip within its schedule.
-        start_ms: When the run began, from the schedule's start.
-        prepare_ms: Filling the input tensors, apart from the run.
-        run_ms: Inference alone.
-        cpu: The core it ended on, or None where the kernel does not say.
-        khz: That core's clock just after the run, or None where it cannot be read.
-    """
-
-    role: Role
-    clip: int
-    start_ms: float
-    prepare_ms: float
-    run_ms: float
-    cpu: int | None
-    khz: int | None
-
-
-@dataclass(frozen=True)
-class ScheduleResult:
-    """The interleaved schedule of one clip length.
-
-    Attributes:
-        clip_length: T; each clip is one keyframe and T-1 reuse frames.
-        wall_ms: From the first run's start to the last run's end.
-        samples: In the order they ran.
-    """
-
-    clip_length: int
-    wall_ms: float
-    samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +100,7 @@ class RunnerResult:
     load_ms: Mapping[Role, float]
     calls: tuple[CallResult, ...]
     warmups: tuple[Sample, ...]
-    schedules: tuple[ScheduleResult, ...]
+    schedules: tuple[Schedule, ...]
     marks: tuple[Mark, ...]
     profiles: Mapping[Role, str]
 
@@ -287,7 +250,7 @@ def _result(document: dict[str, Any]) -> RunnerResult:
         calls=tuple(_call(c) for c in _each(document, "calls")),
         warmups=tuple(_sample(s) for s in _each(document, "warmups")),
         schedules=tuple(
-            ScheduleResult(
+            Schedule(
                 _part(s, "clip_length", int),
                 _part(s, "wall_ms", float),
                 tuple(_sample(v) for v in _each(s, "samples")),
@@ -377,12 +340,12 @@ def _part(data: dict[str, Any], key: str, kind: type, default: Any = None) -> An
 
 
 def _checked(value: Any, kind: type, key: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    wanted = (int, float) if kind is float else kind
+    wrong = not isinstance(value, wanted) or (kind in (int, float) and isinstance(value, bool))
+    # Compared before it is converted: a float holds no number of 400 digits.
     if wrong or (kind in (int, float) and not 0 <= value < 2**53):
         raise _MalformedError(f"{key} is {_printable(repr(value))}")
-    return value
+    return float(value) if kind is float else value
 
 
 def _printable(text: str) -> str:

@@ -24,21 +24,21 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.tracker import class_scores
-from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import PICTURE_SUFFIXES
 from mobileinst_deploy.pair.comparison import mask_ious
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"
 #: Shown wherever an 8-bit pair is measured.
 NOT_THE_PAPER = "8-bit: not the paper's protocol, which is float32"
-SCORE_THRESHOLD = 0.3
 #: More pictures than these add minutes and no accuracy.
 MOST_PICTURES = 64
 
@@ -112,8 +112,7 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> list[np.ndarray]:
     if not paths:
         raise MediaError(f"{folder} holds no pictures", "Give a folder of PNG or JPEG files")
     chosen = paths[:: max(1, -(-len(paths) // MOST_PICTURES))]
-    fitted = (fit(read_picture(path), size)[0].transpose(2, 0, 1) for path in chosen)
-    return [np.ascontiguousarray(p[None], np.float32) for p in fitted]
+    return [prepare(read_picture(path), size)[0] for path in chosen]
 
 
 def quantize_pair(
@@ -306,13 +305,12 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
         is_float = info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         if is_float and info.name not in present:
             whole.graph.output.append(info)
-    session = open_session(whole.SerializeToString(), optimize=False)
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in whole.graph.output]
+    runs = run_graph(whole.SerializeToString(), names, inputs, optimize=False)
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
-    for feed in inputs:
-        values = dict(zip(names, session.run(names, feed), strict=True)) | feed
-        for name, value in values.items():
+    for feed, outputs in zip(inputs, runs, strict=True):
+        for name, value in (outputs | feed).items():
             if value.size:
                 lowest[name] = min(lowest.get(name, 0.0), float(value.min()))
                 highest[name] = max(highest.get(name, 0.0), float(value.max()))
@@ -323,9 +321,8 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
 
 
 def _run(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> list[Arrays]:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, feed), strict=True)) for feed in inputs]
+    names = [output.name for output in graph.graph.output]
+    return list(run_graph(graph.SerializeToString(), names, inputs))
 
 
 def _scores(outputs: Arrays) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Whatever computes the graphs, behind one protocol: ONNX Runtime, ncnn, PyTorch, a phone, qemu."""
+"""Whatever computes the graphs, behind one protocol: ONNX Runtime, ncnn, PyTorch, a phone, qemu.
+
+:func:`open_runner` gives a :class:`~mobileinst_deploy.core.contract.GraphRunner` for an exported
+pair; PyTorch's is :class:`mobileinst_deploy.runtimes.pytorch.TorchRunner`, for a network.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,7 @@ if TYPE_CHECKING:
     from mobileinst_deploy.core.bundle import ExportBundle
     from mobileinst_deploy.core.contract import GraphRunner
     from mobileinst_deploy.phone.device_bundle import DeviceBundle, Runtime
-    from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
-    from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+    from mobileinst_deploy.runtimes.host import HostRunner
 
 DEVICES = ("cpu", "adb", "qemu")
 RUNTIMES = ("onnxruntime", "ncnn")
@@ -37,6 +40,11 @@ def open_runner(
         runtime: ``onnxruntime`` or ``ncnn``, for which the pair is converted when it is not yet.
         serial: Which phone; None means the only one.
         progress: Told of what is built, converted and pushed.
+
+    Yields:
+        The runner. A phone's and qemu's is a
+        :class:`~mobileinst_deploy.runtimes.device.DeviceRunner`, this machine's a
+        :class:`~mobileinst_deploy.runtimes.host.HostRunner`.
 
     Raises:
         ConfigError: No such device or runtime, or a serial for what is no phone.
@@ -63,7 +71,7 @@ def open_runner(
 
 def open_host(
     bundle: ExportBundle, runtime: str = "onnxruntime", *, progress: Progress = silent
-) -> CpuRunner | NcnnRunner:
+) -> HostRunner:
     """Open what computes a pair's graphs on this machine; there is nothing to close.
 
     Raises:

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from mobileinst_deploy.core.masks import encode
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.tracker import class_scores
 from mobileinst_deploy.measure.average_precision import (
     PICTURE_METRICS,
     AveragePrecision,
     Candidate,
     Truth,
 )
-from mobileinst_deploy.media.letterbox import fit, unfit_masks
+from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.network import MobileInst
 from mobileinst_deploy.train.data import ClipSource
 
@@ -60,12 +61,10 @@ def picture_ap(
 
 def _found(model: MobileInst, image: np.ndarray) -> list[Candidate]:
     """Every query of one picture with its classes above a low score."""
-    fitted, geometry = fit(image, model.config.input_size)
+    prepared, geometry = prepare(image, model.config.input_size)
     device = next(model.parameters()).device
-    output = model(torch.from_numpy(fitted).to(device).permute(2, 0, 1)[None].float())
-    scores = _numpy(
-        (output.class_logits[0].sigmoid() * output.objectness_logits[0].sigmoid()).sqrt()
-    )
+    output = model(torch.from_numpy(prepared).to(device))
+    scores = class_scores(_numpy(output.class_logits[0]), _numpy(output.objectness_logits[0]))
     chosen = np.flatnonzero(scores.max(1) > _MIN_SCORE)
     masks = unfit_masks(_numpy(output.mask_logits[0])[chosen], geometry)
     return [

@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
@@ -34,7 +35,7 @@ from mobileinst_deploy.measure.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
+from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
 from mobileinst_deploy.workflows.results import Kept, place as results_place
 from mobileinst_deploy.workflows.subject import Subject, open_subject
 
@@ -156,8 +157,8 @@ def evaluate_clips(
 
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    fitted, geometry = fit(image, subject.config.input_size)
-    outputs = subject.model.frame(_as_input(fitted))
+    prepared, geometry = prepare(image, subject.config.input_size)
+    outputs = Graphs(subject.runner).frame(prepared)
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     best = _best_pairs(scores)
     rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
@@ -183,12 +184,12 @@ def find_in_clip(
         schedule: T, the frames per keyframe, or ``auto``.
         settings: What counts as a track.
     """
-    tracker = Tracker(subject.model, parse_schedule(schedule), settings)
+    tracker = Tracker(subject.runner, parse_schedule(schedule), settings)
     shown: dict[int, dict[int, Rle]] = {}
     count = keyframes = 0
     for t, image in enumerate(frames):
-        fitted, geometry = fit(image, subject.config.input_size)
-        frame = tracker.step(_as_input(fitted))
+        prepared, geometry = prepare(image, subject.config.input_size)
+        frame = tracker.step(prepared)
         rles = _encoded(frame.mask_logits, geometry)
         for track, rle in zip(frame.ids.tolist(), rles, strict=True):
             if rle:
@@ -402,8 +403,3 @@ def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
         row, label = divmod(index, scores.shape[1])
         best.setdefault(row, []).append((label, float(flat[index])))
     return {row: tuple(pairs) for row, pairs in best.items()}
-
-
-def _as_input(fitted: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to the graphs' (1, 3, H, W) float32, still 0 to 255."""
-    return np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)

@@ -14,16 +14,17 @@ from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.host import pinned_to_one_core
 from mobileinst_deploy.measure.profile import GraphProfile, Share, parts_of, read_profile
+from mobileinst_deploy.measure.protocol import check_core, choose_core
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.phone.adb import choose_devices
 from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
 from mobileinst_deploy.phone.plan import Plan, reuse_pattern
-from mobileinst_deploy.phone.protocol import check_core, choose_core
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
-from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session, pinned_to_one_core
+from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
 
 WARMUPS = 3
 DEFAULT_RUNS = 20

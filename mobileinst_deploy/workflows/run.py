@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.contract import Call, GraphRunner
 from mobileinst_deploy.core.errors import MobileInstError, OutputError
 from mobileinst_deploy.core.files import require_writable, write_atomically, write_json
 from mobileinst_deploy.core.masks import decode
@@ -23,21 +23,20 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import RunReport
 from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
 from mobileinst_deploy.core.tracker import (
-    FrameModel,
     KnownTrack,
-    RunnerModel,
     TrackedFrame,
     Tracker,
     TrackSettings,
 )
-from mobileinst_deploy.media.letterbox import fit, unfit_masks
+from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.track_file import TrackFile
 from mobileinst_deploy.media.video import Clip, Picture, open_clip
-from mobileinst_deploy.phone.track_loop import DeviceLoop, PlanRunner
 from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
 from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes.device import DeviceRunner
+from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
 STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
@@ -176,12 +175,10 @@ class _Run:
         self._schedule = schedule
         self._settings = settings
         self._clock = _Clock()
-        specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-        model = _TimedModel(RunnerModel(runner, specs), self._clock)
-        self._tracker = Tracker(model, schedule, settings)
+        self._tracker = Tracker(_Timed(runner, self._clock), schedule, settings)
         # A device does the whole loop itself.
         self._loop: DeviceLoop | None = None
-        if isinstance(runner, PlanRunner):
+        if isinstance(runner, DeviceRunner):
             self._loop = DeviceLoop(bundle, runner, schedule, settings)
         self._overlay = OverlayFile(folder / "overlay.mp4", clip)
         self._tracks: TrackFile | None = None
@@ -220,8 +217,7 @@ class _Run:
         clock, config = self._clock, self._bundle.config
         for picture in self._read():
             with clock.stage("prepare"):
-                fitted, geometry = fit(picture.pixels, config.input_size)
-                image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
+                image, geometry = prepare(picture.pixels, config.input_size)
             with clock.stage("track"):
                 result = self._tracker.step(image)
             with clock.stage("masks"):
@@ -312,20 +308,18 @@ class _Run:
         return report
 
 
-class _TimedModel:
-    """A model whose time goes to the stage ``graphs``."""
+class _Timed:
+    """A runner whose time goes to the stage ``graphs``."""
 
-    def __init__(self, model: FrameModel, clock: _Clock) -> None:
-        self._model = model
+    def __init__(self, runner: GraphRunner, clock: _Clock) -> None:
+        self.name, self.runtime, self.emulated = runner.name, runner.runtime, runner.emulated
+        self.specs = runner.specs
+        self._runner = runner
         self._clock = clock
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         with self._clock.stage("graphs"):
-            return self._model.frame(image)
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        with self._clock.stage("graphs"):
-            return self._model.mask_head(image, kernels)
+            return self._runner.outputs(calls)
 
 
 class _Clock:

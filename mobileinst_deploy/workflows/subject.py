@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
-from mobileinst_deploy.core.tracker import FrameModel, RunnerModel
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 
 
@@ -26,7 +26,7 @@ class Subject:
         device: Where that is: ``cpu``, or PyTorch's name of another.
         folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
         form: The pair's form, the checkpoint's name or the zoo id.
-        model: Runs its two graphs.
+        runner: Computes its two graphs.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Subject:
     device: str
     folder: Path
     form: str
-    model: FrameModel
+    runner: GraphRunner
 
 
 def open_subject(name: str, device: str = "cpu") -> Subject:
@@ -67,7 +67,6 @@ def _pair(folder: Path, device: str) -> Subject:
             "Leave --device out; verify proves the device equal to this machine",
         )
     bundle = load_bundle(folder)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     return Subject(
         id=bundle.model_id,
         config=bundle.config,
@@ -77,18 +76,18 @@ def _pair(folder: Path, device: str) -> Subject:
         device=device,
         folder=_outside_the_zoo(folder),
         form=bundle.form,
-        model=RunnerModel(CpuRunner(bundle), specs),
+        runner=CpuRunner(bundle),
     )
 
 
 def _network(name: str, device: str) -> Subject:
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.network.loading import load_model
-    from mobileinst_deploy.runtimes.pytorch import TorchModel
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
     loaded = load_model(name)
     try:
-        model = TorchModel(loaded.model, device)
+        runner = TorchRunner(loaded.model, device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -108,7 +107,7 @@ def _network(name: str, device: str) -> Subject:
         device=device,
         folder=_outside_the_zoo(folder),
         form=form,
-        model=model,
+        runner=runner,
     )
 
 

@@ -17,9 +17,9 @@ from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
 from mobileinst_deploy.core.schedule import parse_schedule
-from mobileinst_deploy.core.tracker import RunnerModel, TrackSettings
+from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.core.zoo import zoo_ids
-from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
 from mobileinst_deploy.media.video import Clip, open_clip
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
@@ -28,9 +28,10 @@ from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.tracing import trace_pair
-from mobileinst_deploy.phone.track_loop import DeviceLoop, PlanRunner
 from mobileinst_deploy.runtimes import open_runner
-from mobileinst_deploy.runtimes.pytorch import TorchModel, make_golden
+from mobileinst_deploy.runtimes.device import DeviceRunner
+from mobileinst_deploy.runtimes.pytorch import TorchRunner, make_golden
+from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
 
 AT_EXPORT = "PyTorch, at the export"
@@ -201,18 +202,16 @@ def _follow(
 
     def images() -> Iterator[np.ndarray]:
         for picture in islice(clip, frames):
-            fitted, _ = fit(picture.pixels, bundle.config.input_size)
-            yield fitted.transpose(2, 0, 1)[None].astype(np.float32)
+            yield prepare(picture.pixels, bundle.config.input_size)[0]
 
     # Untrained scores are low; there, every query that shows anything is to be followed.
     settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     loop = None
-    if isinstance(runner, PlanRunner):
+    if isinstance(runner, DeviceRunner):
         loop = DeviceLoop(bundle, runner, schedule, settings, logits=True)
     check = verify_clip(
-        TorchModel(source.model),
-        RunnerModel(runner, specs),
+        TorchRunner(source.model),
+        runner,
         images,
         schedule,
         settings,

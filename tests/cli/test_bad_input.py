@@ -54,7 +54,7 @@ def out(tmp_path: Path) -> Path:
         (["inspect", "empty"], "empty holds no graph"),
         (["inspect", "file"], "file is not an ONNX file"),
         (["export", "mobileinst-nano", "-o", "out"], "there is no model 'mobileinst-nano'"),
-        (["export", "file", "-o", "out"], "file is not readable TOML"),
+        (["export", "file", "-o", "out"], "file: it is not TOML"),
         (["export", "folder", "-o", "out"], "there is no model 'folder'"),
         (["export", "none.safetensors", "-o", "out"], "there is no weights file"),
         (["export", "x" * 300, "-o", "out"], "File name too long"),
@@ -180,7 +180,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 )
 def test_a_measurement_that_cannot_be(pair: Path, options, said):
     refused(mobileinst("bench", pair, *options), said)
-    assert not (pair / "latency.json").exists()
+    assert not (pair / "results").exists()
 
 
 def test_a_serial_without_a_phone(pair: Path):
@@ -236,7 +236,9 @@ def test_a_full_disk_under_a_pair_that_is_verified_changes_no_verdict(pair: Path
 
 def test_a_place_for_the_report_is_looked_at_before_the_work(pair: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
-    refused(mobileinst("verify", pair, "--report", tmp_path / "file" / "x.json"), "cannot be written")
+    refused(
+        mobileinst("verify", pair, "--report", tmp_path / "file" / "x.json"), "cannot be written"
+    )
     assert not (pair / "results").exists()
 
 

@@ -144,25 +144,27 @@ def test_locate_of_a_good_pair_is_no_work(pair: Path):
 
 
 def test_bench_writes_every_sample_and_says_that_this_is_no_phone(pair: Path, monkeypatch):
-    monkeypatch.setattr(
-        "mobileinst_deploy.workflows.bench._LARGEST_SPREAD", 1e9
-    )  # this machine is shared
-    quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1,2"]
-    result = ok(mobileinst("bench", pair, *quick, "--json"))
+    # This machine is shared.
+    monkeypatch.setattr("mobileinst_deploy.measure.validity.LARGEST_SPREAD", 1e9)
+    whole = ["--protocol", "tnn-script", "--clip-lengths", "1,2"]
+    result = ok(mobileinst("bench", pair, *whole, "--json"))
     document = json.loads(result.stdout)
-    assert document == json.loads((pair / "latency.json").read_text())
+    place = pair / "results" / "cpu-onnxruntime-plain" / "latency.json"
+    assert document == json.loads(place.read_text())
     assert document["device"]["kind"] == "host"
-    assert [len(c["keyframe"]["samples_ms"]) for c in document["clips"]] == [2, 2]
+    assert [c["keyframe"]["runs"] for c in document["clips"]] == [16, 16]
+    assert [len(s["samples"]["run_ms"]) for s in document["schedules"]] == [16, 32]
     assert "not on a phone" in result.stderr.replace("\n", " ")
 
 
 def test_an_invalid_measurement_exits_4_and_keeps_its_samples(pair: Path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.workflows.bench._LARGEST_SPREAD", -1.0)
+    monkeypatch.setattr("mobileinst_deploy.measure.validity.LARGEST_SPREAD", -1.0)
     quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1"]
     result = mobileinst("bench", pair, *quick)
     assert result.exit_code == 4
     assert "must not be believed" in result.stderr
-    assert json.loads((pair / "latency.json").read_text())["valid"] is False
+    place = pair / "results" / "cpu-onnxruntime-plain" / "latency.json"
+    assert json.loads(place.read_text())["valid"] is False
 
 
 def test_inspect_describes_a_pair_and_a_file(pair: Path):

@@ -163,6 +163,8 @@ class TestReadResult:
             (("graphs",), {"face": {"load_ms": 1}}),
             (("graphs", "frame"), []),
             (("graphs", "frame", "load_ms"), -1),
+            (("graphs", "frame", "load_ms"), 10**400),
+            (("graphs", "frame", "load_ms"), True),
             (("graphs", "frame", "load_ms"), float("nan")),
             (("graphs", "frame", "load_ms"), float("inf")),
             (("calls", 0, "role"), "mask"),

@@ -21,7 +21,7 @@ from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import ConfigError, DeviceError, MediaError
 from mobileinst_deploy.core.masks import decode, iou
 from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
-from mobileinst_deploy.core.tracker import RunnerModel, TrackSettings
+from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
 from mobileinst_deploy.media.video import Picture
 from mobileinst_deploy.network.loading import load_model
@@ -30,21 +30,23 @@ from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, Plan, plan_calls
 from mobileinst_deploy.phone.result import read_tensors
-from mobileinst_deploy.phone.track_loop import DeviceLoop
+from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.phone import AdbRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.run import run_clip
 
 ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 
 
-class NativeRunner:
+class NativeRunner(DeviceRunner):
     """The runner as built for this machine, in the place of a phone."""
 
     name, runtime, emulated, limit_seconds = "native", "onnxruntime", False, 120
 
     def __init__(self, bundle: ExportBundle, folder: Path, **other: Path) -> None:
+        self.specs = bundle.specs
         self._graphs = {role: graph.path for role, graph in bundle.graphs.items()} | other
         self._folder = folder
         self._turn = itertools.count()
@@ -178,10 +180,9 @@ class TestGate:
     """The sequence gate of ``verify --clip``: the device follows the clip by itself."""
 
     def gate(self, pair: ExportBundle, tmp_path: Path, schedule: Every | Auto, **other: Path):
-        specs = {role: graph.spec for role, graph in pair.graphs.items()}
         device = NativeRunner(pair, tmp_path / "device", **other)
         loop = DeviceLoop(pair, device, schedule, ALL, logits=True, batch=4)
-        reference = RunnerModel(CpuRunner(pair), specs)
+        reference = CpuRunner(pair)
 
         def images() -> Iterator[np.ndarray]:
             for frame in shapes(7, pair.config.input_size):
@@ -190,7 +191,7 @@ class TestGate:
         placing = PlacingRunner(device)
         check = verify_clip(
             reference,
-            RunnerModel(placing, specs),
+            placing,
             images,
             schedule,
             ALL,
@@ -226,7 +227,7 @@ class TestGate:
 class PlacingRunner:
     """Graph by graph on the device, as only a failing frame is looked at."""
 
-    name, emulated = "native", False
+    name, runtime, emulated, specs = "native", "onnxruntime", False, tiny_pair.SPECS
 
     def __init__(self, device: NativeRunner) -> None:
         self._device = device

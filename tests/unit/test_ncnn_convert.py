@@ -243,7 +243,7 @@ class TestOnThisMachine:
         converted = as_ncnn(pair, layers())
         (pair.folder / NCNN_FILES["frame"][1]).write_bytes(b"")
         with pytest.raises(BundleError, match=r"cannot load .*frame\.ncnn\.param"):
-            NcnnRunner(converted).load()
+            NcnnRunner(converted).load_both()
 
 
 def test_without_the_package_the_next_step_installs_it(

@@ -51,7 +51,7 @@ def test_a_graph_is_loaded_when_it_is_asked_for(pair: Path):
     edit_graph(pair, "mask_head", lambda graph: rename(graph, "image", ""))
     runner = CpuRunner(load_bundle(pair))
     with pytest.raises(BundleError, match="cannot load"):
-        runner.load()
+        runner.load_both()
 
 
 @pytest.mark.parametrize(

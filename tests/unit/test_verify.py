@@ -71,6 +71,7 @@ class Meddling:
 
     def __init__(self, bundle: ExportBundle, meddle: Callable) -> None:
         self.real, self.meddle = CpuRunner(bundle), meddle
+        self.specs = bundle.specs
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         results = self.real.outputs(calls)

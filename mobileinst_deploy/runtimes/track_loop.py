@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,35 +18,11 @@ from mobileinst_deploy.core.schedule import Auto, Every
 from mobileinst_deploy.core.tracker import TrackedFrame, TrackSettings
 from mobileinst_deploy.media.letterbox import Geometry, fit
 from mobileinst_deploy.media.video import Picture
-from mobileinst_deploy.phone.plan import Plan
 from mobileinst_deploy.phone.track_plan import DeviceFrame, DeviceTrack, TrackPlan, read_frames
+from mobileinst_deploy.runtimes.device import DeviceRunner
 
 #: Pictures wait here for the device's answer, at most about so many bytes of them.
 _BATCH_BYTES = 192 << 20
-
-
-@runtime_checkable
-class PlanRunner(Protocol):
-    """Whatever can start the on-device runner: a phone, or qemu.
-
-    Attributes:
-        name: Of the device.
-        emulated: Whether it is an emulator.
-        limit_seconds: Wall clock for one start.
-    """
-
-    name: str
-    runtime: str
-    emulated: bool
-    limit_seconds: int
-
-    def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
-        """Run a plan and give every call's tensors by name.
-
-        Raises:
-            DeviceError: Anything went wrong there.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,14 +58,14 @@ class DeviceLoop:
     def __init__(
         self,
         bundle: ExportBundle,
-        runner: PlanRunner,
+        runner: DeviceRunner,
         schedule: Every | Auto,
         settings: TrackSettings | None = None,
         *,
         logits: bool = False,
         batch: int | None = None,
     ) -> None:
-        self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+        self._specs = bundle.specs
         self._input_size = bundle.config.input_size
         self._runner = runner
         self._schedule = schedule
