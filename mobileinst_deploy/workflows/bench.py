@@ -81,18 +81,18 @@ class BenchResult:
             ],
         }
 
-    def insist(self) -> None:
-        """Raise what a script must know; every record is kept by then.
+    @property
+    def failure(self) -> MobileInstError | None:
+        """What a script must know, as an error; None when all is well. Every record is kept.
 
-        Raises:
-            DeviceError: A target failed.
-            MeasurementInvalid: The conditions broke the protocol.
+        It is a DeviceError when a target failed, a MeasurementInvalid when the conditions broke the
+        protocol.
         """
         failed = [(o.name, o.error) for o in self.outcomes if o.error is not None]
         if failed and len(self.outcomes) == 1:
-            raise failed[0][1]
+            return failed[0][1]
         if failed:
-            raise DeviceError(
+            return DeviceError(
                 f"{len(failed)} of {len(self.outcomes)} devices failed: "
                 + "; ".join(f"{name}: {error.cause}" for name, error in failed),
                 f"{failed[0][1].next_step}; what the others measured is kept",
@@ -101,11 +101,17 @@ class BenchResult:
             if outcome.record is not None and not outcome.record.valid:
                 where = None if outcome.kept is None else outcome.kept.path
                 kept = "" if where is None else f"; every sample is in {where}"
-                raise MeasurementInvalid(
+                return MeasurementInvalid(
                     f"the measurement on {outcome.name} must not be believed: "
                     + "; ".join(outcome.record.invalid),
                     f"Measure again when that no longer holds{kept}",
                 )
+        return None
+
+    def insist(self) -> None:
+        """Raise :attr:`failure` when there is one."""
+        if self.failure is not None:
+            raise self.failure
 
 
 def bench(
