@@ -54,7 +54,7 @@ class Schedule:
 
     clip_length: Whole
     wall_ms: Milliseconds
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = ()
 
     def of(self, role: Role) -> tuple[Sample, ...]:
         """The runs of one graph."""

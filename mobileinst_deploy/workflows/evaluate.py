@@ -6,15 +6,17 @@ matched with the annotations at once. An interrupted evaluation goes on where it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from mobileinst_deploy import __version__
+from mobileinst_deploy.core.documents import Blame, Whole, read_json
+from mobileinst_deploy.core.errors import InputError
 from mobileinst_deploy.core.files import sha256_of, write_json
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journal
@@ -37,6 +39,8 @@ from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
 from mobileinst_deploy.workflows.subject import Subject
 
 EVAL_FILE = "eval.json"
+_Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool | None
+_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
@@ -199,21 +203,38 @@ def save_report(
         pictures=pictures,
         clips=clips,
     ).to_dict()
-    try:
-        earlier = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        earlier = {}
+    earlier = _earlier(path)
     same = ("schema", "model_sha256", "runtime", "input_size")
-    if isinstance(earlier, dict) and all(earlier.get(key) == document[key] for key in same):
-        by_length = {**earlier.get("clips", {}), **document.pop("clips", {})}
-        if "pictures" in earlier:
-            document.setdefault("pictures", earlier["pictures"])
+    if earlier is not None and all(getattr(earlier, key) == document[key] for key in same):
+        by_length = {**earlier.clips, **document.pop("clips", {})}
+        if earlier.pictures is not None:
+            document.setdefault("pictures", earlier.pictures)
         if by_length:
             document["clips"] = {
                 name: by_length[name] for name in sorted(by_length, key=_by_length)
             }
     write_json(path, document)
     return document
+
+
+class _Earlier(msgspec.Struct):
+    """What is kept of an earlier evaluation's file."""
+
+    schema: int
+    model_sha256: str
+    runtime: str
+    input_size: list[int]
+    pictures: dict[str, _Figure | dict[str, _Figure]] | None = None
+    clips: dict[_Schedule, dict[str, _Figure | dict[str, _Figure]]] = {}
+
+
+def _earlier(path: Path) -> _Earlier | None:
+    """An earlier evaluation's file; None where there is none that can be used."""
+    blame = Blame(str(path), InputError, "Remove it")
+    try:
+        return read_json(path, _Earlier, blame) if path.exists() else None
+    except InputError:
+        return None
 
 
 def _by_length(schedule: str) -> tuple[bool, int]:
