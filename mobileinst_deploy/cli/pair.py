@@ -15,6 +15,7 @@ from mobileinst_deploy.core.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.bundle import ExportBundle
+    from mobileinst_deploy.core.content import Content
     from mobileinst_deploy.core.contract import GraphRunner
     from mobileinst_deploy.core.golden import Golden
     from mobileinst_deploy.core.records import ParityReport
@@ -173,7 +174,9 @@ def inspect(
             f"{bundle.model_id}, pair {bundle.pair_id}: {bundle.weights_note}", markup=False
         )
         free = {"n": bundle.config.num_queries}
-        files = {str(role): graph.path for role, graph in bundle.graphs.items()}
+        files: dict[str, Path | Content] = {
+            str(role): graph.onnx for role, graph in bundle.graphs.items()
+        }
     else:
         free, files = {}, {path.name: path}
     summaries = {name: summarise(file, free) for name, file in files.items()}
@@ -301,7 +304,7 @@ def _locate(
     references = trace_pair(source.model, specs, golden.image(0), opset)
     for role, picture in suspects(report):
         feeds = golden.inputs(role, picture)
-        graph = load_graph(bundle.graphs[role].path)
+        graph = load_graph(bundle.graphs[role].onnx)
         found = first_divergence(graph, references[role], feeds, bundle.tolerance)
         if found is not None:
             where = f"{role}, picture {picture}"

@@ -23,9 +23,11 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
+from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
-from mobileinst_deploy.core.errors import BundleError, ConfigError
-from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
+from mobileinst_deploy.core.errors import BundleError, ConfigError, InputError
+from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.core.picture_rules import picture_rules
 
@@ -56,7 +58,13 @@ BUNDLE_FILES = frozenset(
         *(name for names in NCNN_FILES.values() for name in names),
     }
 )
+_READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
 _MAX_MANIFEST_BYTES = 4 << 20
+# A graph of protobuf has at most 2 GiB.
+_MAX_FILE_BYTES = 2 << 30
+#: How often a pair is read anew because another took its place meanwhile.
+_MOST_READS = 100
+_GIVE_FOLDER = "Give the folder that `mobileinst export -o` wrote"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
 _T = TypeVar("_T")
 
@@ -67,23 +75,28 @@ class GraphFile:
 
     Attributes:
         spec: Its signature as the manifest states it.
-        path: The ONNX file, or what was converted from it: ncnn's ``.param``.
+        files: What a runtime is given, as it was read and checked: the ONNX file, or what was
+            converted from it, ncnn's ``.param`` and ``.bin``.
         sha256: Of the ONNX file's bytes.
         bytes: Its size.
         opset: ONNX operator set version.
     """
 
     spec: GraphSpec
-    path: Path
+    files: tuple[Content, ...]
     sha256: str
     bytes: int
     opset: int
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """What a runtime reads: the file, and beside ncnn's ``.param`` its ``.bin``."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.path.suffix == ".param" else (self.path,)
+    def onnx(self) -> Content:
+        """The ONNX file of a pair that was not converted."""
+        return self.files[0]
+
+    @property
+    def path(self) -> Path:
+        """Where the first file was read."""
+        return self.files[0].path
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class ExportBundle:
         tolerance: What ``verify`` allows.
         optimized: Names of graph passes applied after simplification, in order.
         graphs: By role.
-        golden: The golden data's file.
+        golden: The golden data, as it was read and checked.
         tools: Versions of what made it.
         sha256: Of the manifest's bytes; reports carry it, so that they name what they measured.
     """
@@ -116,7 +129,7 @@ class ExportBundle:
     tolerance: Tolerance
     optimized: tuple[str, ...]
     graphs: Mapping[Role, GraphFile]
-    golden: Path
+    golden: Content
     tools: Mapping[str, str]
     sha256: str
 
@@ -247,23 +260,43 @@ def write_manifest(
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
+    Every file is read once, and what was read is what was checked. When the folder is replaced
+    meanwhile, the pair that took its place is read.
+
     Raises:
         BundleError: Something is missing, edited, damaged, or from another export.
         InputError: A file cannot be read.
     """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise BundleError(f"{folder} {what}", "Give the folder that `mobileinst export -o` wrote")
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} has no {MANIFEST}", "Give the folder that `mobileinst export -o` wrote"
-        )
+    for attempt in range(_MOST_READS):
+        try:
+            with open_folder(folder, _READ) as opened:
+                try:
+                    return _load(opened)
+                except BundleError:
+                    if attempt == _MOST_READS - 1 or not opened.replaced():
+                        raise
+        except NotADirectoryError:
+            raise BundleError(f"{folder} is a file, not a folder", _GIVE_FOLDER) from None
+        except FileNotFoundError:
+            raise BundleError(f"{folder} does not exist", _GIVE_FOLDER) from None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folder} cannot be read: {error.strerror}",
+                "Check the path and its permissions",
+            ) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _load(folder: OpenFolder) -> ExportBundle:
+    path = folder.path / MANIFEST
+    manifest = folder.read(MANIFEST, _MAX_MANIFEST_BYTES)
+    if manifest is None:
+        raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
+    if manifest.bytes > _MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} is too large to be a manifest", _EXPORT_AGAIN)
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is too large to be a manifest", _EXPORT_AGAIN)
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(manifest.data)
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not readable JSON", _EXPORT_AGAIN) from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
         raise BundleError(f"{path} is not a manifest of an exported pair", _EXPORT_AGAIN)
@@ -276,14 +309,14 @@ def load_bundle(folder: Path) -> ExportBundle:
         digest = canonical_sha256({k: v for k, v in document.items() if k != "digest"})
         if document.get("digest") != digest:
             raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
-        return _read(folder, document, sha256_of(path))
+        return _read(folder, document, manifest.sha256)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} lacks or misspells a field: {error}", _EXPORT_AGAIN) from error
     except ConfigError as error:
         raise BundleError(f"{path} describes no model: {error.cause}", _EXPORT_AGAIN) from error
 
 
-def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
+def _read(folder: OpenFolder, document: dict[str, Any], sha256: str) -> ExportBundle:
     """A manifest's contents; a field of another type raises TypeError, a missing one KeyError."""
     model = _field(document, "model", dict)
     config = ModelConfig.from_dict(_field(model, "config", dict))
@@ -313,13 +346,13 @@ def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
             )
         graphs[role] = GraphFile(
             spec=spec,
-            path=_checked_file(folder, entry),
+            files=(_whole_graph(_checked_file(folder, entry)),),
             sha256=_field(entry, "sha256", str),
             bytes=_field(entry, "bytes", int),
             opset=_field(entry, "opset", int),
         )
     return ExportBundle(
-        folder=folder,
+        folder=folder.path,
         pair_id=_field(document, "pair_id", str),
         model_id=_field(model, "id", str),
         config=config,
@@ -343,19 +376,33 @@ def _field(entry: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
     return value
 
 
-def _checked_file(folder: Path, entry: Mapping[str, Any]) -> Path:
-    name = _field(entry, "file", str)
+def _checked_file(folder: OpenFolder, entry: Mapping[str, Any]) -> Content:
+    name, size = _field(entry, "file", str), _field(entry, "bytes", int)
     if PurePath(name).name != name or name in ("", ".", ".."):
         raise BundleError(f"the manifest names {name!r}, a path outside its folder", _EXPORT_AGAIN)
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is missing or not a plain file", _EXPORT_AGAIN)
-    if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+    if not 0 <= size <= _MAX_FILE_BYTES:
+        raise ValueError(f"{name} has {size} bytes")
+    content = folder.read(name, size)
+    if content is None:
+        raise BundleError(f"{folder.path / name} is missing or not a plain file", _EXPORT_AGAIN)
+    if content.bytes != size or content.sha256 != entry["sha256"]:
         raise BundleError(
-            f"{path} is not the file that the manifest was written with (sha256 differs)",
+            f"{folder.path / name} is not the file that the manifest was written with"
+            " (sha256 differs)",
             _EXPORT_AGAIN,
         )
-    return path
+    return content
+
+
+def _whole_graph(graph: Content) -> Content:
+    """A graph that keeps nothing in other files, which no checksum of the manifest would cover."""
+    try:
+        external = has_external_data(graph.data)
+    except ValueError as error:
+        raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
+    if external:
+        raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
+    return graph
 
 
 def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -367,4 +414,5 @@ def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
 
 
 def _file_entry(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+    content = read_content(path)
+    return {"file": content.name, "sha256": content.sha256, "bytes": content.bytes}
