@@ -144,7 +144,7 @@ def profile_host(
     golden = load_golden(bundle)
     with tempfile.TemporaryDirectory(prefix="mobileinst-") as name, pinned_to_one_core() as core:
         sessions = {
-            role: open_session(bundle.graphs[role].path, profile=Path(name) / role)
+            role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
             for role in ROLES
         }
         kernels_at = [o.name for o in sessions["frame"].get_outputs()].index("kernels")
@@ -217,7 +217,7 @@ def _read(bundle: ExportBundle, files: Mapping[Role, Path], runs: int) -> dict[R
     stages = bundle.config.stages
     graphs = {}
     for role in ROLES:
-        parts = parts_of(load_graph(bundle.graphs[role].path), stages)
+        parts = parts_of(load_graph(bundle.graphs[role].onnx), stages)
         graphs[role] = read_profile(files[role], role, WARMUPS, parts, stages)
         if graphs[role].runs != runs:
             raise DeviceError(
