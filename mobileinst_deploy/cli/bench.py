@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName, only_with
 from mobileinst_deploy.core.errors import ConfigError
 
 
@@ -58,55 +58,45 @@ def bench(
     graph, equal to the digit from run to run.
     """
     from mobileinst_deploy.cli.tables import instructions_table, latency_table
-    from mobileinst_deploy.core.bundle import load_bundle
-    from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
-    from mobileinst_deploy.workflows import bench as workflow
-    from mobileinst_deploy.workflows.bench_targets import (
-        DEFAULT_MAX_CELSIUS,
-        BenchSettings,
-        open_targets,
-    )
+    from mobileinst_deploy.workflows.bench import bench_pair, count_pair
 
-    known_device(device)
-    known_runtime(runtime)
     if count != (device == "qemu"):
         raise ConfigError(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
-    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
-    only_adb(phones, device)
-    core = "auto" if core is None else core
-    max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
-    protocols.check_gate(max_temp)
-    protocols.check_core(core)
-    settings = BenchSettings(
-        protocols.protocol(protocol, warmups=warmup, runs=runs, seconds=seconds),
-        protocols.parse_clip_lengths(clip_lengths),
-        core,
-        max_temp,
-        live_kernels=live_kernels,
-    )
-    pair = load_bundle(folder)
-    settings.live(pair)
-    if device == "qemu":
-        with progress_bar() as progress:
-            counted, kept = workflow.count_instructions(
-                pair, runtime, live_kernels=live_kernels, report=report, progress=progress
+    with progress_bar() as progress:
+        if device == "qemu":
+            timed = {"--runs": runs, "--warmup": warmup, "--seconds": seconds, "--serial": serial}
+            only_with("--device cpu or adb", None, {**timed, "--core": core, "--max-temp": max_temp})
+            counted, kept = count_pair(
+                folder, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
-        show(instructions_table(counted), json=json)
-        problems, document, failure = [kept.note], counted.to_dict(), None
-    else:
-        with progress_bar() as progress:
-            targets = open_targets(
-                pair, device, runtime, serials=serial or (), every=every, progress=progress
+            problems, document, failure = [kept.note], counted.to_dict(), None
+            table = instructions_table(counted)
+        else:
+            result = bench_pair(
+                folder,
+                device=device,
+                runtime=runtime,
+                protocol=protocol,
+                clip_lengths=clip_lengths.split(","),
+                runs=runs,
+                warmup=warmup,
+                seconds=seconds,
+                live_kernels=live_kernels,
+                serials=serial or (),
+                every=every,
+                core=core,
+                max_celsius=max_temp,
+                report=report,
+                progress=progress,
             )
-            result = workflow.bench(pair, targets, settings, report=report, progress=progress)
-        if result.records:
-            show(latency_table(result.records), json=json)
-        problems = [o.kept.note for o in result.outcomes if o.kept is not None]
-        document, failure = result.to_dict(), result.failure
+            problems = [o.kept.note for o in result.outcomes if o.kept is not None]
+            document, failure = result.to_dict(), result.failure
+            table = latency_table(result.records) if result.records else None
+    if table is not None:
+        show(table, json=json)
     for problem in filter(None, problems):
         note(f"Note: {problem}.", "yellow")
     answer(document, failure, json=json)
