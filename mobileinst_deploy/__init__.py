@@ -76,7 +76,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
     value = getattr(import_module(f"{__name__}.{module}"), attribute)
-    # A folder of the package may have the same name, and then it would come first.
     globals()[name] = value
     return value
 

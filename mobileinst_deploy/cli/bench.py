@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName, only_with
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, MobileInstError
 
 
 def bench(
@@ -49,54 +50,102 @@ def bench(
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
     report: Report = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIR|RECORD",
+            help="Gate: a pair to run in turn with this one, or its latency.json of before.",
+        ),
+    ] = None,
+    fail_above: Annotated[
+        str | None,
+        typer.Option(help="With --against: how much slower is too much; default: 5%."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
+
+    With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
+    forbids an answer.
 
     It goes to results/DEVICE-RUNTIME-FORM/latency.json under the pair, or where --report says.
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.cli.tables import instructions_table, latency_table
-    from mobileinst_deploy.workflows.bench import bench_pair, count_pair
+    from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
+    from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+    from mobileinst_deploy.measure import protocol as protocols
+    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
+    from mobileinst_deploy.workflows import against as gate, bench as workflow
+    from mobileinst_deploy.workflows.bench_targets import (
+        DEFAULT_MAX_CELSIUS,
+        BenchSettings,
+        open_targets,
+    )
 
+    known_device(device)
+    known_runtime(runtime)
     if count != (device == "qemu"):
         raise ConfigError(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
-    with progress_bar() as progress:
-        if device == "qemu":
-            timed = {"--runs": runs, "--warmup": warmup, "--seconds": seconds, "--serial": serial}
-            only_with("--device cpu or adb", None, {**timed, "--core": core, "--max-temp": max_temp})
-            counted, kept = count_pair(
-                folder, runtime, live_kernels=live_kernels, report=report, progress=progress
+    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
+    only_adb(phones, device)
+    only_with("--against", against, {"--fail-above": fail_above})
+    core = "auto" if core is None else core
+    max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
+    protocols.check_gate(max_temp)
+    protocols.check_core(core)
+    settings = BenchSettings(
+        protocols.protocol(protocol, warmups=warmup, runs=runs, seconds=seconds),
+        protocols.parse_clip_lengths(clip_lengths),
+        core,
+        max_temp,
+        live_kernels=live_kernels,
+    )
+    pair = load_bundle(folder)
+    settings.live(pair)
+    share = gate.parse_share("5%" if fail_above is None else fail_above)
+    if against is not None and device == "qemu":
+        raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    baseline = None if against is None else gate.open_baseline(against)
+    if baseline is not None:
+        gate.check_comparable(pair, baseline)
+    if isinstance(baseline, ExportBundle):
+        if device != "cpu":
+            raise ConfigError(
+                "two pairs run in turn on this machine only",
+                "Give --against a latency.json that was measured on the phone",
             )
-            problems, document, failure = [kept.note], counted.to_dict(), None
-            table = instructions_table(counted)
-        else:
-            result = bench_pair(
-                folder,
-                device=device,
-                runtime=runtime,
-                protocol=protocol,
-                clip_lengths=clip_lengths.split(","),
-                runs=runs,
-                warmup=warmup,
-                seconds=seconds,
-                live_kernels=live_kernels,
-                serials=serial or (),
-                every=every,
-                core=core,
-                max_celsius=max_temp,
-                report=report,
-                progress=progress,
+        with progress_bar() as progress:
+            found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
+        show(slowdown_table(found), json=json)
+        answer(found.to_dict(), found.failure, json=json)
+        return
+    if device == "qemu":
+        with progress_bar() as progress:
+            counted, kept = workflow.count_instructions(
+                pair, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
-            problems = [o.kept.note for o in result.outcomes if o.kept is not None]
-            document, failure = result.to_dict(), result.failure
-            table = latency_table(result.records) if result.records else None
-    if table is not None:
-        show(table, json=json)
-    for problem in filter(None, problems):
-        note(f"Note: {problem}.", "yellow")
+        show(instructions_table(counted), json=json)
+        told, document = [kept.note] if kept.note else [], counted.to_dict()
+        failure: MobileInstError | None = None
+    else:
+        with progress_bar() as progress:
+            targets = open_targets(
+                pair, device, runtime, serials=serial or (), every=every, progress=progress
+            )
+            result = workflow.bench(pair, targets, settings, report=report, progress=progress)
+        if result.records:
+            show(latency_table(result.records), json=json)
+        told = [text for outcome in result.outcomes for text in outcome.notes]
+        document, failure = result.to_dict(), result.failure
+    for text in told:
+        note(f"Note: {text}.", "yellow")
+    if baseline is not None and result.records:
+        held = gate.against_record(result.records[0], baseline, share, str(against))
+        show(slowdown_table(held), json=json)
+        document = {**document, "against": held.to_dict()}
+        failure = failure or held.failure
     answer(document, failure, json=json)

@@ -1,4 +1,4 @@
-"""Latencies and executed instructions as people read them."""
+"""Latencies, their history and executed instructions as people read them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from mobileinst_deploy.cli.console import styled
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord
+from mobileinst_deploy.measure.slowdown import CONFIDENCE
+from mobileinst_deploy.workflows.against import GateResult
+from mobileinst_deploy.workflows.history import History
 
 
 def latency_table(records: Sequence[LatencyRecord]) -> Table:
     """Latency on host and phones: a row for each device and clip length."""
     content = latency.latency_table(records)
     table = Table(
-        title=content.title,
+        title=(content.title),
         caption="\n".join(content.captions),
         caption_justify="left",
     )
@@ -27,10 +32,53 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
     return table
 
 
+def slowdown_table(found: GateResult) -> Table:
+    """What the gate found, for each clip length."""
+    how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
+    table = Table(
+        title=(f"Against {shown(found.baseline)}, {how}"),
+        caption=f"An interval of {CONFIDENCE:.0%}; too much is more than {found.fail_above:+.1%}",
+    )
+    for name in ("T", "change", "from", "to", "clips", ""):
+        table.add_column(name, justify="right")
+    colours = {"slower": "bold red", "not slower": "green", "unknown": "yellow"}
+    for each in found.slowdowns:
+        answer = each.answer(found.fail_above)
+        cells = (f"{value - 1:+.1%}" for value in (each.ratio, each.low, each.high))
+        clips = str(each.comparisons)
+        table.add_row(str(each.clip_length), *cells, clips, styled(answer, colours[answer]))
+    return table
+
+
+def history_table(history: History) -> Table:
+    """A row for each measurement, the newest last."""
+    table = Table(
+        title="Measurements kept on this machine",
+        caption="".join(f"damaged: {(shown(cause))}\n" for cause in history.damaged)
+        + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
+        caption_justify="left",
+    )
+    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+        table.add_column(name, overflow="fold")
+    for entry in history.entries:
+        record = entry.record
+        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        table.add_row(
+            (shown(entry.name)),
+            (shown(f"{record.device.serial} {record.device.soc or ''}")),
+            (shown(record.pair.model_id)),
+            record.pair.form,
+            (shown(record.runtime)),
+            "emulated" if record.emulated else times,
+            styled("valid", "green") if record.valid else styled("invalid", "red"),
+        )
+    return table
+
+
 def instructions_table(record: InstructionRecord) -> Table:
     """Executed ARM instructions per graph."""
     table = Table(
-        title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
+        title=(f"Executed ARM instructions of {record.model_id} by {record.runtime}"),
         caption=record.note,
     )
     for name in ("graph", "instructions", "of the keyframe", "equal runs"):

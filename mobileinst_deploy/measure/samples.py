@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.documents import Whole
 
 Statistic = Literal["median", "mean"]
+#: A time may be long, but it passes: a year.
+Milliseconds = Annotated[float, Meta(ge=0, le=365 * 86400e3)]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class Sample:
     """
 
     role: Role
-    clip: int
-    start_ms: float
-    prepare_ms: float
-    run_ms: float
-    cpu: int | None
-    khz: int | None
+    clip: Whole
+    start_ms: Milliseconds
+    prepare_ms: Milliseconds
+    run_ms: Milliseconds
+    cpu: Whole | None = None
+    khz: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Schedule:
         samples: In the order they ran.
     """
 
-    clip_length: int
-    wall_ms: float
-    samples: tuple[Sample, ...]
+    clip_length: Whole
+    wall_ms: Milliseconds
+    samples: tuple[Sample, ...] = ()
 
     def of(self, role: Role) -> tuple[Sample, ...]:
         """The runs of one graph."""

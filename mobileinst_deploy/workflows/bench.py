@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.core.errors import ConfigError, DeviceError, MeasurementInvalid, MobileInstError
+from mobileinst_deploy.core.errors import (
+    ConfigError,
+    DeviceError,
+    MeasurementInvalid,
+    MobileInstError,
+)
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
 from mobileinst_deploy.measure.instructions import InstructionRecord
@@ -31,6 +36,7 @@ from mobileinst_deploy.workflows.bench_targets import (
     BenchTarget,
     open_targets,
 )
+from mobileinst_deploy.workflows.history import remember
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
 
 
@@ -43,12 +49,22 @@ class TargetOutcome:
         record: What was measured.
         error: Why nothing was.
         kept: Where the record is.
+        forgotten: Why it is not in the history, or None when it is.
     """
 
     name: str
     record: LatencyRecord | None
     error: MobileInstError | None = None
     kept: Kept | None = None
+    forgotten: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of keeping went otherwise than it should, for people."""
+        found = [None if self.kept is None else self.kept.note]
+        if self.forgotten is not None:
+            found.append(f"it is not in the history: {self.forgotten}")
+        return tuple(filter(None, found))
 
 
 @dataclass(frozen=True)
@@ -186,9 +202,7 @@ def bench_pair(
     protocols.check_core(settings.core)
     pair = load_bundle(Path(folder))
     settings.live(pair)
-    targets = open_targets(
-        pair, device, runtime, serials=serials, every=every, progress=progress
-    )
+    targets = open_targets(pair, device, runtime, serials=serials, every=every, progress=progress)
     place = None if report is None else Path(report)
     return bench(pair, targets, settings, report=place, progress=progress)
 
@@ -246,7 +260,8 @@ def bench(
                 )
             except MobileInstError as error:
                 return TargetOutcome(target.name, None, error)
-            return TargetOutcome(target.name, record, kept=place.keep(record.to_dict()))
+            kept = place.keep(record.to_dict())
+            return TargetOutcome(target.name, record, kept=kept, forgotten=remember(record))
 
         return measured
 
@@ -267,26 +282,6 @@ def _place(pair: ExportBundle, target: BenchTarget, report: Path | None, several
     # A file cannot hold several devices' records: each goes to its own folder beside it.
     folder = report.with_suffix("") if several and report is not None else report
     return pair_place("latency", pair, target.name, target.runtime, folder)
-
-
-def count_pair(
-    folder: Path,
-    runtime: str = "onnxruntime",
-    *,
-    live_kernels: int | None = None,
-    report: Path | None = None,
-    progress: Progress = silent,
-) -> tuple[InstructionRecord, Kept]:
-    """Count the executed instructions of the pair in a folder; see :func:`count_instructions`.
-
-    Raises:
-        BundleError: The folder is no exported pair.
-        ConfigError: There is no such runtime.
-    """
-    known_runtime(runtime)
-    return count_instructions(
-        load_bundle(folder), runtime, live_kernels=live_kernels, report=report, progress=progress
-    )
 
 
 def count_instructions(

@@ -6,17 +6,18 @@ matched with the annotations at once. An interrupted evaluation goes on where it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.documents import Blame, Whole, read_json
+from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
@@ -41,6 +42,8 @@ from mobileinst_deploy.workflows.subject import Subject, open_subject
 
 DATASETS = ("coco", "ytvis")
 CLIP_LENGTHS = ("1", "3", "6")
+_Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool | None
+_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
@@ -211,11 +214,11 @@ def evaluate(
     model: str,
     *,
     dataset: str,
-    images: Path,
-    annotations: Path,
-    clip_lengths: Sequence[str] = (),
+    images: str | Path,
+    annotations: str | Path,
+    clip_lengths: Sequence[int | str] = (),
     device: str = "cpu",
-    report: Path | None = None,
+    report: str | Path | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
     """Measure mask AP on pictures or track AP on clips, and keep ``eval.json``.
@@ -238,19 +241,29 @@ def evaluate(
         DatasetError: The annotations are broken, or fit neither the pictures nor the model.
         MediaError: A picture cannot be read.
         OutputError: A place named by ``report`` cannot be written.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> done = mobileinst.evaluate(
+        ...     "pair", dataset="coco", images="val", annotations="val/instances.json"
+        ... )
+        >>> 0 <= done.measured["pictures"].metrics["AP"] <= 1
+        True
     """
+    images, annotations = Path(images), Path(annotations)
+    where = None if report is None else Path(report)
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
     if dataset == "coco" and clip_lengths:
         raise ConfigError(
             "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
         )
-    schedules = tuple(dict.fromkeys(clip_lengths)) or CLIP_LENGTHS
+    schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
     subject = open_subject(model, device)
     place = results_place(
-        "eval", subject.folder, subject.device, subject.runtime, subject.form, report
+        "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
     place.check()
     journals = Journals(user_cache_path("mobileinst") / "evaluate")
@@ -286,20 +299,37 @@ def with_earlier(report: EvalReport, path: Path) -> dict[str, Any]:
     Another model's blocks are left out.
     """
     document = report.to_dict()
-    try:
-        earlier = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        earlier = {}
+    earlier = _earlier(path)
     same = ("schema", "model_sha256", "runtime", "input_size")
-    if isinstance(earlier, dict) and all(earlier.get(key) == document[key] for key in same):
-        by_length = {**earlier.get("clips", {}), **document.pop("clips", {})}
-        if "pictures" in earlier:
-            document.setdefault("pictures", earlier["pictures"])
+    if earlier is not None and all(getattr(earlier, key) == document[key] for key in same):
+        by_length = {**earlier.clips, **document.pop("clips", {})}
+        if earlier.pictures is not None:
+            document.setdefault("pictures", earlier.pictures)
         if by_length:
             document["clips"] = {
                 name: by_length[name] for name in sorted(by_length, key=_by_length)
             }
     return document
+
+
+class _Earlier(msgspec.Struct):
+    """What is kept of an earlier evaluation's file."""
+
+    schema: int
+    model_sha256: str
+    runtime: str
+    input_size: list[int]
+    pictures: dict[str, _Figure | dict[str, _Figure]] | None = None
+    clips: dict[_Schedule, dict[str, _Figure | dict[str, _Figure]]] = {}
+
+
+def _earlier(path: Path) -> _Earlier | None:
+    """An earlier evaluation's file; None where there is none that can be used."""
+    blame = Blame(str(path), InputError, "Remove it")
+    try:
+        return read_json(path, _Earlier, blame) if path.exists() else None
+    except InputError:
+        return None
 
 
 def _by_length(schedule: str) -> tuple[bool, int]:

@@ -15,7 +15,7 @@ from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import pinned_to_one_core
-from mobileinst_deploy.measure.profile import GraphProfile, Share, parts_of, read_profile
+from mobileinst_deploy.measure.node_times import GraphProfile, Share, parts_of, read_profile
 from mobileinst_deploy.measure.protocol import check_core, choose_core
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.phone.adb import choose_devices

@@ -39,12 +39,13 @@ from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.track import SCORE, step
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
-STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+#: ``transfer`` is the way to a device and back, shared among a batch's frames.
+STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
 RUN_FILE = "run.json"
 #: Everything that a run may write.
 FILES = ("overlay.mp4", "overlay.png", "tracks.json", "timings.csv", RUN_FILE)
 #: What an emulator did, whose time is not told.
-_EMULATED = ("prepare", "graphs", "track")
+_EMULATED = ("prepare", "transfer", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
 
@@ -219,12 +220,15 @@ class _Run:
             yield picture, *step(self._tracker, picture.pixels, size, self._clock.stage)
 
     def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
-        for followed in loop.follow(self._read()):
+        for followed in loop.follow(self._clip):
+            self._clock.add("read", followed.read_s)
             with self._clock.stage("masks"):
                 size = followed.geometry.original
                 found = [decode(rle) for rle in followed.frame.masks]
                 masks = np.stack(found) if found else np.zeros((0, *size), bool)
             if not self._runner.emulated:
+                self._clock.add("prepare", followed.fit_s)
+                self._clock.add("transfer", followed.transfer_s)
                 for stage, ms in zip(DEVICE_STAGES, followed.frame.ms, strict=True):
                     self._clock.add(stage, ms / 1000)
             yield followed.picture, followed.frame, masks

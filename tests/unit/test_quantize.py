@@ -90,6 +90,20 @@ def test_the_pair_says_that_it_is_quantised(quantized):
     assert quantized[0].precision == "int8"
 
 
+def test_the_manifest_lists_the_passes_of_both_graphs(exported, pictures, tmp_path):
+    class ByGraph(NothingInFloat):
+        """Does one thing to the frame graph, another to the mask head, a third to both."""
+
+        def rewrite(self, graph):
+            frame = len(graph.graph.output) > 1
+            return graph, ("both", "frame's") if frame else ("both", "mask head's")
+
+    pair, _ = quantize_pair(
+        exported, tmp_path / "pair", pictures, min_mask_iou=0.0, rewriter=ByGraph()
+    )
+    assert pair.optimized == (INT8, "both", "frame's", "mask head's")
+
+
 def test_a_quantised_pair_is_not_quantised_again(quantized, pictures, tmp_path):
     with pytest.raises(BundleError, match="already"):
         quantize_pair(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from mobileinst_deploy.core.bundle import NCNN_FILES, NCNN_RECORD, ExportBundle, GraphFile
 from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.documents import Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.core.files import sha256_of, write_atomically, write_json
 from mobileinst_deploy.core.progress import Progress, silent
@@ -95,7 +95,7 @@ def _kept(bundle: ExportBundle) -> bool:
     """Whether what lies beside the pair was made from it, by this pnnx or where there is none."""
     record = bundle.folder / NCNN_RECORD
     try:
-        document: dict[str, Any] = json.loads(record.read_bytes())
+        document = read_json(record, dict[str, Any], Blame(str(record), InputError, "Convert"))
         current = {
             "schema": _SCHEMA,
             "onnx": {role: bundle.graphs[role].sha256 for role in ROLES},
