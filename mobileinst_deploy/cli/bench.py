@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName, only_with
-from mobileinst_deploy.core.errors import ConfigError, MobileInstError
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
+from mobileinst_deploy.core.errors import ConfigError
 
 
 def bench(
@@ -58,9 +58,8 @@ def bench(
         ),
     ] = None,
     fail_above: Annotated[
-        str | None,
-        typer.Option(help="With --against: how much slower is too much; default: 5%."),
-    ] = None,
+        str, typer.Option(help="With --against: how much slower is too much.")
+    ] = "5%",
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
@@ -92,7 +91,6 @@ def bench(
         )
     phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
     only_adb(phones, device)
-    only_with("--against", against, {"--fail-above": fail_above})
     core = "auto" if core is None else core
     max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
     protocols.check_gate(max_temp)
@@ -106,7 +104,9 @@ def bench(
     )
     pair = load_bundle(folder)
     settings.live(pair)
-    share = gate.parse_share("5%" if fail_above is None else fail_above)
+    share = gate.parse_share(fail_above)
+    if against is None and fail_above != "5%":
+        raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
     if against is not None and device == "qemu":
         raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
     baseline = None if against is None else gate.open_baseline(against)
@@ -129,8 +129,7 @@ def bench(
                 pair, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
         show(instructions_table(counted), json=json)
-        told, document = [kept.note] if kept.note else [], counted.to_dict()
-        failure: MobileInstError | None = None
+        problems, document, failure = [kept.note], counted.to_dict(), None
     else:
         with progress_bar() as progress:
             targets = open_targets(
@@ -139,13 +138,13 @@ def bench(
             result = workflow.bench(pair, targets, settings, report=report, progress=progress)
         if result.records:
             show(latency_table(result.records), json=json)
-        told = [text for outcome in result.outcomes for text in outcome.notes]
+        problems = [note for o in result.outcomes for note in o.notes]
         document, failure = result.to_dict(), result.failure
-    for text in told:
-        note(f"Note: {text}.", "yellow")
-    if baseline is not None and result.records:
-        held = gate.against_record(result.records[0], baseline, share, str(against))
-        show(slowdown_table(held), json=json)
-        document = {**document, "against": held.to_dict()}
-        failure = failure or held.failure
+        if baseline is not None and result.records:
+            held = gate.against_record(result.records[0], baseline, share, str(against))
+            show(slowdown_table(held), json=json)
+            document = {**document, "against": held.to_dict()}
+            failure = failure or held.failure
+    for problem in filter(None, problems):
+        note(f"Note: {problem}.", "yellow")
     answer(document, failure, json=json)

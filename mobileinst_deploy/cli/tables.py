@@ -1,4 +1,4 @@
-"""Latencies, their history and executed instructions as people read them."""
+"""Latencies and executed instructions as people read them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mobileinst_deploy.cli.console import styled
-from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord
@@ -20,7 +19,7 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
     """Latency on host and phones: a row for each device and clip length."""
     content = latency.latency_table(records)
     table = Table(
-        title=(content.title),
+        title=content.title,
         caption="\n".join(content.captions),
         caption_justify="left",
     )
@@ -36,7 +35,7 @@ def slowdown_table(found: GateResult) -> Table:
     """What the gate found, for each clip length."""
     how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
     table = Table(
-        title=(f"Against {shown(found.baseline)}, {how}"),
+        title=f"Against {found.baseline}, {how}",
         caption=f"An interval of {CONFIDENCE:.0%}; too much is more than {found.fail_above:+.1%}",
     )
     for name in ("T", "change", "from", "to", "clips", ""):
@@ -54,7 +53,7 @@ def history_table(history: History) -> Table:
     """A row for each measurement, the newest last."""
     table = Table(
         title="Measurements kept on this machine",
-        caption="".join(f"damaged: {(shown(cause))}\n" for cause in history.damaged)
+        caption="".join(f"damaged: {cause}\n" for cause in history.damaged)
         + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
         caption_justify="left",
     )
@@ -64,11 +63,11 @@ def history_table(history: History) -> Table:
         record = entry.record
         times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
         table.add_row(
-            (shown(entry.name)),
-            (shown(f"{record.device.serial} {record.device.soc or ''}")),
-            (shown(record.pair.model_id)),
+            entry.name,
+            f"{record.device.serial} {record.device.soc or ''}",
+            record.pair.model_id,
             record.pair.form,
-            (shown(record.runtime)),
+            record.runtime,
             "emulated" if record.emulated else times,
             styled("valid", "green") if record.valid else styled("invalid", "red"),
         )
@@ -78,7 +77,7 @@ def history_table(history: History) -> Table:
 def instructions_table(record: InstructionRecord) -> Table:
     """Executed ARM instructions per graph."""
     table = Table(
-        title=(f"Executed ARM instructions of {record.model_id} by {record.runtime}"),
+        title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
         caption=record.note,
     )
     for name in ("graph", "instructions", "of the keyframe", "equal runs"):

@@ -58,7 +58,7 @@ class GateResult:
 
     @property
     def failure(self) -> MobileInstError | None:
-        """Why the gate is shut, as an error; None when no clip length became slower by too much.
+        """What a script must know, as an error; None when no clip length became too much slower.
 
         It is a VerificationFailed when one did, a MeasurementInvalid when noise forbids an answer.
         """
@@ -81,11 +81,6 @@ class GateResult:
                     "Close what else is running, or give --seconds and --runs more",
                 )
         return None
-
-    def insist(self) -> None:
-        """Raise :attr:`failure` when there is one."""
-        if self.failure is not None:
-            raise self.failure
 
 
 def parse_share(text: str) -> float:

@@ -182,9 +182,9 @@ def track(
     schedule = parse_schedule(str(clip_length))
     tracker = Tracker(pair.runner, schedule, TrackSettings(score=score))
     if isinstance(clip, str | Path):
-        pictures = (picture.pixels for picture in open_clip(str(clip)))
+        pictures: Iterable[np.ndarray] = (picture.pixels for picture in open_clip(str(clip)))
     else:
-        pictures = iter(clip)
+        pictures = clip
     return _frames(pair, tracker, pictures)
 
 
