@@ -42,9 +42,9 @@ class Exported:
 
 def export(
     model: str,
-    output: Path,
+    output: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     size: tuple[int, int] | None = None,
     opset: int = DEFAULT_OPSET,
     dynamic_kernels: bool = True,
@@ -71,7 +71,16 @@ def export(
         ConfigError: There is no such model, or an option cannot be met.
         CheckpointError: The weights are unreadable or of another model.
         OutputError: The folder cannot be written or holds something else.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> exported = mobileinst.export("mobileinst-demo", "new-pair", verify=False)
+        >>> exported.pair.form
+        'plain'
+        >>> mobileinst.verify("new-pair").report.passed
+        True
     """
+    output, weights = Path(output), None if weights is None else Path(weights)
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)

@@ -8,19 +8,19 @@ from pathlib import Path
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import load_model_toml
-from mobileinst_deploy.train.config import read_train_config
-from mobileinst_deploy.train.loop import TrainReport, train as run_recipe
-from mobileinst_deploy.train.sources import open_sources
+from mobileinst_deploy.training.config import read_train_config
+from mobileinst_deploy.training.loop import TrainReport, train as run_recipe
+from mobileinst_deploy.training.sources import open_sources
 
 
 def train(
-    recipe: Path,
-    output: Path,
+    recipe: str | Path,
+    output: str | Path,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     resume: bool = False,
-    init: Path | None = None,
-    weights: Path | None = None,
+    init: str | Path | None = None,
+    weights: str | Path | None = None,
     progress: Progress = silent,
 ) -> TrainReport:
     """Train a model by a recipe, or go on with a run that was interrupted.
@@ -39,7 +39,14 @@ def train(
         CheckpointError: The weights to start from do not fit.
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> report = mobileinst.train("train.toml", "run")
+        >>> report.weights.as_posix()
+        'run/model.safetensors'
     """
+    recipe = Path(recipe)
     if weights is not None and init is not None:
         raise ConfigError(
             "--init gives a backbone and --weights a whole network, backbone included",
@@ -48,15 +55,15 @@ def train(
     read = read_train_config(recipe)
     near = recipe.parent / read.model
     entry = load_model_toml(str(near) if near.is_file() else read.model)
-    source, held_out = open_sources(read.data, data or recipe.parent, entry.config)
+    source, held_out = open_sources(read.data, Path(data or recipe.parent), entry.config)
     return run_recipe(
         replace(read, model=entry.id),
         entry.config,
         source,
-        output,
+        Path(output),
         held_out=held_out,
         resume=resume,
-        backbone=init,
-        weights=weights,
+        backbone=None if init is None else Path(init),
+        weights=None if weights is None else Path(weights),
         progress=progress,
     )
