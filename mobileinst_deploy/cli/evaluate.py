@@ -86,7 +86,8 @@ def evaluate(
     people.print(_table(document, measured))
     first = next(iter(measured.values()))
     for reason, count in first["skipped"].items():
-        people.print(f"Left out: {count} {reason}.")
+        example = first["examples"][reason]
+        people.print(f"Left out: {count} {reason}, such as {example}.", soft_wrap=True)
     if not subject.trained:
         people.print("[bold]Random weights[/]: these figures mean nothing but that it runs.")
     people.print(f"Written to {folder / EVAL_FILE}", soft_wrap=True)

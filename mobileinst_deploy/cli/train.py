@@ -40,12 +40,15 @@ def train(
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.train.config import read_train_config
     from mobileinst_deploy.train.loop import train as run
-    from mobileinst_deploy.train.sources import open_sources
+    from mobileinst_deploy.train.sources import left_out, open_sources
 
     recipe = read_train_config(config)
     near = config.parent / recipe.model
     entry = load_model_toml(str(near) if near.is_file() else recipe.model)
     source, held_out = open_sources(recipe.data, data or config.parent, entry.config)
+    for part, kept in (("training", source), ("held-out", held_out)):
+        for line in left_out(kept):
+            people.print(f"Left out of the {part} data: {line}.", markup=False, soft_wrap=True)
     recipe = replace(recipe, model=entry.id)
     with progress_bar() as progress:
         report = run(
