@@ -47,6 +47,7 @@ def train(
             init=init,
             weights=weights,
             progress=progress,
+            notice=note,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.training.config import read_train_config
 from mobileinst_deploy.training.loop import TrainReport, train as run_recipe
-from mobileinst_deploy.training.sources import open_sources
+from mobileinst_deploy.training.sources import left_out, open_sources
 
 
 def train(
@@ -22,6 +23,7 @@ def train(
     init: str | Path | None = None,
     weights: str | Path | None = None,
     progress: Progress = silent,
+    notice: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Train a model by a recipe, or go on with a run that was interrupted.
 
@@ -33,6 +35,7 @@ def train(
         init: Published backbone weights to start from.
         weights: Whole weights to start from, of the same model.
         progress: Told of every step.
+        notice: Told, before the training begins, what of the annotations is left out and why.
 
     Raises:
         ConfigError: The recipe, the model or the folder cannot be used; memory ran out.
@@ -56,6 +59,10 @@ def train(
     near = recipe.parent / read.model
     entry = load_model_toml(str(near) if near.is_file() else read.model)
     source, held_out = open_sources(read.data, Path(data or recipe.parent), entry.config)
+    if notice is not None:
+        for part, kept in (("training", source), ("held-out", held_out)):
+            for line in left_out(kept):
+                notice(f"Left out of the {part} data: {line}.")
     return run_recipe(
         replace(read, model=entry.id),
         entry.config,
