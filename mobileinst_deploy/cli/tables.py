@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.table import Table
 from mobileinst_deploy.core.records import BenchReport, ParityReport
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_ids
 from mobileinst_deploy.pair.onnx_file import GraphSummary
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.train.plan import TrainPlan
 
 
 def zoo_rows() -> list[dict[str, Any]]:
@@ -155,3 +158,33 @@ def _mark(passed: bool) -> str:
 
 def _giga(macs: int) -> str:
     return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
+
+
+def plan_table(plan: TrainPlan) -> Table:
+    """A training run that was not begun: one row a stage, the whole in the caption."""
+    table = Table(
+        title=f"{plan.model}: {plan.parameters / 1e6:.2f} M parameters, {plan.processes} process"
+        + ("es" if plan.processes > 1 else "")
+    )
+    for column in (
+        "stage",
+        "steps",
+        "samples",
+        "learning rate",
+        "largest size",
+        "s a step",
+        "hours",
+    ):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.kind,
+            f"{stage.iterations:,}" if stage.iterations else f"{stage.epochs:g} epochs",
+            f"{stage.samples:,}" if stage.samples else "?",
+            ", ".join(f"{lr:.1e} from {at:,}" for at, lr in stage.rates),
+            "x".join(map(str, stage.size)),
+            f"{stage.step_seconds:.2f}",
+            f"{stage.hours:.1f}" if stage.hours is not None else "?",
+        )
+    table.caption = plan.note
+    return table

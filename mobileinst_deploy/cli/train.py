@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.core.config import ModelConfig
+    from mobileinst_deploy.train.config import TrainConfig
 
 
 def train(
@@ -29,8 +33,19 @@ def train(
         Path | None, typer.Option(help="Published backbone weights to start from.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Whole weights to start from, of the same model.")
+        Path | None,
+        typer.Option(
+            help="Whole weights to start from; of other classes, all but the class head is taken."
+        ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field: stages.0.batch=8; may be given several times."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done, and how long it would take."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model by a recipe. It may be interrupted at any moment and resumed.
@@ -42,9 +57,12 @@ def train(
     from mobileinst_deploy.train.loop import train as run
     from mobileinst_deploy.train.sources import open_sources
 
-    recipe = read_train_config(config)
+    recipe = read_train_config(config, change or ())
     near = config.parent / recipe.model
     entry = load_model_toml(str(near) if near.is_file() else recipe.model)
+    if dry_run:
+        _plan(recipe, entry.config, data or config.parent, json)
+        return
     source, held_out = open_sources(recipe.data, data or config.parent, entry.config)
     recipe = replace(recipe, model=entry.id)
     with progress_bar() as progress:
@@ -67,8 +85,24 @@ def train(
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
     people.print(done + (f", held-out {metrics}" if metrics else ""))
+    if report.anew:
+        names = ", ".join(report.anew)
+        people.print(f"The weights know other classes; these began anew: {names}", markup=False)
     if report.unreadable:
         people.print(f"{report.unreadable} samples could not be read and were replaced.")
     people.print(f"Weights: {report.weights}", markup=False)
     if json:
         print_json(report.to_dict())
+
+
+def _plan(recipe: TrainConfig, model: ModelConfig, folder: Path, json: bool) -> None:
+    """Say what a run would be, without beginning it."""
+    from mobileinst_deploy.cli.tables import plan_table
+    from mobileinst_deploy.train.plan import plan_run
+
+    with progress_bar() as progress:
+        plan = plan_run(recipe, model, folder, progress=progress)
+    if json:
+        print_json(plan.to_dict())
+    else:
+        people.print(plan_table(plan))
