@@ -1,7 +1,7 @@
 """What a training run would be: its steps, rates and time, found out without beginning it.
 
 The time comes from a few measured steps on made-up pictures of the stage's largest size, in batches
-of one and two, drawn out to the recipe's batch: a batch of 64 need not fit into the memory of the
+of two and three, drawn out to the recipe's batch: a batch of 64 need not fit into the memory of the
 machine that plans it. Reading the data comes on top where it is not hidden behind the steps.
 """
 
@@ -127,7 +127,7 @@ def plan_run(
         processes,
         tuple(stages),
         peak_kib / 2**20,
-        f"estimated from steps of 1 and 2 samples on {device.type}, {torch.get_num_threads()} "
+        f"estimated from steps of 2 and 3 samples on {device.type}, {torch.get_num_threads()} "
         "threads; reading the data comes on top" + ("" if found else "; the data is not here"),
     )
 
@@ -157,14 +157,15 @@ def _step_seconds(
     size: tuple[int, int],
     device: torch.device,
 ) -> float:
-    """Time of one optimiser step, from batches of one and two."""
-    one, two = (
+    """Time of one optimiser step, from batches of two and three."""
+    two, three = (
         min(_once(objective, config, stage, size, batch, device) for _ in range(_REPEATS))
-        for batch in (1, 2)
+        for batch in (2, 3)
     )
-    # Batches of one and two give what a sample adds; where noise hides that, a sample costs all.
-    each = two - one if two > one else one
-    return (one + each * (stage.batch - 1)) * config.accumulate
+    # What the third sample adds each one costs (one alone has no BatchNorm statistics); where noise
+    # hides that, a sample costs its share of the batch of three.
+    each = three - two if three > two else three / 3
+    return max(two + each * (stage.batch - 2), each) * config.accumulate
 
 
 def _once(

@@ -172,4 +172,5 @@ def test_two_processes_give_the_losses_and_gradients_of_one_with_both_their_batc
     flat = torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
     for name, value in one.items():
         assert two[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    assert (gradient - flat).abs().max() < 1e-5 * flat.abs().max()
+    # float32 sums in another order; a wrong count would be off by its whole size
+    assert (gradient - flat).abs().max() < 1e-3 * flat.abs().max()
