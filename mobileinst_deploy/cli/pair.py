@@ -11,6 +11,7 @@ from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.optimize import rewrite_pair
 from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeName, Serial
 from mobileinst_deploy.cli.runners import pair_runner
+from mobileinst_deploy.core.config import ContextReuse
 from mobileinst_deploy.core.errors import ConfigError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def export(
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
     ] = None,
+    reuse_context: Annotated[
+        ContextReuse | None,
+        typer.Option(
+            help="From which map on reuse frames take over what their keyframe computed; default: "
+            "the model's."
+        ),
+    ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
     dynamic_kernels: Annotated[
         bool,
@@ -73,7 +81,10 @@ def export(
 
     with progress_bar() as progress:
         source = load_model(
-            model, weights=weights, size=parse_size(size) if size is not None else None
+            model,
+            weights=weights,
+            size=parse_size(size) if size is not None else None,
+            reuse_context=reuse_context,
         )
         bundle = export_model(
             source,

@@ -125,7 +125,7 @@ def paste(base: LabelledFrames, donor: LabelledFrames, rng: np.random.Generator)
     taken = rng.random(len(donor.labels)) < 0.5
     taken[int(rng.integers(len(taken)))] = True
     masks = donor.masks[taken]
-    over = masks.any(0)
+    over: np.ndarray = masks.any(0)
     images = np.where(over[..., None], donor.images, base.images)
     left = _without_slivers(
         LabelledFrames(images, base.labels, base.masks & ~over[None]), base.masks
