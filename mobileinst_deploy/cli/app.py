@@ -18,6 +18,7 @@ from mobileinst_deploy.cli import (
     optimize,
     pair,
     profile,
+    report,
     run,
     train,
 )
@@ -97,6 +98,7 @@ for _command in (
     bench.bench,
     profile.profile,
     history.history,
+    report.report,
     run.run,
     evaluate.evaluate,
     train.train,
