@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
-from mobileinst_deploy.cli.runners import only_adb
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
 from mobileinst_deploy.core.errors import ConfigError
 
 
@@ -37,20 +36,20 @@ def bench(
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="adb: every phone at once.")] = False,
-    core: Annotated[str, typer.Option(help="adb: auto, prime, little or a number.")] = "auto",
+    core: Annotated[
+        str | None, typer.Option(help="adb: auto, prime, little or a number; default: auto.")
+    ] = None,
     max_temp: Annotated[
-        float, typer.Option(help="adb: wait until the phone is at most so warm, in Celsius.")
-    ] = 37.0,
+        float | None,
+        typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="sd778g, or tnn-script for that script's own habits.")
     ] = "sd778g",
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="File or folder for the record; default: results/ under the pair."),
-    ] = None,
+    report: Report = None,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -75,9 +74,13 @@ def bench(
     from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.runtimes import known_device, known_runtime
+    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
     from mobileinst_deploy.workflows import against as gate, bench as workflow
-    from mobileinst_deploy.workflows.bench_targets import BenchSettings, open_targets
+    from mobileinst_deploy.workflows.bench_targets import (
+        DEFAULT_MAX_CELSIUS,
+        BenchSettings,
+        open_targets,
+    )
 
     known_device(device)
     known_runtime(runtime)
@@ -86,13 +89,10 @@ def bench(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
-    for_phones = {
-        "--serial": serial is not None,
-        "--all": every,
-        "--core": core != "auto",
-        "--max-temp": max_temp != 37.0,
-    }
-    only_adb([name for name, given in for_phones.items() if given], device)
+    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
+    only_adb(phones, device)
+    core = "auto" if core is None else core
+    max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
     protocols.check_gate(max_temp)
     protocols.check_core(core)
     settings = BenchSettings(
@@ -120,18 +120,16 @@ def bench(
             )
         with progress_bar() as progress:
             found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
-        people.print(slowdown_table(found))
-        if json:
-            print_json(found.to_dict())
-        found.insist()
+        show(slowdown_table(found), json=json)
+        answer(found.to_dict(), found.failure, json=json)
         return
     if device == "qemu":
         with progress_bar() as progress:
             counted, kept = workflow.count_instructions(
                 pair, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
-        people.print(instructions_table(counted))
-        notes, document = [kept.note] if kept.note else [], counted.to_dict()
+        show(instructions_table(counted), json=json)
+        problems, document, failure = [kept.note], counted.to_dict(), None
     else:
         with progress_bar() as progress:
             targets = open_targets(
@@ -139,19 +137,14 @@ def bench(
             )
             result = workflow.bench(pair, targets, settings, report=report, progress=progress)
         if result.records:
-            people.print(latency_table(result.records))
-        notes = [note for outcome in result.outcomes for note in outcome.notes]
-        document = result.to_dict()
-    for note in notes:
-        people.print(f"Note: {note}.", markup=False, soft_wrap=True)
-    held = None
-    if baseline is not None and result.records:
-        held = gate.against_record(result.records[0], baseline, share, str(against))
-        people.print(slowdown_table(held))
-        document = {**document, "against": held.to_dict()}
-    if json:
-        print_json(document)
-    if device != "qemu":
-        result.insist()
-    if held is not None:
-        held.insist()
+            show(latency_table(result.records), json=json)
+        problems = [note for o in result.outcomes for note in o.notes]
+        document, failure = result.to_dict(), result.failure
+        if baseline is not None and result.records:
+            held = gate.against_record(result.records[0], baseline, share, str(against))
+            show(slowdown_table(held), json=json)
+            document = {**document, "against": held.to_dict()}
+            failure = failure or held.failure
+    for problem in filter(None, problems):
+        note(f"Note: {problem}.", "yellow")
+    answer(document, failure, json=json)

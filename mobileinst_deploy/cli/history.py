@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json
+from mobileinst_deploy.cli.console import answer, note, show
 from mobileinst_deploy.cli.options import Json
 
 
@@ -25,14 +25,15 @@ def history(
     from mobileinst_deploy.workflows.history import read_history
 
     found = read_history(device=device, model=model)
-    if json:
-        entries = [{"name": e.name, **e.record.to_dict()} for e in found.entries]
-        for entry in entries:
-            # Samples are in the files; a list of all of them is no list.
-            entry.pop("schedules", None)
-            entry.pop("emulated_schedules", None)
-        print_json({"entries": entries, "damaged": list(found.damaged), "left_out": found.left_out})
-    elif found.entries or found.damaged:
-        people.print(history_table(found))
+    # Samples are in the files; a list of all of them is no list.
+    left = ("schedules", "emulated_schedules")
+    entries = [
+        {"name": e.name, **{k: v for k, v in e.record.to_dict().items() if k not in left}}
+        for e in found.entries
+    ]
+    if found.entries or found.damaged:
+        show(history_table(found), json=json)
     else:
-        people.print("Nothing was measured yet: `mobileinst bench DIR` begins the history.")
+        note("Nothing was measured yet: `mobileinst bench DIR` begins the history.")
+    document = {"entries": entries, "damaged": list(found.damaged), "left_out": found.left_out}
+    answer(document, json=json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people
+from mobileinst_deploy.cli.console import note, show
 
 
 def report(
@@ -28,11 +28,7 @@ def report(
     from mobileinst_deploy.workflows.report import write_report
 
     path, found = write_report(source, output)
-    people.print(
-        f"{len(found.records)} latency measurements are in {path}, {path.stat().st_size / 1e3:.0f}"
-        " kB.",
-        markup=False,
-        soft_wrap=True,
-    )
+    kilobytes = path.stat().st_size / 1e3
+    show(f"{len(found.records)} latency measurements are in {path}, {kilobytes:.0f} kB.")
     for cause in found.unreadable:
-        people.print(f"Left out: {cause}.", markup=False, soft_wrap=True)
+        note(f"Left out: {cause}.", "yellow")

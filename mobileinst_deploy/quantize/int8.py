@@ -153,7 +153,7 @@ def quantize_pair(
         )
     held_out = list(pictures[3::4])
     seen = [p for i, p in enumerate(pictures) if i % 4 != 3]
-    plain = {role: load_graph(bundle.graphs[role].path) for role in ROLES}
+    plain = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
     progress("quantise: float32 reference", 0, None)
     frame_inputs = [{"image": p} for p in seen]
     wanted = _run(plain["frame"], frame_inputs)

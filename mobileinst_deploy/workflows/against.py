@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
-from mobileinst_deploy.core.errors import ConfigError, MeasurementInvalid, VerificationFailed
+from mobileinst_deploy.core.errors import (
+    ConfigError,
+    MeasurementInvalid,
+    MobileInstError,
+    VerificationFailed,
+)
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import CoreWatch, pinned_to_one_core
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
@@ -51,12 +56,11 @@ class GateResult:
             ],
         }
 
-    def insist(self) -> None:
-        """Raise unless no clip length became slower by too much.
+    @property
+    def failure(self) -> MobileInstError | None:
+        """What a script must know, as an error; None when no clip length became too much slower.
 
-        Raises:
-            VerificationFailed: One did.
-            MeasurementInvalid: Noise forbids an answer.
+        It is a VerificationFailed when one did, a MeasurementInvalid when noise forbids an answer.
         """
         limit = f"{self.fail_above:.1%}"
         for answer in ("slower", "unknown"):
@@ -68,14 +72,15 @@ class GateResult:
                     f" ({found.low - 1:+.1%} to {found.high - 1:+.1%} at {CONFIDENCE:.0%})"
                 )
                 if answer == "slower":
-                    raise VerificationFailed(
+                    return VerificationFailed(
                         f"it became slower than {self.baseline} by more than {limit}: {change}",
                         "See where with `mobileinst profile` of both pairs",
                     )
-                raise MeasurementInvalid(
+                return MeasurementInvalid(
                     f"noise forbids an answer about {limit}: {change} against {self.baseline}",
                     "Close what else is running, or give --seconds and --runs more",
                 )
+        return None
 
 
 def parse_share(text: str) -> float:

@@ -188,7 +188,9 @@ class TestReadResult:
     def test_a_field_that_is_not_what_it_should_be_is_named(
         self, path: tuple[str | int, ...], value: object
     ):
-        with pytest.raises(DeviceError, match="the runner's result (is not understood|cannot be read): "):
+        with pytest.raises(
+            DeviceError, match=r"the runner's result (is not understood|cannot be read): "
+        ):
             read_result(printed(changed(path, value)), 0)
 
     @settings(max_examples=200, deadline=None)

@@ -270,7 +270,7 @@ def test_folders_without_pictures_are_refused(tmp_path, kind):
 
 
 def test_the_command_prints_one_json_document_with_the_price(pair, tmp_path, capsys):
-    from mobileinst_deploy.cli.optimize import quantize
+    from mobileinst_deploy.cli.quantize import quantize
 
     folder = picture_folder(tmp_path / "p", 4)
     quantize(pair, folder, tmp_path / "out", mask_iou=0.0, json=True)
@@ -283,7 +283,7 @@ def test_the_command_prints_one_json_document_with_the_price(pair, tmp_path, cap
 
 @pytest.mark.parametrize("both", [True, False])
 def test_the_command_wants_pictures_or_half_weights(pair, tmp_path, both):
-    from mobileinst_deploy.cli.optimize import quantize
+    from mobileinst_deploy.cli.quantize import quantize
 
     with pytest.raises(ConfigError, match="pictures"):
         quantize(pair, tmp_path if both else None, tmp_path / "out", half_weights=both)

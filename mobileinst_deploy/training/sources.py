@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.data.annotations import Sample
+from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
 from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
 from mobileinst_deploy.data.ytvis import YtvisClips
-from mobileinst_deploy.train.augment import LabelledFrames
-from mobileinst_deploy.train.config import DataConfig
-from mobileinst_deploy.train.data import ClipSource
+from mobileinst_deploy.training.augment import LabelledFrames
+from mobileinst_deploy.training.config import DataConfig
+from mobileinst_deploy.training.data import ClipSource
 
 
 @dataclass(frozen=True)
@@ -136,24 +135,39 @@ def open_sources(
     """
     if data.kind == "shapes":
         size = model.input_size
-        held_out = ShapesSource("val", 0, data.validation_clips, data.frames, size)
+        drawn = ShapesSource("val", 0, data.validation_clips, data.frames, size)
         return (
             ShapesSource("train", data.first_clip, data.clips, data.frames, size),
-            held_out if data.validation_clips else None,
+            drawn if data.validation_clips else None,
         )
 
-    def one(images: str, annotations: str, *, painted: bool = False) -> ClipSource:
+    def one(images: str, annotations: str, *, painted: bool = False) -> CocoSource | YtvisSource:
         paths = folder / images, folder / annotations
         if data.kind == "coco":
             return CocoSource(CocoPictures(*paths, model.classes), painted)
         return YtvisSource(YtvisClips(*paths, model.classes), painted)
 
     source = one(data.images, data.annotations, painted=True)
-    if len(source) == 0:
-        raise DatasetError(f"{data.annotations} lists nothing", "Give another annotation file")
+    _catalogue(source).require_objects("train on")
     if not data.validation_annotations:
         return source, None
-    return source, one(data.validation_images or data.images, data.validation_annotations)
+    held_out = one(data.validation_images or data.images, data.validation_annotations)
+    _catalogue(held_out).require_objects("evaluate on")
+    return source, held_out
+
+
+def left_out(source: ClipSource | None) -> list[str]:
+    """What of a source's annotations training does not learn from: one line a reason."""
+    if not isinstance(source, CocoSource | YtvisSource):
+        return []
+    catalogue = _catalogue(source)
+    lines = catalogue.left_out.lines()
+    crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
+    return lines + [f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}"] * bool(crowds)
+
+
+def _catalogue(source: CocoSource | YtvisSource) -> Catalogue:
+    return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
 
 
 def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:

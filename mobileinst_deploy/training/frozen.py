@@ -33,7 +33,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
                 f"Name for example {next(n for n in modules if '.' in n)}",
             )
         module = modules[name].requires_grad_(False)
-        module.forward = _folded(module).forward  # type: ignore[method-assign]
+        module.forward = _folded(module).forward
 
 
 def _folded(module: nn.Module) -> nn.Module:
