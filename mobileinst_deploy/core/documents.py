@@ -93,6 +93,8 @@ def parse_json(data: bytes, kind: type[_T], blame: Blame) -> _T:
         found = msgspec.json.decode(data, type=_form(kind))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise blame.wrong(_json_cause(error, data, kind)) from None
+    except MobileInstError as error:
+        raise _blamed(error, blame) from error
     return cast(_T, _made(kind, found, blame))
 
 
@@ -200,6 +202,8 @@ def _cause(error: Exception, kind: Any, value_at: Any) -> str:
         known = ", ".join(f.name for f in getattr(info, "fields", ()))
         there = f"{what} has" if what else "it has"
         return f"{there} the unknown field {shown(unknown[1], 60)!r}; known are {known}"
+    if not text.startswith(("Expected", "Invalid", "Number", "Integer")):
+        return f"{what or 'it'} {shown(text)}"  # a record's own check
     wanted = _wanted(info) or shown(text)
     try:
         value = _described(value_at(steps))
@@ -349,8 +353,13 @@ def _made(kind: Any, found: Any, blame: Blame) -> Any:
     try:
         return _built(kind, found)
     except MobileInstError as error:
-        step = error.next_step if isinstance(error, blame.error) else blame.next_step
-        raise blame.error(f"{blame.where}: {error.cause}", step) from error
+        raise _blamed(error, blame) from error
+
+
+def _blamed(error: MobileInstError, blame: Blame) -> MobileInstError:
+    """What a record's own check said, as an error of the document."""
+    step = error.next_step if isinstance(error, blame.error) else blame.next_step
+    return blame.error(f"{blame.where}: {error.cause}", step)
 
 
 def _built(kind: Any, found: Any) -> Any:

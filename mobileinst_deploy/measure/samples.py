@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.documents import Whole
 
 Statistic = Literal["median", "mean"]
+#: A time may be long, but it passes: a year.
+Milliseconds = Annotated[float, Meta(ge=0, le=365 * 86400e3)]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class Sample:
     """
 
     role: Role
-    clip: int
-    start_ms: float
-    prepare_ms: float
-    run_ms: float
-    cpu: int | None
-    khz: int | None
+    clip: Whole
+    start_ms: Milliseconds
+    prepare_ms: Milliseconds
+    run_ms: Milliseconds
+    cpu: Whole | None = None
+    khz: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Schedule:
         samples: In the order they ran.
     """
 
-    clip_length: int
-    wall_ms: float
-    samples: tuple[Sample, ...]
+    clip_length: Whole
+    wall_ms: Milliseconds
+    samples: tuple[Sample, ...] = ()
 
     def of(self, role: Role) -> tuple[Sample, ...]:
         """The runs of one graph."""
@@ -175,19 +179,32 @@ def clip_latency(
     )
 
 
-#: The columns of a schedule's samples on file, in the order of :class:`Sample`.
-COLUMNS = ("role", "clip", "start_ms", "prepare_ms", "run_ms", "cpu", "khz")
+@dataclass(frozen=True)
+class Columns:
+    """Samples as on file: a list for each field of :class:`Sample`, as tools for data read them."""
+
+    role: tuple[Role, ...]
+    clip: tuple[Whole, ...]
+    start_ms: tuple[Milliseconds, ...]
+    prepare_ms: tuple[Milliseconds, ...]
+    run_ms: tuple[Milliseconds, ...]
+    cpu: tuple[Whole | None, ...]
+    khz: tuple[Whole | None, ...]
 
 
-def to_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """Samples as on file: a list for each field, which tools for data read as they are."""
-    return {name: [getattr(s, name) for s in samples] for name in COLUMNS}
+_NAMES = tuple(field.name for field in fields(Columns))
 
 
-def from_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[Sample, ...]:
+def to_columns(samples: Sequence[Sample]) -> Columns:
+    """Samples in the form on file."""
+    return Columns(*(tuple(getattr(s, name) for s in samples) for name in _NAMES))
+
+
+def from_columns(columns: Columns) -> tuple[Sample, ...]:
     """Samples from the form on file.
 
     Raises:
         ValueError: The columns are not equally long.
     """
-    return tuple(Sample(*row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
+    rows = zip(*(getattr(columns, name) for name in _NAMES), strict=True)
+    return tuple(Sample(*row) for row in rows)

@@ -215,4 +215,5 @@ class TopFormer(Backbone):
             return Pyramid(*maps[1:])
         # 1/4 to 1/32 are pooled to 1/64: windows of 16, 8, 4 and 2 positions.
         pooled = [F.avg_pool2d(x, 16 >> i) for i, x in enumerate(maps)]
-        return Pyramid(*maps[1:4], x6=self.trans(torch.cat(pooled, dim=1)))
+        _, x3, x4, x5 = maps
+        return Pyramid(x3, x4, x5, self.trans(torch.cat(pooled, dim=1)))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mobileinst_deploy.core.errors import ConfigError
-from mobileinst_deploy.train.augment import LabelledFrames, paste, recolour, zoom
-from mobileinst_deploy.train.config import DataConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.data import Samples
-from mobileinst_deploy.train.sources import ShapesSource
+from mobileinst_deploy.training.augment import LabelledFrames, paste, recolour, zoom
+from mobileinst_deploy.training.config import DataConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.data import Samples
+from mobileinst_deploy.training.sources import ShapesSource
 
 SIZE = (64, 128)
 

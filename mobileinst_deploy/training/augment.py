@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.train.config import StageConfig
+from mobileinst_deploy.training.config import StageConfig
 
 # An instance of which less is left after a crop or a paste is hardly to be seen at 1/8.
 MIN_AREA = 64
@@ -125,7 +125,7 @@ def paste(base: LabelledFrames, donor: LabelledFrames, rng: np.random.Generator)
     taken = rng.random(len(donor.labels)) < 0.5
     taken[int(rng.integers(len(taken)))] = True
     masks = donor.masks[taken]
-    over: np.ndarray = masks.any(0)
+    over = np.asarray(masks.any(0))
     images = np.where(over[..., None], donor.images, base.images)
     left = _without_slivers(
         LabelledFrames(images, base.labels, base.masks & ~over[None]), base.masks
