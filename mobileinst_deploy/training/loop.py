@@ -31,7 +31,7 @@ from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
-from mobileinst_deploy.training.sources import ShapesSource
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
 from mobileinst_deploy.training.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
@@ -264,8 +264,11 @@ class _Run:
         )
 
     def _source(self, stage: StageConfig) -> ClipSource:
-        if stage.size and isinstance(self.source, ShapesSource):
-            return replace(self.source, size=(stage.size[0], stage.size[1]))
+        size = stage.size[:2]
+        if len(size) == 2 and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=size)
+        if len(size) == 2 and isinstance(self.source, CutoutSource):
+            return CutoutSource(replace(self.source.cutouts, size=size))
         return self.source
 
     def _step(
