@@ -16,20 +16,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
 from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
-from mobileinst_deploy.core.errors import BundleError, ConfigError, InputError
+from mobileinst_deploy.core.documents import (
+    JSON_BYTES,
+    Blame,
+    convert,
+    parse_json,
+)
+from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
+from mobileinst_deploy.core.manifest import Manifest
 from mobileinst_deploy.core.picture_rules import picture_rules
+from mobileinst_deploy.core.text import shown
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -59,14 +66,12 @@ BUNDLE_FILES = frozenset(
     }
 )
 _READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
-_MAX_MANIFEST_BYTES = 4 << 20
 # A graph of protobuf has at most 2 GiB.
 _MAX_FILE_BYTES = 2 << 30
 #: How often a pair is read anew because another took its place meanwhile.
 _MOST_READS = 100
 _GIVE_FOLDER = "Give the folder that `mobileinst export -o` wrote"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -289,55 +294,41 @@ def load_bundle(folder: Path) -> ExportBundle:
 
 def _load(folder: OpenFolder) -> ExportBundle:
     path = folder.path / MANIFEST
-    manifest = folder.read(MANIFEST, _MAX_MANIFEST_BYTES)
+    manifest = folder.read(MANIFEST, JSON_BYTES)
     if manifest is None:
         raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
-    if manifest.bytes > _MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} is too large to be a manifest", _EXPORT_AGAIN)
-    try:
-        document = json.loads(manifest.data)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not readable JSON", _EXPORT_AGAIN) from error
-    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise BundleError(f"{path} is not a manifest of an exported pair", _EXPORT_AGAIN)
-    if document["schema"] != SCHEMA:
+    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
+    if manifest.bytes > JSON_BYTES:
+        raise blame.wrong(f"it has more bytes, and {JSON_BYTES:,} are the most")
+    document = parse_json(manifest.data, dict[str, Any], blame)
+    if document.get("schema") != SCHEMA:
+        schema = shown(repr(document.get("schema")), 40)
         raise BundleError(
-            f"{path} has schema {document['schema']}, and this version reads schema {SCHEMA}",
+            f"{path} has schema {schema}, and this version reads schema {SCHEMA}",
             "Use the mobileinst version that wrote it, or export again",
         )
     try:
         digest = canonical_sha256({k: v for k, v in document.items() if k != "digest"})
-        if document.get("digest") != digest:
-            raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
-        return _read(folder, document, manifest.sha256)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path} lacks or misspells a field: {error}", _EXPORT_AGAIN) from error
-    except ConfigError as error:
-        raise BundleError(f"{path} describes no model: {error.cause}", _EXPORT_AGAIN) from error
+    except RecursionError:
+        raise blame.wrong("it is nested too deeply") from None
+    if document.get("digest") != digest:
+        raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
+    return _checked(folder, convert(document, Manifest, blame), manifest.sha256)
 
 
-def _read(folder: OpenFolder, document: dict[str, Any], sha256: str) -> ExportBundle:
-    """A manifest's contents; a field of another type raises TypeError, a missing one KeyError."""
-    model = _field(document, "model", dict)
-    config = ModelConfig.from_dict(_field(model, "config", dict))
-    if _field(document, "stride", int) != MASK_STRIDE:
-        raise BundleError(f"the manifest's stride is not {MASK_STRIDE}", _EXPORT_AGAIN)
+def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundle:
+    """A manifest's contents, held against its model and the files beside it."""
+    model, config = manifest.model, manifest.model.config
     # Pairs of version 0.1 carry no rules; they were made for the same ones.
-    if document.get("pictures", rules := picture_rules(config)) != rules:
+    if manifest.pictures not in (None, picture_rules(config)):
         raise BundleError(
             "the manifest's pictures are prepared, or its instances read, in another way than here",
             "Use the mobileinst version that wrote it, or export again",
         )
-    trained = _field(model, "trained", bool)
-    seed = None if trained else _field(model, "seed", int)
-    if seed is not None and not 0 <= seed < 1 << 63:
-        raise ValueError(f"seed is {seed}")
-    checkpoint_sha256 = _field(model, "checkpoint_sha256", str) if trained else None
     graphs: dict[Role, GraphFile] = {}
     for role in ROLES:
-        entry = _field(_field(document, "graphs", dict), role, dict)
-        inputs, outputs = (_tensors(_field(entry, k, list)) for k in ("inputs", "outputs"))
-        spec = GraphSpec(role, inputs, outputs)
+        entry = getattr(manifest.graphs, role)
+        spec = GraphSpec(role, entry.inputs, entry.outputs)
         dynamic = any(isinstance(v, str) for t in spec.inputs for v in t.shape)
         if spec != graph_specs(config, dynamic)[role]:
             raise BundleError(
@@ -346,46 +337,36 @@ def _read(folder: OpenFolder, document: dict[str, Any], sha256: str) -> ExportBu
             )
         graphs[role] = GraphFile(
             spec=spec,
-            files=(_whole_graph(_checked_file(folder, entry)),),
-            sha256=_field(entry, "sha256", str),
-            bytes=_field(entry, "bytes", int),
-            opset=_field(entry, "opset", int),
+            files=(_whole_graph(_checked_file(folder, entry.file, entry.bytes, entry.sha256)),),
+            sha256=entry.sha256,
+            bytes=entry.bytes,
+            opset=entry.opset,
         )
+    golden = manifest.golden
     return ExportBundle(
         folder=folder.path,
-        pair_id=_field(document, "pair_id", str),
-        model_id=_field(model, "id", str),
+        pair_id=manifest.pair_id,
+        model_id=model.id,
         config=config,
-        trained=trained,
-        seed=seed,
-        checkpoint_sha256=checkpoint_sha256,
-        tolerance=Tolerance(**_field(document, "tolerance", dict)),
-        optimized=tuple(str(name) for name in _field(document, "optimized", list)),
+        trained=model.trained,
+        seed=None if model.trained else model.seed,
+        checkpoint_sha256=model.checkpoint_sha256 if model.trained else None,
+        tolerance=manifest.tolerance,
+        optimized=manifest.optimized,
         graphs=graphs,
-        golden=_checked_file(folder, _field(document, "golden", dict)),
-        tools={k: str(v) for k, v in _field(document, "tools", dict).items()},
+        golden=_checked_file(folder, golden.file, golden.bytes, golden.sha256),
+        tools=manifest.tools,
         sha256=sha256,
     )
 
 
-def _field(entry: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
-    value = entry[name]
-    # bool is an int to Python; in JSON they are different things.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {str(value)[:40]!r}")
-    return value
-
-
-def _checked_file(folder: OpenFolder, entry: Mapping[str, Any]) -> Content:
-    name, size = _field(entry, "file", str), _field(entry, "bytes", int)
-    if PurePath(name).name != name or name in ("", ".", ".."):
+def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Content:
+    if PurePath(name).name != name or name in (".", "..") or "\0" in name:
         raise BundleError(f"the manifest names {name!r}, a path outside its folder", _EXPORT_AGAIN)
-    if not 0 <= size <= _MAX_FILE_BYTES:
-        raise ValueError(f"{name} has {size} bytes")
-    content = folder.read(name, size)
+    content = folder.read(name, min(size, _MAX_FILE_BYTES))
     if content is None:
         raise BundleError(f"{folder.path / name} is missing or not a plain file", _EXPORT_AGAIN)
-    if content.bytes != size or content.sha256 != entry["sha256"]:
+    if content.bytes != size or content.sha256 != sha256:
         raise BundleError(
             f"{folder.path / name} is not the file that the manifest was written with"
             " (sha256 differs)",
@@ -403,10 +384,6 @@ def _whole_graph(graph: Content) -> Content:
     if external:
         raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
     return graph
-
-
-def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
 
 
 def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
-from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.documents import Blame, parse_json
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.network import MobileInst
 
@@ -302,17 +303,12 @@ def _unwrapped(path: Path, document: Any) -> State:
 def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
     if CONFIG_KEY not in metadata:
         return None
-    try:
-        document = json.loads(metadata[CONFIG_KEY])
-        if not isinstance(document, dict):
-            raise ConfigError("it is not an object", "Write the checkpoint anew")
-        return ModelConfig.from_dict(document)
-    except (ConfigError, ValueError, RecursionError) as error:
-        cause = error.cause if isinstance(error, ConfigError) else _first_line(error)
-        raise CheckpointError(
-            f"{path} carries a configuration that cannot be used: {cause}",
-            "Take a checkpoint written by this version",
-        ) from error
+    blame = Blame(
+        f"{path} carries a configuration that cannot be used",
+        CheckpointError,
+        "Take a checkpoint written by this version",
+    )
+    return parse_json(metadata[CONFIG_KEY].encode(errors="replace"), ModelConfig, blame)
 
 
 def _require_same_model(

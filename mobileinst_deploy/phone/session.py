@@ -26,17 +26,12 @@ from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.shell import AdbDevice, quote
-from mobileinst_deploy.phone.state import (
-    PhoneFacts,
-    PhoneState,
-    check_abi,
-    check_memory,
-    read_phone,
-)
+from mobileinst_deploy.phone.state import check_abi, check_memory, read_phone
 from mobileinst_deploy.phone.storage import (
     REMOTE_ROOT,
     SHORT_LIMIT_S,
@@ -130,8 +125,8 @@ class Session:
             went away.
     """
 
-    facts: PhoneFacts
-    state: PhoneState
+    facts: DeviceFacts
+    state: DeviceState
 
     def __init__(
         self,

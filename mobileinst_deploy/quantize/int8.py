@@ -166,10 +166,13 @@ def quantize_pair(
 
     progress("quantise: write", 0, None)
     graphs: dict[Role, onnx.ModelProto] = {}
-    steps: tuple[str, ...] = ()
+    steps: dict[
+        str, None
+    ] = {}  # in order, each once: a graph may need a pass that the other does not
     quantizers: dict[Role, _Quantizer] = {"frame": frame, "mask_head": head}
     for role, quantizer in quantizers.items():
-        graphs[role], steps = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        graphs[role], done = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        steps |= dict.fromkeys(done)
     derived = write_derived(bundle, folder, graphs, (INT8, *steps))
 
     frames = _run(graphs["frame"], [{"image": p} for p in held_out])

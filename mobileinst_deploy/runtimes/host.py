@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import ROLES, Call, GraphSpec, Role, Tensors
+
+
+class ReadyRun(Protocol):
+    """One run of a graph whose inputs lie in the runtime's hands already."""
+
+    def compute(self) -> None:
+        """Run the graph: nothing but the runtime's own call.
+
+        Raises:
+            DeviceError: The runtime failed.
+        """
+        ...
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What it computed, by tensor name.
+
+        Raises:
+            DeviceError: The runtime gave something else than the graph's signature says.
+        """
+        ...
 
 
 class HostRunner(ABC):
@@ -39,6 +59,14 @@ class HostRunner(ABC):
         """
 
     @abstractmethod
+    def ready(self, role: Role, inputs: Tensors) -> ReadyRun:
+        """Hand a graph its inputs, so that what follows is inference alone.
+
+        Raises:
+            BundleError: The runtime cannot load the graph.
+            DeviceError: The runtime refuses an input.
+        """
+
     def run(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
         """Run one graph once.
 
@@ -46,6 +74,9 @@ class HostRunner(ABC):
             BundleError: The runtime cannot load it.
             DeviceError: The runtime failed.
         """
+        ready = self.ready(role, inputs)
+        ready.compute()
+        return ready.outputs()
 
     def load_both(self) -> None:
         """Load both graphs now: a measurement must not begin with that.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -103,42 +102,45 @@ class CpuRunner(HostRunner):
             self._sessions[role] = open_session(self.bundle.graphs[role].onnx)
         return self._sessions[role]
 
-    def run(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Run one graph once.
+    def ready(self, role: Role, inputs: Tensors) -> _ReadyRun:
+        """Bind inputs and outputs; see :class:`~mobileinst_deploy.runtimes.host.HostRunner`."""
+        return _ReadyRun(self.load(role), role, inputs)
 
-        Raises:
-            BundleError: ONNX Runtime cannot load it.
-            DeviceError: ONNX Runtime failed.
-        """
-        session = self.load(role)
+
+class _ReadyRun:
+    """Inputs bound where they lie, outputs left to the runtime's allocator."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, role: Role, inputs: Tensors) -> None:
+        self._session = session
+        self._role = role
+        self._names = [output.name for output in session.get_outputs()]
+        # What is bound is only borrowed: the arrays live as long as this.
+        self._inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        with self._told():
+            self._binding = session.io_binding()
+            for name, array in self._inputs.items():
+                self._binding.bind_cpu_input(name, array)
+            for name in self._names:
+                self._binding.bind_output(name)
+
+    def compute(self) -> None:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
+        with self._told():
+            self._session.run_with_iobinding(self._binding)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            values = session.run(None, dict(inputs))
+            yield
         except Exception as error:
             raise DeviceError(
-                f"ONNX Runtime failed in the {role} graph: {_reason(error)}",
+                f"ONNX Runtime failed in the {self._role} graph: {_reason(error)}",
                 "Check the inputs' names, dtypes and shapes with `mobileinst inspect`",
             ) from error
-        return {v.name: array for v, array in zip(session.get_outputs(), values, strict=True)}
-
-
-@contextlib.contextmanager
-def pinned_to_one_core() -> Iterator[int | None]:
-    """Keep this thread on one core that it may use, and give the old affinity back after.
-
-    Yields:
-        The core's number, read back from the kernel, or None where the system has no affinity.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    # The last allowed core: the first one takes most interrupts.
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        (core,) = os.sched_getaffinity(0)
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _reason(error: Exception) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
-from mobileinst_deploy.core.config import check_size
+from msgspec import Meta
+
+from mobileinst_deploy.core.config import Count, check_size
+from mobileinst_deploy.core.documents import Blame, check, read_toml
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 
@@ -17,7 +18,14 @@ DataKind = Literal["shapes", "coco", "ytvis"]
 StageKind = Literal["image", "video"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["no", "bf16", "fp16"]
-MASK_STRIDES = (1, 2, 4, 8)
+MaskStride = Literal[1, 2, 4, 8]
+#: Of iterations, clips and pixels of long sides: beyond them a number is a slip.
+MAX_COUNT = 10**9
+Steps = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+StepsOrNone = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Factor = Annotated[float, Meta(ge=0, le=1e6)]
+Side = Annotated[int, Meta(ge=64, le=1 << 14)]
+Text = Annotated[str, Meta(max_length=4096)]
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,14 @@ class LossConfig:
             stride compares bilinearly resized logits, as they are used later.
     """
 
-    class_weight: float = 2.0
-    mask_weight: float = 2.0
-    objectness_weight: float = 1.0
-    semantic_weight: float = 0.0
-    mask_stride: int = 8
+    class_weight: Factor = 2.0
+    mask_weight: Factor = 2.0
+    objectness_weight: Factor = 1.0
+    semantic_weight: Factor = 0.0
+    mask_stride: MaskStride = 8
 
     def __post_init__(self) -> None:
-        for name in ("class_weight", "mask_weight", "objectness_weight", "semantic_weight"):
-            _at_least(f"losses.{name}", getattr(self, name), 0)
-        _one_of("losses.mask_stride", self.mask_stride, MASK_STRIDES)
+        check(self, ConfigError)
 
 
 @dataclass(frozen=True)
@@ -70,28 +76,22 @@ class DataConfig:
     """
 
     kind: DataKind = "shapes"
-    annotations: str = ""
-    images: str = ""
-    validation_annotations: str = ""
-    validation_images: str = ""
-    first_clip: int = 0
-    clips: int = 1_000_000
-    frames: int = 24
-    validation_clips: int = 100
+    annotations: Text = ""
+    images: Text = ""
+    validation_annotations: Text = ""
+    validation_images: Text = ""
+    first_clip: StepsOrNone = 0
+    clips: Steps = 1_000_000
+    frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
+    validation_clips: StepsOrNone = 100
     flip: bool = True
-    colour: float = 0.0
-    paste: int = 0
-    max_gap: int = 5
-    workers: int = 0
+    colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    paste: Annotated[int, Meta(ge=0, le=100)] = 0
+    max_gap: Steps = 5
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
 
     def __post_init__(self) -> None:
-        _one_of("data.kind", self.kind, get_args(DataKind))
-        for name in ("clips", "frames", "max_gap"):
-            _at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("first_clip", "workers", "validation_clips", "paste", "colour"):
-            _at_least(f"data.{name}", getattr(self, name), 0)
-        if self.colour > 1:
-            raise ConfigError(f"data.colour is {self.colour!r}, above 1", "Use at most 1")
+        check(self, ConfigError)
         if self.kind != "shapes" and not (self.annotations and self.images):
             raise ConfigError(
                 f"data.kind {self.kind} needs data.annotations and data.images",
@@ -112,8 +112,8 @@ class StageConfig:
         decay_at: Iterations of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
-        size: (height, width) that shapes are drawn at in this stage; empty for the model's own. With
-            a zoom, the size of every sample.
+        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+            With a zoom, the size of every sample.
         zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
             before it is cropped or padded to it at a drawn place; empty leaves this out.
         short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to
@@ -122,37 +122,27 @@ class StageConfig:
     """
 
     kind: StageKind
-    iterations: int
-    batch: int
-    lr: float
+    iterations: Steps
+    batch: Annotated[int, Meta(ge=1, le=1 << 16)]
+    lr: Factor
     schedule: Schedule = "step"
-    decay_at: tuple[int, ...] = ()
-    warmup: int = 0
+    decay_at: tuple[StepsOrNone, ...] = ()
+    warmup: StepsOrNone = 0
     query_passing: bool = False
-    size: tuple[int, ...] = ()
-    zoom: tuple[float, ...] = ()
-    short_sides: tuple[int, ...] = ()
-    long_side: int = 864
+    size: tuple[Count, ...] = ()
+    zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
+    short_sides: tuple[Side, ...] = ()
+    long_side: Side = 864
 
     def __post_init__(self) -> None:
-        _one_of("stage.kind", self.kind, get_args(StageKind))
-        _one_of("stage.schedule", self.schedule, get_args(Schedule))
-        for name in ("iterations", "batch"):
-            _at_least(f"stage.{name}", getattr(self, name), 1)
-        for side in (self.long_side, *self.short_sides):
-            _at_least("stage.short_sides and stage.long_side", side, 64)
+        check(self, ConfigError)
         if self.size:
             check_size(self.size)  # type: ignore[arg-type]
-        if self.zoom:
-            for factor in self.zoom:
-                _at_least("stage.zoom", factor, 0.05)
-            if len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size:
-                raise ConfigError(
-                    f"stage.zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
-                    "Give the least and the greatest factor, and a size",
-                )
-        _at_least("stage.warmup", self.warmup, 0)
-        _at_least("stage.lr", self.lr, 0)
+        if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size):
+            raise ConfigError(
+                f"zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
+                "Give the least and the greatest factor, and a size",
+            )
         if self.query_passing and self.kind != "video":
             raise ConfigError(
                 "query_passing is set for a stage on pictures", "Use it in a video stage"
@@ -192,26 +182,25 @@ class TrainConfig:
         evaluate_every: Iterations between evaluations; 0 evaluates only at the end of a stage.
     """
 
-    model: str
-    stages: tuple[StageConfig, ...]
+    model: Annotated[str, Meta(min_length=1, max_length=4096)]
+    stages: Annotated[tuple[StageConfig, ...], Meta(min_length=1, max_length=1000)]
     data: DataConfig = field(default_factory=DataConfig)
     losses: LossConfig = field(default_factory=LossConfig)
-    seed: int = 0
-    weight_decay: float = 0.05
-    backbone_lr: float = 0.5
-    frozen: tuple[str, ...] = ()
-    clip_norm: float = 1.0
-    ema: float = 0.0
-    accumulate: int = 1
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    weight_decay: Factor = 0.05
+    backbone_lr: Factor = 0.5
+    frozen: tuple[Text, ...] = ()
+    clip_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
     precision: Precision = "no"
-    threads: int = 0
-    log_every: int = 20
-    save_every: int = 500
-    evaluate_every: int = 0
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    log_every: Steps = 20
+    save_every: Steps = 500
+    evaluate_every: StepsOrNone = 0
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ConfigError("the training configuration has no stage", "Add a [[stages]] table")
+        check(self, ConfigError)
         if self.data.kind != "shapes" and any(s.size and not s.zoom for s in self.stages):
             raise ConfigError(
                 "a stage has a size, but only shapes can be drawn at any", "Use short_sides or zoom"
@@ -221,13 +210,6 @@ class TrainConfig:
                 "data.paste is set, and a stage on pictures has no zoom",
                 "Give it a size and a zoom",
             )
-        _one_of("precision", self.precision, get_args(Precision))
-        for name in ("accumulate", "log_every", "save_every"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("seed", "weight_decay", "backbone_lr", "threads", "evaluate_every", "ema"):
-            _at_least(name, getattr(self, name), 0)
-        if self.ema >= 1 or self.clip_norm <= 0:
-            raise ConfigError("ema must be below 1 and clip_norm above 0", "Correct them")
 
     @property
     def iterations(self) -> int:
@@ -251,65 +233,11 @@ class TrainConfig:
         return canonical_sha256(document)
 
 
-_Record = TypeVar("_Record")
-
-
 def read_train_config(path: Path) -> TrainConfig:
     """Read a train.toml.
 
     Raises:
         ConfigError: It is missing, no TOML, or a field is unknown, of another type or out of range.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not readable TOML: {error}", "Correct the file") from error
-    stages = data.pop("stages", [])
-    if not isinstance(stages, list):
-        raise ConfigError("stages is not a list of tables", "Write each stage as [[stages]]")
-    data["stages"] = tuple(_record(StageConfig, stage, "stages") for stage in stages)
-    for name, kind in (("data", DataConfig), ("losses", LossConfig)):
-        if name in data:
-            data[name] = _record(kind, data[name], name)
-    return _record(TrainConfig, data, str(path))
-
-
-def _record(kind: type[_Record], data: Any, where: str) -> _Record:
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} is not a table", f"Write it as [{where}]")
-    known = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"{where} has unknown fields: {', '.join(unknown)}",
-            f"Known are {', '.join(sorted(known))}",
-        )
-    values = {}
-    for name, value in data.items():
-        wanted = str(known[name])
-        if isinstance(value, list):
-            value = tuple(value)
-        if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        expected = {"int": int, "float": float, "bool": bool, "str": str}.get(wanted)
-        if expected is not None and type(value) is not expected:
-            raise ConfigError(f"{where}: {name} is {value!r}, not {wanted}", "Correct its type")
-        if wanted.startswith("tuple") and not isinstance(value, tuple):
-            raise ConfigError(f"{where}: {name} is {value!r}, not a list", "Write it as a list")
-        values[name] = value
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}", "Add the missing field") from error
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
-        raise ConfigError(f"{name} is {value!r}, not a number from {least} up", "Correct it")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            f"{name} is {value!r}", f"Use one of {', '.join(str(item) for item in allowed)}"
-        )
+    blame = Blame(str(path), ConfigError, "Compare it with a train.toml of the zoo")
+    return read_toml(path, TrainConfig, blame)

@@ -50,12 +50,12 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "cause"),
     [
-        ("clips = 3", "clip = 3", "unknown fields: clip"),
+        ("clips = 3", "clip = 3", "data has the unknown field 'clip'"),
         ("clips = 3", "clips = 0", "data.clips"),
-        ("clips = 3", "clips = '3'", "not int"),
+        ("clips = 3", "clips = '3'", "data.clips is '3', not a whole number from 1"),
         ("clips = 3", 'kind = "cocoa"', "data.kind"),
         ("clips = 3", 'kind = "coco"', "needs data.annotations"),
-        ("lr = 1", "lr = nan", "stage.lr"),
+        ("lr = 1", "lr = nan", r"stages\[0\].lr is nan"),
         ("lr = 1", "", "lr"),
         ("lr = 1", "lr = 1\nquery_passing = true", "query_passing"),
         ("lr = 1", "lr = 1\nshort_sides = 640", "not a list"),

@@ -7,16 +7,14 @@ import pytest
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.train.augment import LabelledFrames, rescale, vary
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.data import (
     Collate,
-    LabelledFrames,
     Sample,
     Samples,
     batches,
     cell_shares,
-    rescale,
-    vary,
 )
 from mobileinst_deploy.train.sources import ShapesSource, aligned
 

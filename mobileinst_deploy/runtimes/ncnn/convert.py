@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 from mobileinst_deploy.core.bundle import NCNN_FILES, NCNN_RECORD, ExportBundle, GraphFile
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.documents import Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.core.files import write_atomically, write_json
 from mobileinst_deploy.core.progress import Progress, silent
@@ -95,7 +95,8 @@ def converter_version() -> str | None:
 def _kept(bundle: ExportBundle) -> Networks | None:
     """What lies beside the pair, if it was made from it, by this pnnx or where there is none."""
     try:
-        document: dict[str, Any] = json.loads((bundle.folder / NCNN_RECORD).read_bytes())
+        blame = Blame(NCNN_RECORD, InputError, "Convert the pair anew")
+        document = read_json(bundle.folder / NCNN_RECORD, dict[str, Any], blame)
         networks = {
             role: tuple(read_content(bundle.folder / name) for name in NCNN_FILES[role])
             for role in ROLES

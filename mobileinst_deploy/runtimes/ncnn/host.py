@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import Role, Tensors
+from mobileinst_deploy.core.contract import GraphSpec, Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
 from mobileinst_deploy.runtimes.host import HostRunner
 
@@ -72,35 +72,47 @@ class NcnnRunner(HostRunner):
             self._networks[role] = network
         return self._networks[role]
 
-    def run(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Run one graph once.
-
-        Raises:
-            BundleError: ncnn cannot load it.
-            DeviceError: ncnn failed.
-        """
-        spec = self.bundle.graphs[role].spec
+    def ready(self, role: Role, inputs: Tensors) -> _ReadyRun:
+        """Hand the inputs over; see :class:`~mobileinst_deploy.runtimes.host.HostRunner`."""
         extractor = self.load(role).create_extractor()
+        return _ReadyRun(self._ncnn, extractor, self.bundle.graphs[role].spec, inputs)
+
+
+class _ReadyRun:
+    """Inputs that the extractor has been given."""
+
+    def __init__(self, ncnn: Any, extractor: Any, spec: GraphSpec, inputs: Tensors) -> None:
+        self._extractor = extractor
+        self._spec = spec
         # It knows no batch axis, and only borrows what it is given: the arrays live until the end.
-        given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
-        for name, array in given.items():
-            if extractor.input(name, self._ncnn.Mat(array)) != 0:
-                raise DeviceError(f"ncnn refuses {name} in the {role} graph", "Export it again")
-        lengths = {
+        self._given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
+        for name, array in self._given.items():
+            if extractor.input(name, ncnn.Mat(array)) != 0:
+                raise DeviceError(
+                    f"ncnn refuses {name} in the {spec.role} graph", "Export it again"
+                )
+        self._lengths = {
             axis: length
             for tensor in spec.inputs
             for axis, length in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
             if isinstance(axis, str)
         }
+        self._extracted: list[tuple[int, Any]] = []
+
+    def compute(self) -> None:
+        """Ask for the outputs: ncnn computes one, and all that it needs, when it is asked for."""
+        self._extracted = [self._extractor.extract(tensor.name) for tensor in self._spec.outputs]
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
         outputs: dict[str, np.ndarray] = {}
-        for tensor in spec.outputs:
-            status, mat = extractor.extract(tensor.name)
-            shape = tuple(lengths[v] if isinstance(v, str) else v for v in tensor.shape)
+        for tensor, (status, mat) in zip(self._spec.outputs, self._extracted, strict=True):
+            shape = tuple(self._lengths[v] if isinstance(v, str) else v for v in tensor.shape)
             array = np.array(mat)
             if status != 0 or array.size != np.prod(shape) or array.dtype != np.float32:
                 raise DeviceError(
-                    f"ncnn gave {tensor.name} of the {role} graph as {array.dtype} {array.shape}"
-                    f" instead of float32 {shape}",
+                    f"ncnn gave {tensor.name} of the {self._spec.role} graph as {array.dtype}"
+                    f" {array.shape} instead of float32 {shape}",
                     "Export the model again so that its manifest and its graphs belong together",
                 )
             outputs[tensor.name] = array.reshape(shape)

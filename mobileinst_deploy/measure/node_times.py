@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import statistics
 from bisect import bisect_left
@@ -11,11 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import onnx
 
 from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.documents import Blame, parse_json, read_within
 from mobileinst_deploy.core.errors import DeviceError
 
 HEADS = "instance decoder, heads"
@@ -40,6 +40,9 @@ MASKS = "masks"
 BETWEEN = "unknown, between parts"
 
 _MAX_BYTES = 1 << 28
+_MAX_OBJECTS = 5_000_000
+#: Microseconds; a profile runs for less than a year.
+_Time = Annotated[float, msgspec.Meta(ge=0, le=365 * 86400e6)]
 _STAGE = re.compile(r"instance_decoder/stages\.(\d{1,2})(?=/|$)")
 _SUFFIX = "_kernel_time"
 
@@ -78,6 +81,25 @@ class GraphProfile:
     run_ms: float
     operators: tuple[Share, ...]
     parts: tuple[Share, ...]
+
+
+class _Arguments(msgspec.Struct):
+    op_name: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class _Event(msgspec.Struct):
+    """An event of Chrome's trace format; of those that are not whole (``X``) only that is read."""
+
+    ph: str = ""
+    cat: str = ""
+    name: str = ""
+    ts: _Time = 0.0
+    dur: _Time = 0.0
+    args: _Arguments | None = None
+
+    def __post_init__(self) -> None:
+        if self.ph == "X" and not (self.cat and self.name):
+            raise ValueError("lacks cat or name")
 
 
 @dataclass(frozen=True)
@@ -139,14 +161,14 @@ def read_profile(
         DeviceError: It cannot be read, or holds no run after the warm-ups.
     """
     events = _events(path)
-    runs = sorted(
-        (e["ts"], e["dur"]) for e in events if e["cat"] == "Session" and e["name"] == "model_run"
-    )[warmups:]
+    runs = sorted((e.ts, e.dur) for e in events if e.cat == "Session" and e.name == "model_run")[
+        warmups:
+    ]
     nodes = sorted(
         (
-            _Node(e["name"].removesuffix(_SUFFIX), _operator(e), e["ts"], e["dur"] / 1e3)
+            _Node(e.name.removesuffix(_SUFFIX), _operator(e), e.ts, e.dur / 1e3)
             for e in events
-            if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)
+            if e.cat == "Node" and e.name.endswith(_SUFFIX)
         ),
         key=lambda node: node.start,
     )
@@ -224,30 +246,16 @@ def _shares(ms: Sequence[float], labels: Sequence[str]) -> tuple[Share, ...]:
     )
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is larger than 256 MiB")
-        document = json.loads(path.read_bytes())
-        if not isinstance(document, list):
-            raise ValueError("it is not a list of events")
-        events = [e for e in document if isinstance(e, dict) and e.get("ph") == "X"]
-        for event in events:
-            for field in ("cat", "name"):
-                if not isinstance(event.get(field), str):
-                    raise ValueError(f"an event's {field} is {event.get(field)!r}"[:100])
-            for field in ("ts", "dur"):
-                value = event.get(field)
-                if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                    raise ValueError(f"an event's {field} is {value!r}"[:100])
-    except (OSError, ValueError, RecursionError) as fault:
-        raise DeviceError(
-            f"the profile {path.name} cannot be read: {fault}", "Profile again"
-        ) from None
-    return events
+def _events(path: Path) -> list[_Event]:
+    blame = Blame(f"the profile {path.name} cannot be read", DeviceError, "Profile again")
+    data = read_within(path, _MAX_BYTES, blame)
+    # Every event is an object; so many bytes could hold enough empty ones to fill the memory.
+    if data.count(b"{") > _MAX_OBJECTS:
+        raise blame.wrong(f"it has more than {_MAX_OBJECTS:,} objects")
+    events = parse_json(data, list[_Event], blame)
+    return [event for event in events if event.ph == "X"]
 
 
-def _operator(event: dict[str, Any]) -> str:
-    arguments = event.get("args")
-    name = arguments.get("op_name") if isinstance(arguments, dict) else None
-    return name if isinstance(name, str) and name.isprintable() else "unknown"
+def _operator(event: _Event) -> str:
+    name = event.args.op_name if event.args is not None else ""
+    return name if name and name.isprintable() else "unknown"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.phone.state import PAPER_SOC, PhoneFacts
+from mobileinst_deploy.measure.device import PAPER_SOC, DeviceFacts
 
 _COCO, _VIS = 80, 40
 _TOPFORMER, _SEAFORMER, _MOBILENET = "topformer-base", "seaformer-base", "mobilenetv2"
@@ -69,7 +69,7 @@ class Comparison:
         if self.rows:
             return (
                 "model, size and SoC are the paper's; it ran TNN, whose default precision is fp16"
-                " where the chip has it, and this is ONNX Runtime in fp32"
+                " where the chip has it, and this is another runtime in fp32"
             )
         return (
             f"not comparable with the paper's {self.nearest.ms:g} ms ({self.nearest.name}): "
@@ -78,7 +78,7 @@ class Comparison:
 
 
 def compare_with_paper(
-    config: ModelConfig, facts: PhoneFacts, also: Sequence[str] = ()
+    config: ModelConfig, facts: DeviceFacts, also: Sequence[str] = ()
 ) -> Comparison:
     """Find the published rows of a model, or say why there is none.
 
@@ -92,9 +92,11 @@ def compare_with_paper(
     return Comparison(tuple(row for row, d in differences if not d), nearest, differs)
 
 
-def _differences(row: PaperRow, config: ModelConfig, facts: PhoneFacts) -> tuple[str, ...]:
+def _differences(row: PaperRow, config: ModelConfig, facts: DeviceFacts) -> tuple[str, ...]:
     found = []
-    if facts.emulated:
+    if facts.kind == "host":
+        found.append("this is a host and no phone")
+    elif facts.emulated:
         found.append("this device is emulated")
     elif facts.soc != PAPER_SOC:
         found.append(f"SoC {facts.soc or 'unknown'} instead of {PAPER_SOC}")
