@@ -41,6 +41,8 @@ from mobileinst_deploy.core.text import shown
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The step that stores weights as float16.
+HALF_WEIGHTS = "half-weights"
 #: The folder of what was measured of a pair.
 RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
@@ -161,11 +163,16 @@ class ExportBundle:
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
 
     @property
+    def halved(self) -> bool:
+        """Whether the weights are stored as float16."""
+        return HALF_WEIGHTS in self.optimized
+
+    @property
     def form(self) -> str:
         """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
         steps = set(self.optimized)
-        int8, half = self.precision == "int8", "half-weights" in steps
-        rewritten = not int8 and bool(steps - {"half-weights"})
+        int8, half = self.precision == "int8", self.halved
+        rewritten = not int8 and bool(steps - {HALF_WEIGHTS})
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
