@@ -39,10 +39,13 @@ def train(
     """
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.train.config import read_train_config
+
+    # Before PyTorch is loaded, which takes longer than finding a misspelt field.
+    recipe = read_train_config(config)
+
     from mobileinst_deploy.train.loop import train as run
     from mobileinst_deploy.train.sources import left_out, open_sources
 
-    recipe = read_train_config(config)
     near = config.parent / recipe.model
     entry = load_model_toml(str(near) if near.is_file() else recipe.model)
     source, held_out = open_sources(recipe.data, data or config.parent, entry.config)

@@ -117,6 +117,14 @@ def train(
         return run.go()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config) from error
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(
+                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
+                "has one value to take a mean of",
+                "Set batch to 2 or more, or give the stage a larger size",
+            ) from error
+        raise
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise _out_of_memory(config) from error
