@@ -16,9 +16,9 @@ from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.network.checkpoint import load_checkpoint
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.loop import train
-from mobileinst_deploy.train.sources import ShapesSource
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.loop import train
+from mobileinst_deploy.training.sources import ShapesSource
 from mobileinst_deploy.workflows.evaluate import evaluate_clips
 from mobileinst_deploy.workflows.subject import open_subject
 

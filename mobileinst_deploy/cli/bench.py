@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
-from mobileinst_deploy.cli.runners import only_adb
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
 from mobileinst_deploy.core.errors import ConfigError
 
 
@@ -37,34 +36,51 @@ def bench(
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="adb: every phone at once.")] = False,
-    core: Annotated[str, typer.Option(help="adb: auto, prime, little or a number.")] = "auto",
+    core: Annotated[
+        str | None, typer.Option(help="adb: auto, prime, little or a number; default: auto.")
+    ] = None,
     max_temp: Annotated[
-        float, typer.Option(help="adb: wait until the phone is at most so warm, in Celsius.")
-    ] = 37.0,
+        float | None,
+        typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="sd778g, or tnn-script for that script's own habits.")
     ] = "sd778g",
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
-    report: Annotated[
+    report: Report = None,
+    against: Annotated[
         Path | None,
-        typer.Option(help="File or folder for the record; default: results/ under the pair."),
+        typer.Option(
+            metavar="PAIR|RECORD",
+            help="Gate: a pair to run in turn with this one, or its latency.json of before.",
+        ),
     ] = None,
+    fail_above: Annotated[
+        str, typer.Option(help="With --against: how much slower is too much.")
+    ] = "5%",
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
+
+    With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
+    forbids an answer.
 
     It goes to results/DEVICE-RUNTIME-FORM/latency.json under the pair, or where --report says.
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.cli.tables import instructions_table, latency_table
-    from mobileinst_deploy.core.bundle import load_bundle
+    from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
+    from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.runtimes import known_device, known_runtime
-    from mobileinst_deploy.workflows import bench as workflow
-    from mobileinst_deploy.workflows.bench_targets import BenchSettings, open_targets
+    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
+    from mobileinst_deploy.workflows import against as gate, bench as workflow
+    from mobileinst_deploy.workflows.bench_targets import (
+        DEFAULT_MAX_CELSIUS,
+        BenchSettings,
+        open_targets,
+    )
 
     known_device(device)
     known_runtime(runtime)
@@ -73,13 +89,10 @@ def bench(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
-    for_phones = {
-        "--serial": serial is not None,
-        "--all": every,
-        "--core": core != "auto",
-        "--max-temp": max_temp != 37.0,
-    }
-    only_adb([name for name, given in for_phones.items() if given], device)
+    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
+    only_adb(phones, device)
+    core = "auto" if core is None else core
+    max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
     protocols.check_gate(max_temp)
     protocols.check_core(core)
     settings = BenchSettings(
@@ -91,13 +104,32 @@ def bench(
     )
     pair = load_bundle(folder)
     settings.live(pair)
+    share = gate.parse_share(fail_above)
+    if against is None and fail_above != "5%":
+        raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
+    if against is not None and device == "qemu":
+        raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    baseline = None if against is None else gate.open_baseline(against)
+    if baseline is not None:
+        gate.check_comparable(pair, baseline)
+    if isinstance(baseline, ExportBundle):
+        if device != "cpu":
+            raise ConfigError(
+                "two pairs run in turn on this machine only",
+                "Give --against a latency.json that was measured on the phone",
+            )
+        with progress_bar() as progress:
+            found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
+        show(slowdown_table(found), json=json)
+        answer(found.to_dict(), found.failure, json=json)
+        return
     if device == "qemu":
         with progress_bar() as progress:
             counted, kept = workflow.count_instructions(
                 pair, runtime, live_kernels=live_kernels, report=report, progress=progress
             )
-        people.print(instructions_table(counted))
-        notes, document = [kept.note], counted.to_dict()
+        show(instructions_table(counted), json=json)
+        problems, document, failure = [kept.note], counted.to_dict(), None
     else:
         with progress_bar() as progress:
             targets = open_targets(
@@ -105,12 +137,14 @@ def bench(
             )
             result = workflow.bench(pair, targets, settings, report=report, progress=progress)
         if result.records:
-            people.print(latency_table(result.records))
-        notes = [o.kept.note for o in result.outcomes if o.kept is not None]
-        document = result.to_dict()
-    for note in filter(None, notes):
-        people.print(f"Note: {note}.", markup=False, soft_wrap=True)
-    if json:
-        print_json(document)
-    if device != "qemu":
-        result.insist()
+            show(latency_table(result.records), json=json)
+        problems = [note for o in result.outcomes for note in o.notes]
+        document, failure = result.to_dict(), result.failure
+        if baseline is not None and result.records:
+            held = gate.against_record(result.records[0], baseline, share, str(against))
+            show(slowdown_table(held), json=json)
+            document = {**document, "against": held.to_dict()}
+            failure = failure or held.failure
+    for problem in filter(None, problems):
+        note(f"Note: {problem}.", "yellow")
+    answer(document, failure, json=json)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json
 
 
@@ -37,33 +36,18 @@ def train(
 
     On several processes or GPUs: the same command under torchrun or accelerate launch.
     """
-    from mobileinst_deploy.core.zoo import load_model_toml
-    from mobileinst_deploy.train.config import read_train_config
+    from mobileinst_deploy.workflows.train import train as work
 
-    # Before PyTorch is loaded, which takes longer than finding a misspelt field.
-    recipe = read_train_config(config)
-
-    from mobileinst_deploy.train.loop import train as run
-    from mobileinst_deploy.train.sources import left_out, open_sources
-
-    near = config.parent / recipe.model
-    entry = load_model_toml(str(near) if near.is_file() else recipe.model)
-    source, held_out = open_sources(recipe.data, data or config.parent, entry.config)
-    for part, kept in (("training", source), ("held-out", held_out)):
-        for line in left_out(kept):
-            people.print(f"Left out of the {part} data: {line}.", markup=False, soft_wrap=True)
-    recipe = replace(recipe, model=entry.id)
     with progress_bar() as progress:
-        report = run(
-            recipe,
-            entry.config,
-            source,
+        report = work(
+            config,
             output,
-            held_out=held_out,
+            data=data,
             resume=resume,
-            backbone=init,
+            init=init,
             weights=weights,
             progress=progress,
+            tell=note,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all
@@ -72,9 +56,8 @@ def train(
     if report.loss is not None:
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
-    people.print(done + (f", held-out {metrics}" if metrics else ""))
+    show(done + (f", held-out {metrics}" if metrics else ""), json=json)
     if report.unreadable:
-        people.print(f"{report.unreadable} samples could not be read and were replaced.")
-    people.print(f"Weights: {report.weights}", markup=False)
-    if json:
-        print_json(report.to_dict())
+        note(f"{report.unreadable} samples could not be read and were replaced.")
+    show(f"Weights: {report.weights}", json=json)
+    answer(report.to_dict(), json=json)

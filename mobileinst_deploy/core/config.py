@@ -84,16 +84,16 @@ class ModelConfig:
         decoder: Mask decoder: the paper's, or Table 6's FPN or SparseInst ones.
         decoder_convs: SparseInst's number of mask-branch convolutions (Table 6: 1, 2, 4); the
             other decoders take no notice of it.
-        decoder_block: What stands for each of the nine 3x3 convolutions of the paper's decoder: that
-            convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The other
-            decoders take no notice of it.
+        decoder_block: What stands at each of the nine 3x3 convolutions of the paper's decoder:
+            that convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The
+            other decoders take no notice of it.
         enhancer: Whether the semantic enhancer is in the paper's mask decoder (Table 6).
         stages: Order of the instance decoder's stages (Table 3).
         pool: How the local stage pools the mask features (Table 5).
         pool_size: Kernel and stride of that pooling; 1 means none (Table 5).
-        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or on
-            the right and bottom alone, as TensorFlow's. Weights know only the one that they were
-            trained with: ImageNet's lose nine points of top-1 with the other.
+        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or
+            on the right and bottom alone, as TensorFlow's. Weights know only the one that they
+            were trained with: ImageNet's from TensorFlow lose nine points of top-1 with the other.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """

@@ -7,6 +7,9 @@ import numpy as np
 from mobileinst_deploy.core.contract import Call, GraphRunner, Role, Tensors
 from mobileinst_deploy.core.errors import DeviceError
 
+#: No network gives more; beyond it, means would overflow.
+_LARGEST = 1e30
+
 
 class Graphs:
     """The pair that a runner computes, called a frame at a time.
@@ -67,9 +70,14 @@ class Graphs:
         outputs = self._runner.outputs([Call(role, inputs)])[0]
         for tensor in self._runner.specs[role].outputs:
             value = outputs.get(tensor.name)
-            if value is None or not tensor.accepts(value) or not np.isfinite(value).all():
+            if value is None or not tensor.accepts(value) or not _usable(value):
                 raise DeviceError(
                     f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
                     "Check the exported pair there with `mobileinst verify`",
                 )
         return outputs
+
+
+def _usable(value: np.ndarray) -> bool:
+    """Whether every number is one that a network gives: not NaN, not beyond 1e30."""
+    return bool((np.abs(value) <= _LARGEST).all())

@@ -278,6 +278,11 @@ def class_scores(class_logits: np.ndarray, objectness_logits: np.ndarray) -> np.
     Args:
         class_logits: (..., C).
         objectness_logits: (..., 1), or anything that broadcasts against the class logits.
+
+    Returns:
+        (..., C) of the arguments' common dtype. Computed in float64, so that what is rounded to
+        float32 is rounded alike on every machine, also near 1, where scores are dense.
     """
-    scores: np.ndarray = np.sqrt(expit(class_logits) * expit(objectness_logits))
-    return scores
+    wide = (expit(np.asarray(v, np.float64)) for v in (class_logits, objectness_logits))
+    scores: np.ndarray = np.sqrt(np.multiply(*wide))
+    return scores.astype(np.result_type(class_logits, objectness_logits), copy=False)

@@ -18,20 +18,34 @@ Of an emulated device there are neither ``clips`` nor ``schedules``: its samples
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.documents import Blame, Whole, convert, read_json
+from mobileinst_deploy.core.errors import DeviceError, InputError
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.measure.paper import PaperRow, compare_with_paper
 from mobileinst_deploy.measure.protocol import Protocol
-from mobileinst_deploy.measure.samples import ClipLatency, Schedule, clip_latency, to_columns
+from mobileinst_deploy.measure.samples import (
+    ClipLatency,
+    Columns,
+    Milliseconds,
+    Schedule,
+    clip_latency,
+    from_columns,
+    to_columns,
+)
 from mobileinst_deploy.measure.validity import Measured, check_whole, judge
 
 SCHEMA = 2
+_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ class LatencyRecord:
             {
                 "clip_length": schedule.clip_length,
                 "wall_ms": schedule.wall_ms,
-                "samples": to_columns(schedule.samples),
+                "samples": asdict(to_columns(schedule.samples)),
             }
             for schedule in self.schedules
         ]
@@ -179,6 +193,71 @@ class LatencyRecord:
             "state_before": self.state_before.to_dict(),
             "state_after": self.state_after.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class _ScheduleOnFile:
+    clip_length: Whole
+    wall_ms: Milliseconds
+    samples: Columns
+
+
+@dataclass(frozen=True)
+class _OnFile:
+    """What of ``latency.json`` says something that the rest does not."""
+
+    mobileinst: str
+    measured_at: str
+    pair: PairFacts
+    device: DeviceFacts
+    protocol: Protocol
+    conditions: Conditions
+    runtime: str
+    runner_bundle_sha256: str | None
+    load_ms: dict[Role, Milliseconds] | None
+    peak_memory_kib: Whole | None
+    schedules: Annotated[tuple[_ScheduleOnFile, ...], Meta(min_length=1)]
+    state_before: DeviceState
+    state_after: DeviceState
+    invalid: tuple[str, ...]
+    notes: tuple[str, ...]
+    paper: tuple[PaperRow, ...]
+
+
+def read_record(path: Path) -> LatencyRecord:
+    """Read a ``latency.json``, believing nothing of it beyond its form.
+
+    Raises:
+        InputError: It cannot be read, has another schema, or is no whole record.
+    """
+    blame = Blame(str(path), InputError, "Measure again with `mobileinst bench`")
+    document = read_json(path, dict[str, Any], blame, most=_MAX_BYTES)
+    if document.pop("schema", None) != SCHEMA:
+        raise blame.wrong(f"it is no latency record of schema {SCHEMA}")
+    # Computed from the rest, and so left aside.
+    for name in ("clips", "valid"):
+        document.pop(name, None)
+    emulated = document.pop("emulated", False)
+    device = document.get("device")
+    if isinstance(device, dict):
+        for name in ("comparable_with_paper", "not_comparable_because"):
+            device.pop(name, None)
+    if "emulated_schedules" in document:
+        document["schedules"] = document.pop("emulated_schedules")
+    found = convert(document, _OnFile, blame)
+    if found.device.emulated != emulated:
+        raise blame.wrong("it does not say clearly whether the device was emulated")
+    try:
+        schedules = tuple(
+            Schedule(s.clip_length, s.wall_ms, from_columns(s.samples)) for s in found.schedules
+        )
+        check_whole(schedules)
+    except ValueError:
+        raise blame.wrong("the columns of its samples are not equally long") from None
+    except DeviceError as error:
+        raise blame.wrong(error.cause) from None
+    values = {f.name: getattr(found, f.name) for f in fields(_OnFile)}
+    return LatencyRecord(**{**values, "schedules": schedules})
 
 
 def make_record(

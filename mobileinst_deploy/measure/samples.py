@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -179,19 +179,32 @@ def clip_latency(
     )
 
 
-#: The columns of a schedule's samples on file, in the order of :class:`Sample`.
-COLUMNS = ("role", "clip", "start_ms", "prepare_ms", "run_ms", "cpu", "khz")
+@dataclass(frozen=True)
+class Columns:
+    """Samples as on file: a list for each field of :class:`Sample`, as tools for data read them."""
+
+    role: tuple[Role, ...]
+    clip: tuple[Whole, ...]
+    start_ms: tuple[Milliseconds, ...]
+    prepare_ms: tuple[Milliseconds, ...]
+    run_ms: tuple[Milliseconds, ...]
+    cpu: tuple[Whole | None, ...]
+    khz: tuple[Whole | None, ...]
 
 
-def to_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """Samples as on file: a list for each field, which tools for data read as they are."""
-    return {name: [getattr(s, name) for s in samples] for name in COLUMNS}
+_NAMES = tuple(field.name for field in fields(Columns))
 
 
-def from_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[Sample, ...]:
+def to_columns(samples: Sequence[Sample]) -> Columns:
+    """Samples in the form on file."""
+    return Columns(*(tuple(getattr(s, name) for s in samples) for name in _NAMES))
+
+
+def from_columns(columns: Columns) -> tuple[Sample, ...]:
     """Samples from the form on file.
 
     Raises:
         ValueError: The columns are not equally long.
     """
-    return tuple(Sample(*row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
+    rows = zip(*(getattr(columns, name) for name in _NAMES), strict=True)
+    return tuple(Sample(*row) for row in rows)

@@ -90,7 +90,7 @@ def static_checks(bundle: ExportBundle) -> Iterator[Check]:
     Raises:
         BundleError: A graph cannot be read.
     """
-    graphs = {role: load_graph(bundle.graphs[role].path) for role in ROLES}
+    graphs = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
 
     problems = []
     for role, graph in graphs.items():

@@ -11,8 +11,10 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
-from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.external_data import has_external_data
 
 METADATA_PREFIX = "mobileinst."
 #: Operators that the paper's own runtime, TNN, has no kernel for; they stay out of both graphs.
@@ -48,23 +50,28 @@ class GraphSummary:
     metadata: Mapping[str, str]
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
-    """Read and check an ONNX file; external data is refused, as a pair's graphs are whole.
+def load_graph(source: Path | Content) -> onnx.ModelProto:
+    """Understand and check an ONNX file; external data is refused, as a pair's graphs are whole.
+
+    Args:
+        source: The file, or what was read of it: a pair's graphs are read once.
 
     Raises:
         BundleError: It is missing, empty, truncated, not ONNX, or not valid.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}", _EXPORT_AGAIN) from error
+        content = source if isinstance(source, Content) else read_content(source)
+    except InputError as error:
+        raise BundleError(error.cause, _EXPORT_AGAIN) from error
+    path = content.path
     try:
-        graph = onnx.load_model_from_string(data)
-    except DecodeError as error:
+        graph = onnx.load_model_from_string(content.data)
+        external = has_external_data(content.data)
+    except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} is not an ONNX file, or was cut off", _EXPORT_AGAIN) from error
     if not graph.graph.node or not graph.graph.output:
         raise BundleError(f"{path} holds no graph", _EXPORT_AGAIN)
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.graph.initializer):
+    if external:
         raise BundleError(f"{path} keeps its weights in another file", _EXPORT_AGAIN)
     try:
         onnx.checker.check_model(graph)
@@ -145,17 +152,18 @@ def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield tensor
 
 
-def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSummary:
+def summarise(source: Path | Content, free_axes: Mapping[str, int] | None = None) -> GraphSummary:
     """Describe an ONNX file.
 
     Args:
-        path: The file.
+        source: The file, or what was read of it.
         free_axes: Lengths to assume for free axes when counting; 1 for those not named.
 
     Raises:
         BundleError: It cannot be read or its shapes contradict each other.
     """
-    graph = load_graph(path)
+    content = source if isinstance(source, Content) else read_content(source)
+    graph = load_graph(content)
     initialisers = frozenset(t.name for t in graph.graph.initializer)
     inputs = tensor_specs(list(graph.graph.input), initialisers)
     symbols = {v for t in inputs for v in t.shape if isinstance(v, str)}
@@ -169,7 +177,7 @@ def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSu
         parameters=sum(prod(t.dims) for t in _constants(graph) if t.data_type in floats),
         macs=count_graph_macs(graph, lengths),
         free_axes=lengths,
-        bytes=path.stat().st_size,
+        bytes=content.bytes,
         metadata=get_metadata(graph),
     )
 

@@ -69,6 +69,6 @@ def halve_pair(bundle: ExportBundle, folder: Path) -> tuple[ExportBundle, Price,
     if HALF in bundle.optimized:
         raise BundleError(f"{bundle.folder} has float16 weights already", "Use it as it is")
     before = measure_price(bundle)
-    graphs = {role: halve_weights(load_graph(bundle.graphs[role].path)) for role in ROLES}
+    graphs = {role: halve_weights(load_graph(bundle.graphs[role].onnx)) for role in ROLES}
     derived = write_derived(bundle, folder, graphs, (HALF,))
     return derived, before, measure_price(derived)

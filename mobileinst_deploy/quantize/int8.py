@@ -153,7 +153,7 @@ def quantize_pair(
         )
     held_out = list(pictures[3::4])
     seen = [p for i, p in enumerate(pictures) if i % 4 != 3]
-    plain = {role: load_graph(bundle.graphs[role].path) for role in ROLES}
+    plain = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
     progress("quantise: float32 reference", 0, None)
     frame_inputs = [{"image": p} for p in seen]
     wanted = _run(plain["frame"], frame_inputs)
@@ -166,10 +166,13 @@ def quantize_pair(
 
     progress("quantise: write", 0, None)
     graphs: dict[Role, onnx.ModelProto] = {}
-    steps: tuple[str, ...] = ()
+    steps: dict[
+        str, None
+    ] = {}  # in order, each once: a graph may need a pass that the other does not
     quantizers: dict[Role, _Quantizer] = {"frame": frame, "mask_head": head}
     for role, quantizer in quantizers.items():
-        graphs[role], steps = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        graphs[role], done = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        steps |= dict.fromkeys(done)
     derived = write_derived(bundle, folder, graphs, (INT8, *steps))
 
     frames = _run(graphs["frame"], [{"image": p} for p in held_out])

@@ -6,7 +6,7 @@ pair; PyTorch's is :class:`mobileinst_deploy.runtimes.pytorch.TorchRunner`, for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -53,10 +53,7 @@ def open_runner(
     """
     known_device(device)
     known_runtime(runtime)
-    if serial is not None and device != "adb":
-        raise ConfigError(
-            f"a serial names a phone and the device is {device}", "Use --device adb, or no serial"
-        )
+    only_adb({"--serial": serial}, device)
     if device == "cpu":
         yield open_host(bundle, runtime, progress=progress)
         return
@@ -117,6 +114,24 @@ def known_device(device: str) -> None:
     """
     if device not in DEVICES:
         raise ConfigError(f"there is no device {device!r}", f"Use one of {', '.join(DEVICES)}")
+
+
+def only_adb(options: Mapping[str, object], device: str) -> None:
+    """Refuse options that would do nothing, as they speak of phones.
+
+    Args:
+        options: By name, what was given; None where nothing was.
+        device: The device that was named.
+
+    Raises:
+        ConfigError: Some were given, and the device is not ``adb``.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given and device != "adb":
+        raise ConfigError(
+            f"{', '.join(given)} speaks of a phone and the device is {device}",
+            "Add --device adb, or leave it away",
+        )
 
 
 def known_runtime(runtime: str) -> None:

@@ -6,6 +6,7 @@ decoding, resizing and drawing stay here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -33,11 +34,29 @@ class Followed:
         picture: As it was read.
         geometry: Where it lies inside the network input.
         frame: From the device.
+        read_s: Time until the picture was here, s.
+        fit_s: Time to fit it to the network's input, s.
+        transfer_s: Its share of its batch's way to the device and back, s: pushing, starting the
+            runner, fetching; all that the device does not count as its own work.
     """
 
     picture: Picture = field(repr=False)
     geometry: Geometry
     frame: DeviceFrame
+    read_s: float
+    fit_s: float
+    transfer_s: float
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A picture on its way to the device."""
+
+    picture: Picture
+    fitted: np.ndarray
+    geometry: Geometry
+    read_s: float
+    fit_s: float
 
 
 class DeviceLoop:
@@ -92,13 +111,17 @@ class DeviceLoop:
         """
         stream, ended = iter(pictures), None
         while ended is None:
-            waiting: list[tuple[Picture, np.ndarray, Geometry]] = []
+            waiting: list[_Waiting] = []
             most = 1
             while len(waiting) < most and ended is None:
                 try:
+                    asked = time.perf_counter()
                     picture = next(stream)
-                    waiting.append((picture, *fit(picture.pixels, self._input_size)))
-                    size = picture.pixels.nbytes + waiting[-1][1].nbytes + self._logit_bytes
+                    got = time.perf_counter()
+                    fitted, geometry = fit(picture.pixels, self._input_size)
+                    fit_s = time.perf_counter() - got
+                    waiting.append(_Waiting(picture, fitted, geometry, got - asked, fit_s))
+                    size = picture.pixels.nbytes + fitted.nbytes + self._logit_bytes
                     most = self._batch or max(1, _BATCH_BYTES // size)
                 except (MobileInstError, StopIteration) as end:
                     ended = end
@@ -128,7 +151,7 @@ class DeviceLoop:
                 index, found.since, found.ids, found.classes, found.scores, found.mask_logits
             )
 
-    def _on_device(self, waiting: list[tuple[Picture, np.ndarray, Geometry]]) -> Iterator[Followed]:
+    def _on_device(self, waiting: list[_Waiting]) -> Iterator[Followed]:
         if not waiting:
             return
         plan = TrackPlan(
@@ -136,14 +159,16 @@ class DeviceLoop:
             (),
             limit_seconds=self._runner.limit_seconds,
             specs=self._specs,
-            pictures=[fitted for _, fitted, _ in waiting],
-            geometry=waiting[0][2],
+            pictures=[each.fitted for each in waiting],
+            geometry=waiting[0].geometry,
             schedule=self._schedule,
             settings=self._settings,
             logits=self._logits,
             state=self._state,
         )
+        started = time.perf_counter()
         answers = self._runner.tensors(plan)
+        took = time.perf_counter() - started
         if len(answers) != 1:
             raise DeviceError(
                 f"{self._runner.name} gave {len(answers)} answers to one clip",
@@ -152,5 +177,7 @@ class DeviceLoop:
         frames, self._state = read_frames(answers[0], plan)
         for track in chain.from_iterable(frame.seen for frame in frames):
             self.tracks[track.id] = track
-        for (picture, _, geometry), frame in zip(waiting, frames, strict=True):
-            yield Followed(picture, geometry, frame)
+        own = sum(chain.from_iterable(frame.ms for frame in frames)) / 1000
+        share = max(0.0, took - own) / len(frames)
+        for each, frame in zip(waiting, frames, strict=True):
+            yield Followed(each.picture, each.geometry, frame, each.read_s, each.fit_s, share)

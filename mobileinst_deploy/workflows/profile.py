@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Role
-from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import pinned_to_one_core
-from mobileinst_deploy.measure.profile import GraphProfile, Share, parts_of, read_profile
-from mobileinst_deploy.measure.protocol import choose_core
+from mobileinst_deploy.measure.node_times import GraphProfile, Share, parts_of, read_profile
+from mobileinst_deploy.measure.protocol import check_core, choose_core
 from mobileinst_deploy.pair.onnx_file import load_graph
-from mobileinst_deploy.phone.device_bundle import DeviceBundle
+from mobileinst_deploy.phone.adb import choose_devices
+from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
 from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.runtimes import known_device, only_adb
 from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
 
 WARMUPS = 3
@@ -84,6 +86,47 @@ class ProfileReport:
         }
 
 
+def profile(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    runs: int = DEFAULT_RUNS,
+    serial: str | None = None,
+    core: str | None = None,
+    progress: Progress = silent,
+) -> ProfileReport:
+    """Profile both graphs of a pair, on this machine or on a phone; nothing is written.
+
+    Args:
+        folder: The pair's.
+        device: ``cpu`` or ``adb``.
+        runs: Of each graph, those that count.
+        serial: Which phone; None means the only one.
+        core: On a phone: ``auto``, ``prime``, ``little`` or a number; None means ``auto``.
+        progress: Told of each run.
+
+    Raises:
+        ConfigError: An option is wrong or does not apply.
+        BundleError: The pair cannot be loaded.
+        DeviceError: The phone is missing or failed, or the profile cannot be used.
+    """
+    known_device(device)
+    if device == "qemu":
+        raise ConfigError(
+            "an emulated device has no times, and so no shares of time",
+            "Use --device cpu or adb; bench --device qemu --count counts executed instructions",
+        )
+    only_adb({"--serial": serial, "--core": core}, device)
+    bundle = load_bundle(folder)
+    if device == "cpu":
+        return profile_host(bundle, runs, progress=progress)
+    wanted = "auto" if core is None else core
+    check_core(wanted)
+    (chosen,) = choose_devices([serial] if serial is not None else [])
+    device_bundle = prepare_bundle(progress=progress)
+    return profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+
+
 def profile_host(
     bundle: ExportBundle, runs: int = DEFAULT_RUNS, *, progress: Progress = silent
 ) -> ProfileReport:
@@ -101,7 +144,7 @@ def profile_host(
     golden = load_golden(bundle)
     with tempfile.TemporaryDirectory(prefix="mobileinst-") as name, pinned_to_one_core() as core:
         sessions = {
-            role: open_session(bundle.graphs[role].path, profile=Path(name) / role)
+            role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
             for role in ROLES
         }
         kernels_at = [o.name for o in sessions["frame"].get_outputs()].index("kernels")
@@ -174,7 +217,7 @@ def _read(bundle: ExportBundle, files: Mapping[Role, Path], runs: int) -> dict[R
     stages = bundle.config.stages
     graphs = {}
     for role in ROLES:
-        parts = parts_of(load_graph(bundle.graphs[role].path), stages)
+        parts = parts_of(load_graph(bundle.graphs[role].onnx), stages)
         graphs[role] = read_profile(files[role], role, WARMUPS, parts, stages)
         if graphs[role].runs != runs:
             raise DeviceError(

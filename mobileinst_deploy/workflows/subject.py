@@ -10,6 +10,7 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Subject:
         sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
         trained: Whether its weights were trained.
         runtime: ``pytorch`` or ``onnxruntime``.
-        folder: Where its ``eval.json`` belongs.
+        device: Where that is: ``cpu``, or PyTorch's name of another.
+        folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
+        form: The pair's form, the checkpoint's name or the zoo id.
         runner: Computes its two graphs.
     """
 
@@ -31,7 +34,9 @@ class Subject:
     sha256: str
     trained: bool
     runtime: str
+    device: str
     folder: Path
+    form: str
     runner: GraphRunner
 
 
@@ -68,7 +73,9 @@ def _pair(folder: Path, device: str) -> Subject:
         sha256=bundle.sha256,
         trained=bundle.trained,
         runtime="onnxruntime",
-        folder=folder,
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=bundle.form,
         runner=CpuRunner(bundle),
     )
 
@@ -88,6 +95,8 @@ def _network(name: str, device: str) -> Subject:
         ) from error
     path = Path(name)
     folder = path.parent if path.is_file() else load_model_toml(name).folder
+    # A model.toml is the model itself; of checkpoints there may be many in a folder.
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
     return Subject(
         id=loaded.id,
@@ -95,6 +104,14 @@ def _network(name: str, device: str) -> Subject:
         sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
         trained=loaded.trained,
         runtime="pytorch",
-        folder=folder,
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=form,
         runner=runner,
     )
+
+
+def _outside_the_zoo(folder: Path) -> Path:
+    """The folder, or this one when the zoo would be written: the zoo is everybody's."""
+    zoo = zoo_folder().resolve()
+    return Path() if folder.resolve().is_relative_to(zoo) else folder

@@ -20,6 +20,7 @@ from tiny import TINY as TINIEST, TOLERANCE
 
 from mobileinst_deploy.cli import main
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import DeviceError, MobileInstError
 from mobileinst_deploy.core.schedule import Every
@@ -156,7 +157,10 @@ class TestUnderQemu:
     ):
         folder = shutil.copytree(converted.folder, tmp_path / "pair")
         (folder / name).write_bytes(change((folder / name).read_bytes()))
-        graphs = {r: replace(g, path=folder / g.path.name) for r, g in converted.graphs.items()}
+        graphs = {
+            r: replace(g, files=tuple(read_content(folder / f.name) for f in g.files))
+            for r, g in converted.graphs.items()
+        }
         moved = replace(converted, graphs=graphs)
         with pytest.raises(DeviceError, match=why):
             QemuRunner(moved, linked, 60).outputs([Call("frame", {"image": PICTURES[0]})])

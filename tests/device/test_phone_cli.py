@@ -36,13 +36,16 @@ def test_devices_lists_every_device_with_what_it_tells(phone, odd_phone) -> None
 def test_devices_shows_a_table_to_people(phone) -> None:
     done = mobileinst("devices")
     assert done.exit_code == 0
-    assert done.stdout == ""
     for words in ("SM7325", "1 x 806-2400 MHz", "arm64-v8a", "27.5", "not: emulated"):
-        assert words in done.stderr
+        assert words in done.stdout
 
 
-def test_no_device_is_no_failure_of_the_list(adb_server) -> None:
-    assert json.loads(mobileinst("devices", "--json").stdout) == {"devices": []}
+def test_no_device_is_exit_3_for_people_and_machines(adb_server) -> None:
+    done = mobileinst("devices", "--json")
+    assert done.exit_code == 3
+    document = json.loads(done.stdout)
+    assert document["devices"] == []
+    assert document["error"]["exit_code"] == 3
     assert "USB debugging" in mobileinst("devices").stderr
 
 
@@ -197,6 +200,6 @@ def test_clean_frees_the_phone(phone, pair, fake_bundle) -> None:
     device.shell(f"mkdir -p {REMOTE_ROOT}/x; head -c 3000000 /dev/zero > {REMOTE_ROOT}/x/y")
     done = mobileinst("device", "clean", "--serial", phone.serial)
     assert done.exit_code == 0
-    assert "Freed" in done.stderr
+    assert "Freed" in done.stdout
     assert device.shell(f"ls {REMOTE_ROOT}").exit_code != 0
     assert mobileinst("device", "clean").exit_code == 0

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import DeviceError
-from mobileinst_deploy.measure.profile import BETWEEN, PART_OF_PATH, parts_of, read_profile
+from mobileinst_deploy.measure.node_times import BETWEEN, PART_OF_PATH, parts_of, read_profile
 from mobileinst_deploy.phone.result import BEGIN, RunnerResult, read_result, read_tensors
 
 TENSOR = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
@@ -188,7 +188,9 @@ class TestReadResult:
     def test_a_field_that_is_not_what_it_should_be_is_named(
         self, path: tuple[str | int, ...], value: object
     ):
-        with pytest.raises(DeviceError, match="the runner's result (is not understood|cannot be read): "):
+        with pytest.raises(
+            DeviceError, match=r"the runner's result (is not understood|cannot be read): "
+        ):
             read_result(printed(changed(path, value)), 0)
 
     @settings(max_examples=200, deadline=None)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -136,6 +137,24 @@ class TestRun:
         assert [int(r["since_keyframe"]) for r in rows] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
         assert all(float(r["graphs_ms"]) > 0 and float(r["track_ms"]) > 0 for r in rows)
         assert report.seconds["graphs"] > 0
+
+    def test_every_frame_is_charged_its_own_reading_and_its_share_of_the_way(
+        self, tmp_path: Path, pair: ExportBundle, film: Film
+    ):
+        class Slow(Film):
+            def __iter__(self):
+                for picture in super().__iter__():
+                    time.sleep(0.01)
+                    yield picture
+
+        runner = NativeRunner(pair, tmp_path / "device")
+        report = run_clip(pair, runner, Slow(shapes(6)), tmp_path / "out", Every(3), ALL)
+        rows = list(csv.DictReader((tmp_path / "out" / "timings.csv").read_text().splitlines()))
+        assert all(10 <= float(row["read_ms"]) < 40 for row in rows)
+        assert len({row["transfer_ms"] for row in rows}) == 1
+        assert float(rows[0]["transfer_ms"]) > 0
+        # What is in no stage is only what lies between them.
+        assert sum(report.seconds.values()) > 0.8 * report.wall_seconds
 
     def test_a_clip_that_breaks_off_keeps_what_was_there(
         self, tmp_path: Path, pair: ExportBundle, film: Film

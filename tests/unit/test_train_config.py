@@ -7,7 +7,7 @@ import pytest
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
-from mobileinst_deploy.train.config import (
+from mobileinst_deploy.training.config import (
     DataConfig,
     LossConfig,
     StageConfig,

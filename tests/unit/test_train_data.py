@@ -7,18 +7,16 @@ import pytest
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.train.data import (
+from mobileinst_deploy.training.augment import LabelledFrames, rescale, vary
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.data import (
     Collate,
-    LabelledFrames,
     Sample,
     Samples,
     batches,
     cell_shares,
-    rescale,
-    vary,
 )
-from mobileinst_deploy.train.sources import ShapesSource, aligned
+from mobileinst_deploy.training.sources import ShapesSource, aligned
 
 IMAGE = StageConfig("image", 10, 2, 1e-3)
 VIDEO = StageConfig("video", 10, 2, 1e-3)

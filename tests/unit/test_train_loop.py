@@ -20,11 +20,11 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputError
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_checkpoint
-from mobileinst_deploy.train import loop
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.ema import Ema
-from mobileinst_deploy.train.loop import train
-from mobileinst_deploy.train.sources import CLASSES, ShapesSource
+from mobileinst_deploy.training import loop
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.loop import train
+from mobileinst_deploy.training.sources import CLASSES, ShapesSource
 
 MODEL = ModelConfig(
     "topformer-tiny", CLASSES, (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
@@ -234,7 +234,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    from mobileinst_deploy.train.checkpoints import save_state
+    from mobileinst_deploy.training.checkpoints import save_state
 
     with pytest.raises(OutputError, match="no space left"):
         save_state(tmp_path, {"iteration": 5})

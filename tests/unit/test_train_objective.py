@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.network import Features, apply_kernels, build_model
-from mobileinst_deploy.train.config import LossConfig
-from mobileinst_deploy.train.losses import dice, pixel_bce
-from mobileinst_deploy.train.matching import match
-from mobileinst_deploy.train.objective import Objective, Target
+from mobileinst_deploy.training.config import LossConfig
+from mobileinst_deploy.training.losses import dice, pixel_bce
+from mobileinst_deploy.training.matching import match
+from mobileinst_deploy.training.objective import Objective, Target
 
 CONFIG = ModelConfig(
     "topformer-tiny", ("a", "b"), (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2

@@ -11,9 +11,9 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.train.data import Samples, batches
-from mobileinst_deploy.train.sources import ShapesSource, open_sources
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.data import Samples, batches
+from mobileinst_deploy.training.sources import ShapesSource, open_sources
 
 MODEL = ModelConfig("topformer-tiny", CLASSES, (64, 128), num_queries=6, width=16, num_heads=2)
 DRAWN = ShapesSource("val", 0, 2, 4, (64, 128))
@@ -103,7 +103,7 @@ def test_coco_pictures_train():
     if not (root / "data" / "coco_mini").is_dir():
         pytest.skip("the shared pictures are not here")
     from mobileinst_deploy.core.zoo import load_model_toml
-    from mobileinst_deploy.train.config import read_train_config
+    from mobileinst_deploy.training.config import read_train_config
 
     recipe = Path(__file__).parents[2] / "docs" / "recipes" / "coco_mini"
     config = read_train_config(recipe / "train.toml")

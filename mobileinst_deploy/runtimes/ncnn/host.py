@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,11 +60,15 @@ class NcnnRunner(HostRunner):
             # On x86 its layer normalisation takes a 12-bit reciprocal root where values are packed:
             # outputs are then off by 1e-3. ARM's is exact either way.
             network.opt.use_packing_layout = False
-            param, weights = map(str, self.bundle.graphs[role].files)
-            if network.load_param(param) != 0 or network.load_model(weights) != 0:
-                raise BundleError(
-                    f"ncnn cannot load {param}", "Remove it, so that it is converted anew"
-                )
+            files = self.bundle.graphs[role].files
+            # From a folder that nobody else writes to: what is loaded is what was checked.
+            with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
+                param, weights = (str(file.write(Path(folder))) for file in files)
+                if network.load_param(param) != 0 or network.load_model(weights) != 0:
+                    raise BundleError(
+                        f"ncnn cannot load {files[0].path}",
+                        "Remove it, so that it is converted anew",
+                    )
             self._networks[role] = network
         return self._networks[role]
 

@@ -1,4 +1,4 @@
-"""How a drawn sample is varied: mirrored, zoomed, recoloured, with instances of others pasted on it.
+"""How a drawn sample is varied: mirrored, zoomed, recoloured, with others' instances pasted on.
 
 Every function takes all frames of a sample alike, and draws from the generator that it is given.
 """
@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.train.config import StageConfig
+from mobileinst_deploy.training.config import StageConfig
 
-# An instance of which less is left after a crop or a paste teaches nothing: 1/8 maps hardly show it.
+# An instance of which less is left after a crop or a paste is hardly to be seen at 1/8.
 MIN_AREA = 64
 MIN_SHARE = 0.15
 #: Of a pasted picture's instances' scale, against the picture that they are pasted on.
@@ -101,9 +101,7 @@ def zoom(
     there = max(round(height * scale), 1), max(round(width * scale), 1)
     scaled = rescale(frames, min(there), max(there))
     n, f, h, w = scaled.masks.shape
-    places = [
-        int(round(rng.random() * (want - got))) for want, got in zip(size, (h, w), strict=True)
-    ]
+    places = [round(rng.random() * (want - got)) for want, got in zip(size, (h, w), strict=True)]
     (y, x), (oy, ox) = [max(p, 0) for p in places], [max(-p, 0) for p in places]
     h, w = min(h, size[0]), min(w, size[1])
     images = np.empty((f, *size, 3), np.uint8)
@@ -127,7 +125,7 @@ def paste(base: LabelledFrames, donor: LabelledFrames, rng: np.random.Generator)
     taken = rng.random(len(donor.labels)) < 0.5
     taken[int(rng.integers(len(taken)))] = True
     masks = donor.masks[taken]
-    over = masks.any(0)
+    over = np.asarray(masks.any(0))
     images = np.where(over[..., None], donor.images, base.images)
     left = _without_slivers(
         LabelledFrames(images, base.labels, base.masks & ~over[None]), base.masks

@@ -14,9 +14,9 @@ from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
 from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
 from mobileinst_deploy.data.ytvis import YtvisClips
-from mobileinst_deploy.train.augment import LabelledFrames
-from mobileinst_deploy.train.config import DataConfig
-from mobileinst_deploy.train.data import ClipSource
+from mobileinst_deploy.training.augment import LabelledFrames
+from mobileinst_deploy.training.config import DataConfig
+from mobileinst_deploy.training.data import ClipSource
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,15 @@ from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.train.checkpoints import load_state, save_state
-from mobileinst_deploy.train.config import StageConfig, TrainConfig
-from mobileinst_deploy.train.data import Batch, ClipSource, Samples, batches
-from mobileinst_deploy.train.ema import Ema
-from mobileinst_deploy.train.frozen import freeze
-from mobileinst_deploy.train.log import TrainingLog
-from mobileinst_deploy.train.objective import Objective
-from mobileinst_deploy.train.sources import ShapesSource
-from mobileinst_deploy.train.validate import picture_ap
+from mobileinst_deploy.training.checkpoints import load_state, save_state
+from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.frozen import freeze
+from mobileinst_deploy.training.log import TrainingLog
+from mobileinst_deploy.training.objective import Objective
+from mobileinst_deploy.training.sources import ShapesSource
+from mobileinst_deploy.training.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
 LOG_FILE = "training.csv"

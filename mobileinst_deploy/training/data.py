@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.train.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.train.objective import Target
+from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
 

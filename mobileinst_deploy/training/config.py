@@ -112,8 +112,8 @@ class StageConfig:
         decay_at: Iterations of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
-        size: (height, width) that shapes are drawn at in this stage; empty for the model's own. With
-            a zoom, the size of every sample.
+        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+            With a zoom, the size of every sample.
         zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
             before it is cropped or padded to it at a drawn place; empty leaves this out.
         short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -32,14 +33,14 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
                 f"Name for example {next(n for n in modules if '.' in n)}",
             )
         module = modules[name].requires_grad_(False)
-        module.forward = _folded(module).forward  # type: ignore[method-assign]
+        module.forward = _folded(module).forward
 
 
 def _folded(module: nn.Module) -> nn.Module:
     copied = copy.deepcopy(module).eval()
     for part in copied.modules():
         children = list(part.named_children())
-        for (first, conv), (second, norm) in zip(children, children[1:], strict=False):
+        for (first, conv), (second, norm) in itertools.pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(part, first, fuse_conv_bn_eval(conv, norm))
                 setattr(part, second, nn.Identity())

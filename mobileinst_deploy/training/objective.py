@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.network import Decoded, Features, MobileInst, apply_kernels
-from mobileinst_deploy.train.config import LossConfig
-from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
-from mobileinst_deploy.train.matching import Match, match
+from mobileinst_deploy.training.config import LossConfig
+from mobileinst_deploy.training.losses import dice, mask_iou, pixel_bce, sigmoid_focal
+from mobileinst_deploy.training.matching import Match, match
 
 _NO_CLASS = -1
 
