@@ -59,5 +59,7 @@ def train(
     show(done + (f", held-out {metrics}" if metrics else ""), json=json)
     if report.unreadable:
         note(f"{report.unreadable} samples could not be read and were replaced.")
+    if report.note:
+        note(f"Note: {report.note}.")
     show(f"Weights: {report.weights}", json=json)
     answer(report.to_dict(), json=json)

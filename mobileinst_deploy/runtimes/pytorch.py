@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.network import MobileInst, apply_kernels
 
@@ -41,7 +42,7 @@ class TorchRunner:
                 made = {t.name: getattr(output, t.name) for t in self.specs["frame"].outputs}
             else:
                 made = {"mask_logits": self._model.mask_head(given["image"], given["kernels"])}
-        return {name: value.float().cpu().numpy() for name, value in made.items()}
+        return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 
 def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
@@ -68,7 +69,7 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
                 "kernels": decoded.kernels,
                 "mask_logits": apply_kernels(decoded.kernels, features.mask_features),
             }
-            frames.append({name: outputs[name].numpy() for name in names})
+            frames.append(_finite({name: outputs[name].numpy() for name in names}))
             carried = kernels[int(keyframe[index])]
             reuse.append(apply_kernels(carried, features.mask_features).numpy())
     return Golden(
@@ -77,3 +78,18 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         frame={name: np.concatenate([f[name] for f in frames]) for name in names},
         mask_logits=np.concatenate(reuse),
     )
+
+
+def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A network's outputs, told apart from the garbage that a network of bad weights gives.
+
+    Raises:
+        CheckpointError: An output holds a value that is no finite number.
+    """
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f"with these weights PyTorch itself gives {name} that are not finite numbers",
+                "Take an earlier checkpoint of that training, or other weights of the file",
+            )
+    return outputs

@@ -24,7 +24,7 @@ from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.training.checkpoints import load_state, save_state
+from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.training.ema import Ema
@@ -50,6 +50,7 @@ class TrainReport:
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
+        note: Which weights of several in a file it started from; None where there was no choice.
     """
 
     iterations: int
@@ -59,6 +60,7 @@ class TrainReport:
     metrics: dict[str, float]
     unreadable: int
     weights: Path
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -169,6 +171,7 @@ class _Run:
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
+        self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
@@ -179,7 +182,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                load_weights(self.model, weights)
+                self.note = load_weights(self.model, weights)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -197,9 +200,17 @@ class _Run:
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         if state is not None:
+            require_state_of(
+                self.folder,
+                state,
+                objective=self._module,
+                optimizer=self.optimizer,
+                average=None if self.ema is None else self.ema.state_dict(),
+                iterations=self.config.iterations,
+            )
             self._module.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.iteration = int(state["iteration"])
+            self.iteration = state["iteration"]
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         freeze(self.model, self.config.frozen)
@@ -242,6 +253,7 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
+            self.note,
         )
 
     def _stream(self, number: int, within: int) -> Iterator[Batch]:
