@@ -1,8 +1,7 @@
 """The tracker's C++ library, natively, under sanitizers.
 
 ``mobileinst_deploy/track.py`` and ``schedule.py`` are the specification; identities, classes, masks
-and keyframes must be their own. ``MOBILEINST_CLIPS=100000`` follows so many drawn clips instead of
-sixty.
+and keyframes must be their own. ``follow_clips.py`` beside this is the long round.
 """
 
 from __future__ import annotations
@@ -200,7 +199,7 @@ EVERYTHING = TrackSettings(0.0, 0.0, -1.0, 0, 1.0)
 @example(Clip(0, (7, 2, 3, 4, 5), settings=EVERYTHING))
 @example(Clip(1, (7, 2, 3, 1, 2), 4, settings=EVERYTHING, auto=(3.0, 0.9)))
 @example(Clip(12186, (7, 2, 1, 4, 4), 1, None, TrackSettings(0.5, 0.0, 0.2, 0, 0.6), (60.0, 1.0)))
-@settings(FAST, max_examples=int(os.environ.get("MOBILEINST_CLIPS", "60")))
+@FAST
 def test_the_library_follows_any_clip_as_the_specification_does(checker: Checker, clip: Clip):
     follow_both(checker, clip)
 
