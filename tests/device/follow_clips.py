@@ -1,7 +1,7 @@
-"""The long round of ``test_track_library``: drawn clips, followed by both trackers until they differ.
+"""The long round of ``test_track_library``: drawn clips, followed by both trackers.
 
-``python tests/device/follow_clips.py CLIPS [SEED]`` says how far it is, and ends at the first clip in
-which the library differs from the specification, with that clip.
+``python tests/device/follow_clips.py CLIPS [SEED]`` says how far it is, and ends at the first clip
+in which the library differs from the specification, with that clip.
 """
 
 from __future__ import annotations
