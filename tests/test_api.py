@@ -43,7 +43,7 @@ def desk(exported, tmp_path_factory) -> Path:
     toml = TINY_TOML.replace(classes, f"classes = {list(CLASSES)}")
     (folder / "model.toml").write_text(toml + TOLERANCE_TOML)
     (folder / "train.toml").write_text(RECIPE)
-    mobileinst_deploy.export(str(folder / "model.toml"), folder / "pair", verify=False)
+    mobileinst_deploy.pair.export(str(folder / "model.toml"), folder / "pair", verify=False)
     (folder / "clip").mkdir()
     for number in range(4):
         pixels = np.full((48, 64, 3), 40 * number, np.uint8)
@@ -162,7 +162,7 @@ def test_a_clip_gives_what_run_gives(exported, desk: Path, tmp_path: Path):
                 written[track["id"], index] = rle
     pair = mobileinst_deploy.load_pair(exported.folder)
     found = {}
-    for frame in mobileinst_deploy.track(pair, desk / "clip", clip_length=2, score=0.0):
+    for frame in mobileinst_deploy.core.tracker(pair, desk / "clip", clip_length=2, score=0.0):
         for identity, mask in zip(frame.identities.tolist(), frame.masks, strict=True):
             if mask.any():
                 found[identity, frame.index] = json.loads(json.dumps(encode(mask)))

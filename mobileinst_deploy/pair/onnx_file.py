@@ -123,8 +123,9 @@ def _dtype(number: int) -> str:
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
     except (KeyError, ValueError):
-        names = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys()))
-        return names.get(number, f"type {number}").lower()
+        types = onnx.TensorProto.DataType
+        known = number in types.values()
+        return str(types.Name(number)).lower() if known else f"type {number}"
 
 
 @dataclass(frozen=True)
