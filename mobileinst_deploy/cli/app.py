@@ -26,6 +26,7 @@ from mobileinst_deploy.cli import (
     process,
     profile,
     quantize,
+    report,
     run,
     train,
     verify,
@@ -47,7 +48,7 @@ EPILOG = (
 )
 
 
-class _Ended(Exception):  # noqa: N818 - it only carries what ended a command past typer
+class _Ended(Exception):
     """An interruption or a system's error, of which typer would make exits without a word."""
 
 
@@ -177,6 +178,7 @@ for _command in (
     bench.bench,
     profile.profile,
     history.history,
+    report.report,
     run.run,
     evaluate.evaluate,
     train.train,

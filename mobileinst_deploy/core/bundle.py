@@ -16,23 +16,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
+from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
 from mobileinst_deploy.core.documents import (
     JSON_BYTES,
     Blame,
     convert,
     parse_json,
-    read_within,
 )
-from mobileinst_deploy.core.errors import BundleError
-from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
+from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.core.manifest import Manifest
 from mobileinst_deploy.core.picture_rules import picture_rules
@@ -41,6 +41,8 @@ from mobileinst_deploy.core.text import shown
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The step that stores weights as float16.
+HALF_WEIGHTS = "half-weights"
 #: The folder of what was measured of a pair.
 RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
@@ -65,6 +67,12 @@ BUNDLE_FILES = frozenset(
         *(name for names in NCNN_FILES.values() for name in names),
     }
 )
+_READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
+# A graph of protobuf has at most 2 GiB.
+_MAX_FILE_BYTES = 2 << 30
+#: How often a pair is read anew because another took its place meanwhile.
+_MOST_READS = 100
+_GIVE_FOLDER = "Give the folder that `mobileinst export -o` wrote"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
 
 
@@ -74,23 +82,28 @@ class GraphFile:
 
     Attributes:
         spec: Its signature as the manifest states it.
-        path: The ONNX file, or what was converted from it: ncnn's ``.param``.
+        files: What a runtime is given, as it was read and checked: the ONNX file, or what was
+            converted from it, ncnn's ``.param`` and ``.bin``.
         sha256: Of the ONNX file's bytes.
         bytes: Its size.
         opset: ONNX operator set version.
     """
 
     spec: GraphSpec
-    path: Path
+    files: tuple[Content, ...]
     sha256: str
     bytes: int
     opset: int
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """What a runtime reads: the file, and beside ncnn's ``.param`` its ``.bin``."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.path.suffix == ".param" else (self.path,)
+    def onnx(self) -> Content:
+        """The ONNX file of a pair that was not converted."""
+        return self.files[0]
+
+    @property
+    def path(self) -> Path:
+        """Where the first file was read."""
+        return self.files[0].path
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ class ExportBundle:
         tolerance: What ``verify`` allows.
         optimized: Names of graph passes applied after simplification, in order.
         graphs: By role.
-        golden: The golden data's file.
+        golden: The golden data, as it was read and checked.
         tools: Versions of what made it.
         sha256: Of the manifest's bytes; reports carry it, so that they name what they measured.
     """
@@ -123,7 +136,7 @@ class ExportBundle:
     tolerance: Tolerance
     optimized: tuple[str, ...]
     graphs: Mapping[Role, GraphFile]
-    golden: Path
+    golden: Content
     tools: Mapping[str, str]
     sha256: str
 
@@ -150,11 +163,16 @@ class ExportBundle:
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
 
     @property
+    def halved(self) -> bool:
+        """Whether the weights are stored as float16."""
+        return HALF_WEIGHTS in self.optimized
+
+    @property
     def form(self) -> str:
         """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
         steps = set(self.optimized)
-        int8, half = self.precision == "int8", "half-weights" in steps
-        rewritten = not int8 and bool(steps - {"half-weights"})
+        int8, half = self.precision == "int8", self.halved
+        rewritten = not int8 and bool(steps - {HALF_WEIGHTS})
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
@@ -254,20 +272,42 @@ def write_manifest(
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
+    Every file is read once, and what was read is what was checked. When the folder is replaced
+    meanwhile, the pair that took its place is read.
+
     Raises:
         BundleError: Something is missing, edited, damaged, or from another export.
         InputError: A file cannot be read.
     """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise BundleError(f"{folder} {what}", "Give the folder that `mobileinst export -o` wrote")
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} has no {MANIFEST}", "Give the folder that `mobileinst export -o` wrote"
-        )
-    data = read_within(path, JSON_BYTES, blame := Blame(str(path), BundleError, _EXPORT_AGAIN))
-    document = parse_json(data, dict[str, Any], blame)
+    for attempt in range(_MOST_READS):
+        try:
+            with open_folder(folder, _READ) as opened:
+                try:
+                    return _load(opened)
+                except BundleError:
+                    if attempt == _MOST_READS - 1 or not opened.replaced():
+                        raise
+        except NotADirectoryError:
+            raise BundleError(f"{folder} is a file, not a folder", _GIVE_FOLDER) from None
+        except FileNotFoundError:
+            raise BundleError(f"{folder} does not exist", _GIVE_FOLDER) from None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folder} cannot be read: {error.strerror}",
+                "Check the path and its permissions",
+            ) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _load(folder: OpenFolder) -> ExportBundle:
+    path = folder.path / MANIFEST
+    manifest = folder.read(MANIFEST, JSON_BYTES)
+    if manifest is None:
+        raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
+    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
+    if manifest.bytes > JSON_BYTES:
+        raise blame.wrong(f"it has more bytes, and {JSON_BYTES:,} are the most")
+    document = parse_json(manifest.data, dict[str, Any], blame)
     if document.get("schema") != SCHEMA:
         schema = shown(repr(document.get("schema")), 40)
         raise BundleError(
@@ -280,10 +320,10 @@ def load_bundle(folder: Path) -> ExportBundle:
         raise blame.wrong("it is nested too deeply") from None
     if document.get("digest") != digest:
         raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
-    return _checked(folder, convert(document, Manifest, blame), hashlib.sha256(data).hexdigest())
+    return _checked(folder, convert(document, Manifest, blame), manifest.sha256)
 
 
-def _checked(folder: Path, manifest: Manifest, sha256: str) -> ExportBundle:
+def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundle:
     """A manifest's contents, held against its model and the files beside it."""
     model, config = manifest.model, manifest.model.config
     # Pairs of version 0.1 carry no rules; they were made for the same ones.
@@ -304,14 +344,14 @@ def _checked(folder: Path, manifest: Manifest, sha256: str) -> ExportBundle:
             )
         graphs[role] = GraphFile(
             spec=spec,
-            path=_checked_file(folder, entry.file, entry.bytes, entry.sha256),
+            files=(_whole_graph(_checked_file(folder, entry.file, entry.bytes, entry.sha256)),),
             sha256=entry.sha256,
             bytes=entry.bytes,
             opset=entry.opset,
         )
     golden = manifest.golden
     return ExportBundle(
-        folder=folder,
+        folder=folder.path,
         pair_id=manifest.pair_id,
         model_id=model.id,
         config=config,
@@ -327,18 +367,30 @@ def _checked(folder: Path, manifest: Manifest, sha256: str) -> ExportBundle:
     )
 
 
-def _checked_file(folder: Path, name: str, size: int, sha256: str) -> Path:
+def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Content:
     if PurePath(name).name != name or name in (".", "..") or "\0" in name:
         raise BundleError(f"the manifest names {name!r}, a path outside its folder", _EXPORT_AGAIN)
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is missing or not a plain file", _EXPORT_AGAIN)
-    if path.stat().st_size != size or sha256_of(path) != sha256:
+    content = folder.read(name, min(size, _MAX_FILE_BYTES))
+    if content is None:
+        raise BundleError(f"{folder.path / name} is missing or not a plain file", _EXPORT_AGAIN)
+    if content.bytes != size or content.sha256 != sha256:
         raise BundleError(
-            f"{path} is not the file that the manifest was written with (sha256 differs)",
+            f"{folder.path / name} is not the file that the manifest was written with"
+            " (sha256 differs)",
             _EXPORT_AGAIN,
         )
-    return path
+    return content
+
+
+def _whole_graph(graph: Content) -> Content:
+    """A graph that keeps nothing in other files, which no checksum of the manifest would cover."""
+    try:
+        external = has_external_data(graph.data)
+    except ValueError as error:
+        raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
+    if external:
+        raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
+    return graph
 
 
 def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
@@ -346,4 +398,5 @@ def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
 
 
 def _file_entry(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+    content = read_content(path)
+    return {"file": content.name, "sha256": content.sha256, "bytes": content.bytes}

@@ -82,7 +82,7 @@ def optimize_pair(
     reports = []
     for done, role in enumerate(ROLES):
         progress("optimise", done, len(ROLES))
-        plain = load_graph(bundle.graphs[role].path)
+        plain = load_graph(bundle.graphs[role].onnx)
         graphs[role], report = optimize_checked(role, plain, golden, bundle.tolerance)
         reports.append(report)
     progress("optimise", len(ROLES), len(ROLES))

@@ -21,6 +21,7 @@ import filelock
 import numpy as np
 import platformdirs
 
+from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.core.progress import Progress, silent
@@ -112,7 +113,7 @@ class Session:
     Args:
         device: The phone.
         bundle: What runs there.
-        graphs: What the runtime reads of each graph, by role: the file to name, then the others.
+        graphs: What the runtime is given of each graph, by role: the file to name, then the others.
         progress: Told of the push and of the runner's own progress.
 
     Attributes:
@@ -131,7 +132,7 @@ class Session:
         self,
         device: AdbDevice,
         bundle: DeviceBundle,
-        graphs: Mapping[Role, Sequence[Path]],
+        graphs: Mapping[Role, Sequence[Content]],
         progress: Progress = silent,
     ) -> None:
         self.device = device

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
 from mobileinst_deploy.runtimes.host import HostRunner
@@ -19,12 +20,12 @@ VERSION: str = onnxruntime.__version__
 
 
 def open_session(
-    graph: Path | bytes, *, optimize: bool = True, profile: Path | None = None
+    graph: bytes | Content, *, optimize: bool = True, profile: Path | None = None
 ) -> onnxruntime.InferenceSession:
     """Load a graph for single-threaded sequential execution on the CPU.
 
     Args:
-        graph: A file, or a serialised model.
+        graph: A serialised model, or the content of a file.
         optimize: Whether ONNX Runtime may rewrite the graph; off where every node's own output is
             wanted.
         profile: Where ONNX Runtime's profiler writes; it adds a time and ``.json`` to the name.
@@ -42,10 +43,9 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    source = graph if isinstance(graph, bytes) else str(graph)
-    name = "the graph" if isinstance(graph, bytes) else str(graph)
+    data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.path)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # The binding raises a family of classes that share no base but Exception.
         raise BundleError(
@@ -99,7 +99,7 @@ class CpuRunner(HostRunner):
             BundleError: ONNX Runtime cannot load it.
         """
         if role not in self._sessions:
-            self._sessions[role] = open_session(self.bundle.graphs[role].path)
+            self._sessions[role] = open_session(self.bundle.graphs[role].onnx)
         return self._sessions[role]
 
     def ready(self, role: Role, inputs: Tensors) -> _ReadyRun:

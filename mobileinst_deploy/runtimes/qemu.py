@@ -143,11 +143,9 @@ class QemuRunner(DeviceRunner):
         # memory, and a count shall be the same on every machine.
         with scratch_folder() as folder:
             links = {"bundle": self.device_bundle.folder}
-            links |= {
-                f"{role}{file.suffix}": file
-                for role, graph in self.bundle.graphs.items()
-                for file in graph.files
-            }
+            for role, graph in self.bundle.graphs.items():
+                for file in graph.files:
+                    file.write(folder, f"{role}{file.path.suffix}")
             command = [self.qemu, "-L", str(_sysroot(folder)), "-cpu", CPU, "-seed", "1"]
             preload = None
             if counter is not None:

@@ -42,5 +42,5 @@ def inspect(path: Path) -> Inspected:
         return Inspected(None, {path.name: summarise(path, {})})
     pair = load_bundle(path)
     free = {"n": pair.config.num_queries}
-    graphs = {str(role): summarise(graph.path, free) for role, graph in pair.graphs.items()}
+    graphs = {str(role): summarise(graph.onnx, free) for role, graph in pair.graphs.items()}
     return Inspected(pair, graphs)

@@ -246,7 +246,7 @@ def _locate(
     references = trace_pair(source.model, specs, golden.image(0), opset)
     for role, picture in suspects(verified.report):
         feeds = golden.inputs(role, picture)
-        graph = load_graph(bundle.graphs[role].path)
+        graph = load_graph(bundle.graphs[role].onnx)
         found = first_divergence(graph, references[role], feeds, bundle.tolerance)
         if found is not None:
             return replace(verified, located=Located(role, picture, found))

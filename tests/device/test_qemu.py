@@ -16,6 +16,7 @@ import pytest
 import tiny_pair
 
 from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call, Role
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
 from mobileinst_deploy.phone import counter
@@ -43,7 +44,7 @@ def runner(pair: ExportBundle, real_bundle: DeviceBundle) -> QemuRunner:
 
 def with_graph(pair: ExportBundle, role: Role, path: Path) -> ExportBundle:
     graphs = dict(pair.graphs)
-    graphs[role] = replace(graphs[role], path=path)
+    graphs[role] = replace(graphs[role], files=(read_content(path),))
     return replace(pair, graphs=graphs)
 
 

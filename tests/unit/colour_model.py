@@ -12,6 +12,7 @@ import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, GraphFile
 from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Call, graph_specs
 
 CONFIG = ModelConfig(
@@ -78,6 +79,7 @@ class ColourRunner:
 def bundle() -> ExportBundle:
     """A bundle record whose files nobody opens."""
     nowhere = Path("nowhere")
+    nobody = Content(nowhere, b"")
     return ExportBundle(
         folder=nowhere,
         pair_id="0" * 16,
@@ -89,9 +91,9 @@ def bundle() -> ExportBundle:
         tolerance=Tolerance(),
         optimized=(),
         graphs={
-            role: GraphFile(graph_specs(CONFIG)[role], nowhere, "0" * 64, 0, 17) for role in ROLES
+            role: GraphFile(graph_specs(CONFIG)[role], (nobody,), "0" * 64, 0, 17) for role in ROLES
         },
-        golden=nowhere,
+        golden=nobody,
         tools={},
         sha256="f" * 64,
     )

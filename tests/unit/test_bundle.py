@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from tiny import TINY
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import ROLES, graph_specs
 from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.golden import read_golden
@@ -261,7 +262,7 @@ def test_golden_data_does_not_unpack_to_more_than_it_is(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images.npy", bytes(1 << 20))
     with pytest.raises(BundleError, match="is not readable golden data"):
-        read_golden(path, TINY)
+        read_golden(read_content(path), TINY)
 
 
 @no_copies
@@ -269,7 +270,7 @@ def test_golden_data_does_not_unpack_to_more_than_it_is(tmp_path):
 def test_no_damaged_golden_data_does_worse_than_a_sentence(
     exported: ExportBundle, tmp_path, cut, flip, value
 ):
-    good = exported.golden.read_bytes()
+    good = exported.golden.data
     bad = bytearray(good[: cut % len(good) or None] if flip % 2 else good)
     # Mostly among the headers: numpy's, and the archive's directory at the end.
     place = (flip // 2) % 400
@@ -277,4 +278,4 @@ def test_no_damaged_golden_data_does_worse_than_a_sentence(
     path = tmp_path / "golden.npz"
     path.write_bytes(bad)
     with suppress(BundleError):
-        read_golden(path, TINY)
+        read_golden(read_content(path), TINY)

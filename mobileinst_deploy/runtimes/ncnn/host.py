@@ -12,6 +12,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import GraphSpec, Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Without its dependencies: opencv-python among them would overwrite the headless build.
@@ -58,11 +59,15 @@ class NcnnRunner(HostRunner):
             # On x86 its layer normalisation takes a 12-bit reciprocal root where values are packed:
             # outputs are then off by 1e-3. ARM's is exact either way.
             network.opt.use_packing_layout = False
-            param, weights = map(str, self.bundle.graphs[role].files)
-            if network.load_param(param) != 0 or network.load_model(weights) != 0:
-                raise BundleError(
-                    f"ncnn cannot load {param}", "Remove it, so that it is converted anew"
-                )
+            files = self.bundle.graphs[role].files
+            # From a folder that nobody else writes to: what is loaded is what was checked.
+            with scratch_folder() as folder:
+                param, weights = (str(file.write(folder)) for file in files)
+                if network.load_param(param) != 0 or network.load_model(weights) != 0:
+                    raise BundleError(
+                        f"ncnn cannot load {files[0].path}",
+                        "Remove it, so that it is converted anew",
+                    )
             self._networks[role] = network
         return self._networks[role]
 
