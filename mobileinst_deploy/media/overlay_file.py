@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +15,7 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.scratch import held, neighbour
 from mobileinst_deploy.media.video import Clip, open_container
 
 #: Audio that an mp4 file can hold as it is.
@@ -51,6 +50,7 @@ class OverlayFile:
         self._container: Any = None
         self._audio: _AudioCopy | None = None
         self._temporary: Path | None = None
+        self._lock = contextlib.ExitStack()
         self._failed = False
 
     def __enter__(self) -> Self:
@@ -104,7 +104,6 @@ class OverlayFile:
                 self._audio.copy_until(None)
             self._container.close()
             whole = True
-            temporary.chmod(0o644)
             temporary.replace(self._path)
         except (OSError, av.error.FFmpegError) as cause:
             raise no_output(self._path, cause) from cause
@@ -117,15 +116,16 @@ class OverlayFile:
                     self._container.close()
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+            self._lock.close()
 
     def _start(self, height: int, width: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{self._path.name}.", suffix=".mp4", dir=self._path.parent
+        self._temporary = neighbour(self._path, ".mp4")
+        self._temporary.touch(exist_ok=False)
+        self._lock.enter_context(held(self._temporary))
+        self._container = av.open(
+            str(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
         )
-        os.close(handle)
-        self._temporary = Path(name)
-        self._container = av.open(name, "w", format="mp4", options={"movflags": "faststart"})
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
         h264 = encoder == "libx264"
         stream = self._container.add_stream(encoder, rate=self._clip.rate)
@@ -173,7 +173,8 @@ class _AudioCopy:
     def open(cls, path: Path, target: Any) -> _AudioCopy | None:
         source = open_container(path)
         stream = source.streams.audio[0]
-        if stream.codec_context.name.split("_")[0] in _MP4_AUDIO:
+        context = stream.codec_context  # None for a codec that FFmpeg does not know
+        if context is not None and context.name.split("_")[0] in _MP4_AUDIO:
             return cls(source, stream, target)
         source.close()
         return None
