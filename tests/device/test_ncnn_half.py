@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 
 import native
 import numpy as np
