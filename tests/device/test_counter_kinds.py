@@ -32,7 +32,8 @@ ldr q0, 0; ldr x0, 0; ldrsw x0, 0; prfm pldl1keep, 0; prfm pldl1keep, [x0]; prfu
 str q0, [x0], #16; str h0, [x0]; ldur b0, [x0, #-1]; stur q0, [x0, #-16]; ldrsb w0, [x0]
 strb w0, [x0, #1]; ldar x0, [x1]; stlr w0, [x1]; ldxr x0, [x1]; stxr w0, x1, [x2]; ldapr x0, [x1]
 ldadd x0, x1, [x2]; swp x0, x1, [x2]; ldtr x0, [x1]; sttr x0, [x1]; b 0; b.eq 0; bl 0; br x0
-blr x1; ret; cbz x0, 0; cbnz w0, 0; tbz x0, #3, 0; tbnz w0, #3, 0; svc #0; nop; mrs x0, nzcv; dmb ish
+blr x1; ret; cbz x0, 0; cbnz w0, 0; tbz x0, #3, 0; tbnz w0, #3, 0; svc #0; nop
+mrs x0, nzcv; dmb ish
 """
 #: A program whose kinds between two marks are known: ten rounds of what is in the loop.
 PROGRAM = """
