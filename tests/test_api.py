@@ -43,7 +43,7 @@ def desk(exported, tmp_path_factory) -> Path:
     toml = TINY_TOML.replace(classes, f"classes = {list(CLASSES)}")
     (folder / "model.toml").write_text(toml + TOLERANCE_TOML)
     (folder / "train.toml").write_text(RECIPE)
-    mobileinst_deploy.pair.export(str(folder / "model.toml"), folder / "pair", verify=False)
+    mobileinst_deploy.export(str(folder / "model.toml"), folder / "pair", verify=False)
     (folder / "clip").mkdir()
     for number in range(4):
         pixels = np.full((48, 64, 3), 40 * number, np.uint8)

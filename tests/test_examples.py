@@ -29,7 +29,7 @@ ELSEWHERE = {"app_loop.py", "app_loop.c", "phone.sh", "ci/parity.yml"}
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model's pair: its weights find something, so that the examples have much to say."""
     folder = tmp_path_factory.mktemp("demo") / "pair"
-    mobileinst_deploy.pair.export("mobileinst-demo", folder, verify=False)
+    mobileinst_deploy.export("mobileinst-demo", folder, verify=False)
     return folder
 
 

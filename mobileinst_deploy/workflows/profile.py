@@ -153,8 +153,7 @@ def profile_host(
     golden = load_golden(bundle)
     with scratch_folder() as name, pinned_to_one_core() as core:
         sessions = {
-            role: open_session(bundle.graphs[role].onnx, profile=name / role)
-            for role in ROLES
+            role: open_session(bundle.graphs[role].onnx, profile=name / role) for role in ROLES
         }
         names = [output.name for output in sessions["frame"].get_outputs()]
         total = WARMUPS + runs
@@ -205,9 +204,7 @@ def profile_phone(
         plan = Plan("profile", reuse_pattern(specs, images), core=used, warmups=WARMUPS, runs=runs)
         result = session.start(plan)
         session.fetch(result, name)
-        graphs = _read(
-            bundle, {role: name / file for role, file in result.profiles.items()}, runs
-        )
+        graphs = _read(bundle, {role: name / file for role, file in result.profiles.items()}, runs)
         emulated = session.facts.emulated
     return ProfileReport(
         bundle.sha256,
