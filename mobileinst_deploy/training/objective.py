@@ -6,6 +6,9 @@ frame t + delta; the masks that come out are supervised with frame t + delta's m
 instances that the queries were matched to at frame t. The paper does not say what happens to an
 instance that has vanished by then: here its query is supervised with an empty mask, since an empty
 mask is what kernel reuse should give for it.
+
+Where the model reuses context, the mask features of frame t + delta are then a reuse frame's, made
+with frame t's context: so the network learns to live with a context a few frames old.
 """
 
 from __future__ import annotations
@@ -116,13 +119,15 @@ class Objective(nn.Module):
                 )
         if later is not None and query_passing:
             b = len(targets)
+            there = features.mask_features[b:]
+            if features.context:
+                passed_on = [tensor[:b] for tensor in features.context]
+                there = self.model.reuse_features(images[b:].float(), passed_on)
             passed = self.model.decode(
-                Features(features.mask_features[b:], None),
-                queries=decoded.stage_queries[0][:b],
-                first_stage=1,
+                Features(there, None), queries=decoded.stage_queries[0][:b], first_stage=1
             )
             with torch.autocast(images.device.type, enabled=False):
-                masks = apply_kernels(passed.kernels.float(), features.mask_features[b:])
+                masks = apply_kernels(passed.kernels.float(), there.float())
                 losses["passed"] = c.mask_weight * self._masks(masks, later, picture.matches[:b])
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
@@ -221,5 +226,5 @@ def shared_count(count: int, device: torch.device) -> float:
 
 
 def _float(features: Features) -> Features:
-    context = None if features.context is None else features.context.float()
-    return Features(features.mask_features.float(), context)
+    memory = None if features.memory is None else features.memory.float()
+    return Features(features.mask_features.float(), memory, features.context)

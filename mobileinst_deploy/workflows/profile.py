@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import pinned_to_one_core
@@ -158,12 +156,13 @@ def profile_host(
             role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
             for role in ROLES
         }
-        kernels_at = [o.name for o in sessions["frame"].get_outputs()].index("kernels")
+        names = [output.name for output in sessions["frame"].get_outputs()]
         total = WARMUPS + runs
         for turn in range(total):
             image = golden.image(turn % len(golden.images))
-            kernels: np.ndarray = sessions["frame"].run(None, {"image": image})[kernels_at]
-            sessions["mask_head"].run(None, {"image": image, "kernels": kernels})
+            outputs = dict(zip(names, sessions["frame"].run(None, {"image": image}), strict=True))
+            carried = {name: array for name, array in outputs.items() if is_carried(name)}
+            sessions["mask_head"].run(None, {"image": image, **carried})
             progress("profile", turn + 1, total)
         files = {role: Path(session.end_profiling()) for role, session in sessions.items()}
         graphs = _read(bundle, files, runs)

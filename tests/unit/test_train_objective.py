@@ -74,7 +74,7 @@ def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(ob
 
     model = objective.model
     features = model.features(images)
-    decoded = model.decode(Features(features.mask_features[:1], features.context[:1]))
+    decoded = model.decode(Features(features.mask_features[:1], features.memory[:1]))
     now = resized(apply_kernels(decoded.kernels, features.mask_features[:1]))
     found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), 2.0, 2.0)
     passed = model.decode(
