@@ -166,7 +166,7 @@ class OverlayFile:
                 " even sides"
             )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "superfast", "crf": "20"} if h264 else {"q:v": "3"}
+        stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
         base = self._clip.time_base
         # MPEG-4 part 2 keeps its time base in 16 bits.
         if not h264 and base.denominator > 65535:
