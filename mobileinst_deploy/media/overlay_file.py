@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import queue
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +24,16 @@ from mobileinst_deploy.media.video import Clip, open_container
 _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 #: The first that this FFmpeg has is used; the second is part of every FFmpeg.
 _ENCODERS = ("libx264", "mpeg4")
+#: Frames between the one who draws and the one who encodes.
+_MOST_WAITING = 3
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers, the same in every version
 
 
 class OverlayFile:
     """Writes an overlay video, H.264 in mp4, as it comes; a context manager.
+
+    A thread of its own encodes, a few frames behind, so that the next picture need not wait. What
+    fails there is raised by the next :meth:`write`, or on leaving.
 
     Leaving the block, by an exception too, makes the file whole with what was written so far; when
     nothing was, or when writing itself failed, no file is left.
@@ -51,18 +58,35 @@ class OverlayFile:
         self._audio: _AudioCopy | None = None
         self._temporary: Path | None = None
         self._lock = contextlib.ExitStack()
-        self._failed = False
+        self._failure: Exception | None = None
+        self._waiting: queue.Queue[tuple[np.ndarray, int] | None] = queue.Queue(_MOST_WAITING)
+        self._encoder = threading.Thread(target=self._encode_all, daemon=True)
 
     def __enter__(self) -> Self:
+        self._encoder.start()
         return self
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
         """Append one frame.
 
         Args:
-            pixels: (H, W, 3) uint8, RGB, every time of the same size.
+            pixels: (H, W, 3) uint8, RGB, every time of the same size; not to be changed after.
             pts: As in :class:`Picture`.
         """
+        if self._failure is not None:
+            raise self._failure
+        self._waiting.put((pixels, pts))
+
+    def _encode_all(self) -> None:
+        """Encode what comes until None does; after a failure, only wait for that."""
+        while (given := self._waiting.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._encode(*given)
+                except Exception as error:  # raised where frames come from; here it would hang them
+                    self._failure = error
+
+    def _encode(self, pixels: np.ndarray, pts: int) -> None:
         try:
             if self._container is None:
                 self._start(*pixels.shape[:2])
@@ -86,7 +110,6 @@ class OverlayFile:
             if self._audio is not None:
                 self._audio.copy_until(pts * self._clip.time_base)
         except (OSError, av.error.FFmpegError) as error:
-            self._failed = True
             raise no_output(self._path, error) from error
 
     def __exit__(
@@ -95,9 +118,13 @@ class OverlayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._waiting.put(None)
+        self._encoder.join()
         temporary, whole = self._temporary, False
         try:
-            if self._container is None or temporary is None or self._failed:
+            if self._failure is not None and error is None:
+                raise self._failure
+            if self._container is None or temporary is None or self._failure is not None:
                 return
             self._container.mux(self._stream.encode(None))
             if self._audio is not None and error is None:
@@ -139,7 +166,7 @@ class OverlayFile:
                 " even sides"
             )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "20"} if h264 else {"q:v": "3"}
+        stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
         base = self._clip.time_base
         # MPEG-4 part 2 keeps its time base in 16 bits.
         if not h264 and base.denominator > 65535:
