@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
 from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
-
-_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
+from mobileinst_deploy.network.weights_file import is_weights_file
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class LoadedModel:
         seed: Of random weights, else None.
         checkpoint_sha256: Of the weights file, else None.
         tolerance: What its exports are allowed.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     id: str
@@ -40,10 +40,15 @@ class LoadedModel:
     seed: int | None
     checkpoint_sha256: str | None
     tolerance: Tolerance
+    note: str | None = None
 
 
 def load_model(
-    name: str, *, weights: Path | None = None, size: tuple[int, int] | None = None
+    name: str,
+    *,
+    weights: Path | None = None,
+    size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
 ) -> LoadedModel:
     """Build the network that ``name`` stands for and give it its weights.
 
@@ -51,13 +56,14 @@ def load_model(
         name: A zoo id, a path to a model.toml, or a checkpoint that carries its configuration.
         weights: A checkpoint to use in place of the model's own weights.
         size: (height, width) in place of the configuration's.
+        reuse_context: What reuse frames take over, in place of the configuration's.
 
     Raises:
-        ConfigError: No such model, or a size that it cannot have.
+        ConfigError: No such model, or a size or context reuse that it cannot have.
         CheckpointError: The weights are unreadable or of another model.
     """
     path = Path(name)
-    if path.suffix in _CHECKPOINT_SUFFIXES:
+    if is_weights_file(path):
         if weights is not None:
             raise CheckpointError(
                 f"{name} is a checkpoint already", "Give either a checkpoint or --weights, not both"
@@ -71,7 +77,11 @@ def load_model(
             f"the trained weights of {entry.id} are missing from {entry.folder}",
             "Put them back, or give other ones with --weights",
         )
-    config = entry.config if size is None else replace(entry.config, input_size=size)
+    config = replace(
+        entry.config,
+        input_size=size or entry.config.input_size,
+        reuse_context=reuse_context or entry.config.reuse_context,
+    )
     return build_loaded(
         entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance
     )
@@ -86,8 +96,9 @@ def build_loaded(
         CheckpointError: The weights are unreadable or of another model.
     """
     model = build_model(config, seed)
+    note = None
     if weights is not None:
-        load_weights(model, weights)
+        note = load_weights(model, weights)
     else:
         # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
         # use; statistics of photographs make a random network as well conditioned as a trained one.
@@ -105,4 +116,5 @@ def build_loaded(
         seed=seed if weights is None else None,
         checkpoint_sha256=None if weights is None else sha256_of(weights),
         tolerance=tolerance,
+        note=note,
     )

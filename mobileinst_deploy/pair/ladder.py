@@ -15,7 +15,14 @@ import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import Tolerance
-from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role, TensorSpec
+from mobileinst_deploy.core.contract import (
+    ROLES,
+    Call,
+    GraphRunner,
+    Role,
+    TensorSpec,
+    is_carried,
+)
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
@@ -200,7 +207,9 @@ def _run_checks(
 
     own = [golden.inputs("mask_head", i) for i in range(count)]
     keys = golden.keyframe.tolist()
-    carried = [own[i] | {"kernels": frames[keys[i]]["kernels"]} for i in range(count)]
+    carried = [
+        own[i] | {n: a for n, a in frames[keys[i]].items() if is_carried(n)} for i in range(count)
+    ]
     first = golden.kernels(0)
     live = [own[0] | {"kernels": np.ascontiguousarray(first[:, s])} for s in subsets]
     heads = _run(runner, "mask_head", own + carried + live)

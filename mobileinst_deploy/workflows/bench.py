@@ -17,14 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, MobileInstError
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.errors import (
+    ConfigError,
+    DeviceError,
+    MeasurementInvalid,
+    MobileInstError,
+)
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure import protocol as protocols
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
-from mobileinst_deploy.runtimes import for_device
+from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, only_adb
 from mobileinst_deploy.runtimes.qemu import QemuRunner
-from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget
+from mobileinst_deploy.workflows.bench_targets import (
+    DEFAULT_MAX_CELSIUS,
+    BenchSettings,
+    BenchTarget,
+    open_targets,
+)
 from mobileinst_deploy.workflows.history import remember
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
 
@@ -108,10 +119,87 @@ class BenchResult:
                 )
         return None
 
-    def insist(self) -> None:
-        """Raise :attr:`failure` when there is one."""
-        if self.failure is not None:
-            raise self.failure
+
+def bench_pair(
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    runtime: str = "onnxruntime",
+    protocol: str = "sd778g",
+    clip_lengths: Sequence[int | str] = (1, 3, 6),
+    runs: int | None = None,
+    warmup: int | None = None,
+    seconds: float | None = None,
+    live_kernels: int | None = None,
+    serials: Sequence[str] = (),
+    every: bool = False,
+    core: str | None = None,
+    max_celsius: float | None = None,
+    report: str | Path | None = None,
+    progress: Progress = silent,
+) -> BenchResult:
+    """Measure single-thread latency by the protocol, and keep every record with all its samples.
+
+    A measurement whose conditions broke the protocol is kept too, and says so: look at ``failure``
+    of the result before believing it.
+
+    Args:
+        folder: The exported pair's.
+        device: ``cpu``, this machine, or ``adb``, phones.
+        runtime: ``onnxruntime`` or ``ncnn``.
+        protocol: ``sd778g``, or ``tnn-script`` for that script's own habits.
+        clip_lengths: Every T: a keyframe, then T-1 reuse frames.
+        runs: Timed keyframes for each T, at least; None means the protocol's.
+        warmup: Untimed runs before; None means the protocol's.
+        seconds: For each T, at least; None means the protocol's.
+        live_kernels: Kernels handed to reuse frames; None means all of them.
+        serials: Which phones; none means the only one.
+        every: Every usable phone.
+        core: On phones: ``auto``, ``prime``, ``little`` or a number; None means ``auto``.
+        max_celsius: A phone must be at or below it to start; None means 37.
+        report: A file or folder in place of ``results/<device>-<runtime>-<form>/latency.json``.
+        progress: Told of each step.
+
+    Raises:
+        ConfigError: An option is wrong or does not apply.
+        BundleError: The pair cannot be loaded.
+        DeviceError: No such phone, or something that it needs is missing.
+        OutputError: ``report`` cannot be written.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> result = mobileinst.bench("pair", clip_lengths=(1,), runs=3, warmup=0, seconds=0)
+        >>> [record.pair.model_id for record in result.records]
+        ['tiny']
+    """
+    known_device(device)
+    known_runtime(runtime)
+    phones = {
+        "--serial": tuple(serials) or None,
+        "--all": every or None,
+        "--core": core,
+        "--max-temp": max_celsius,
+    }
+    only_adb(phones, device)
+    if device == "qemu":
+        raise ConfigError(
+            "an emulated device has no latency",
+            "Count executed instructions under qemu, or measure on a phone",
+        )
+    settings = BenchSettings(
+        protocols.protocol(protocol, warmups=warmup, runs=runs, seconds=seconds),
+        protocols.parse_clip_lengths(",".join(map(str, clip_lengths))),
+        "auto" if core is None else core,
+        DEFAULT_MAX_CELSIUS if max_celsius is None else max_celsius,
+        live_kernels=live_kernels,
+    )
+    protocols.check_gate(settings.max_celsius)
+    protocols.check_core(settings.core)
+    pair = load_bundle(Path(folder))
+    settings.live(pair)
+    targets = open_targets(pair, device, runtime, serials=serials, every=every, progress=progress)
+    place = None if report is None else Path(report)
+    return bench(pair, targets, settings, report=place, progress=progress)
 
 
 def bench(

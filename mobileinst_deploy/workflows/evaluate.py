@@ -26,8 +26,9 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
-from mobileinst_deploy.data.annotations import Media, read_frame, to_rle
+from mobileinst_deploy.data.annotations import Media, read_frame
 from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.segmentation import to_rle
 from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
@@ -214,11 +215,11 @@ def evaluate(
     model: str,
     *,
     dataset: str,
-    images: Path,
-    annotations: Path,
-    clip_lengths: Sequence[str] = (),
+    images: str | Path,
+    annotations: str | Path,
+    clip_lengths: Sequence[int | str] = (),
     device: str = "cpu",
-    report: Path | None = None,
+    report: str | Path | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
     """Measure mask AP on pictures or track AP on clips, and keep ``eval.json``.
@@ -241,19 +242,29 @@ def evaluate(
         DatasetError: The annotations are broken, or fit neither the pictures nor the model.
         MediaError: A picture cannot be read.
         OutputError: A place named by ``report`` cannot be written.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> done = mobileinst.evaluate(
+        ...     "pair", dataset="coco", images="val", annotations="val/instances.json"
+        ... )
+        >>> 0 <= done.measured["pictures"].metrics["AP"] <= 1
+        True
     """
+    images, annotations = Path(images), Path(annotations)
+    where = None if report is None else Path(report)
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
     if dataset == "coco" and clip_lengths:
         raise ConfigError(
             "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
         )
-    schedules = tuple(dict.fromkeys(clip_lengths)) or CLIP_LENGTHS
+    schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
     subject = open_subject(model, device)
     place = results_place(
-        "eval", subject.folder, subject.device, subject.runtime, subject.form, report
+        "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
     place.check()
     journals = Journals(user_cache_path("mobileinst") / "evaluate")
@@ -337,6 +348,7 @@ def _evaluate(
     progress: Progress,
 ) -> EvalBlock:
     """Search every item that the journal does not know yet, and match all."""
+    data.catalogue.require_objects("evaluate on")
     sha256 = sha256_of(annotations)
     key = {
         "version": __version__,
@@ -371,7 +383,8 @@ def _evaluate(
             objects=precision.objects,
             frames=sum(len(medium.files) for medium in data.media),
             keyframes=keyframes,
-            skipped=dict(data.skipped),
+            skipped=dict(data.left_out.counts),
+            examples=dict(data.left_out.examples),
             settings=settings,
             metrics=precision.metrics(names),
             per_class=precision.per_class(),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle
+from mobileinst_deploy.core.config import ContextReuse
 from mobileinst_deploy.core.files import require_replaceable, require_writable
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network.loading import load_model
@@ -26,11 +27,13 @@ class Exported:
         pair: It, checked.
         rewritten: What optimising did to its graphs; empty when it was not asked for.
         verified: The verdict on it; None when it was not asked for.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     pair: ExportBundle
     rewritten: tuple[GraphReport, ...]
     verified: Verified | None
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -42,10 +45,11 @@ class Exported:
 
 def export(
     model: str,
-    output: Path,
+    output: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
     opset: int = DEFAULT_OPSET,
     dynamic_kernels: bool = True,
     simplify: bool = True,
@@ -60,6 +64,8 @@ def export(
         output: Folder to write, all or nothing; it may hold an older pair and nothing else.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
+        reuse_context: From which map on reuse frames take over what their keyframe computed, see
+            :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
         opset: ONNX operator set.
         dynamic_kernels: Whether the mask-head graph takes any number of kernels.
         simplify: Whether constants and shapes are folded.
@@ -71,11 +77,20 @@ def export(
         ConfigError: There is no such model, or an option cannot be met.
         CheckpointError: The weights are unreadable or of another model.
         OutputError: The folder cannot be written or holds something else.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> exported = mobileinst.export("mobileinst-demo", "new-pair", verify=False)
+        >>> exported.pair.form
+        'plain'
+        >>> mobileinst.verify("new-pair").report.passed
+        True
     """
+    output, weights = Path(output), None if weights is None else Path(weights)
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
-    source = load_model(model, weights=weights, size=size)
+    source = load_model(model, weights=weights, size=size, reuse_context=reuse_context)
     pair = export_model(
         source,
         output,
@@ -88,8 +103,8 @@ def export(
     if optimize:
         pair, rewritten = optimize_pair(pair, output, progress=progress)
     if not verify:
-        return Exported(pair, rewritten, None)
+        return Exported(pair, rewritten, None, source.note)
     runner = CpuRunner(pair)
     place = pair_place("parity", pair, runner.name, runner.runtime)
     verified = climb(pair, runner, "PyTorch, at this export", place, progress)
-    return Exported(pair, rewritten, verified)
+    return Exported(pair, rewritten, verified, source.note)

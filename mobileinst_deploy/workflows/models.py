@@ -50,6 +50,12 @@ def models() -> tuple[ZooRow, ...]:
 
     Raises:
         ConfigError: The zoo is missing from this installation, or a model of it is broken.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> demo = next(model for model in mobileinst.models() if model.id == "mobileinst-demo")
+        >>> demo.input_size, demo.trained_weights
+        ((192, 320), True)
     """
     try:
         costs = json.loads((zoo_folder() / COSTS_FILE).read_bytes())

@@ -28,7 +28,6 @@ from mobileinst_deploy.core.tracker import (
     Tracker,
     TrackSettings,
 )
-from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.track_file import TrackFile
@@ -37,6 +36,7 @@ from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
 from mobileinst_deploy.runtimes import open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
+from mobileinst_deploy.workflows.track import SCORE, step
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
 #: ``transfer`` is the way to a device and back, shared among a batch's frames.
@@ -44,7 +44,6 @@ STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "wr
 RUN_FILE = "run.json"
 #: Everything that a run may write.
 FILES = ("overlay.mp4", "overlay.png", "tracks.json", "timings.csv", RUN_FILE)
-SCORE = TrackSettings().score
 #: What an emulator did, whose time is not told.
 _EMULATED = ("prepare", "transfer", "graphs", "track")
 
@@ -149,9 +148,10 @@ def run_clip(
         raise type(error)(
             error.cause, f"{error.next_step}; the {work.frames} frames before are in {folder}"
         ) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if work.frames:
             work.finish(stopped="interrupted")
+            error.add_note(f"The {work.frames} frames before are in {folder}.")
         raise
     finally:
         work.close()
@@ -215,15 +215,9 @@ class _Run:
         return self._on_host() if self._loop is None else self._on_device(self._loop)
 
     def _on_host(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
-        clock, config = self._clock, self._bundle.config
+        size = self._bundle.config.input_size
         for picture in self._read():
-            with clock.stage("prepare"):
-                image, geometry = prepare(picture.pixels, config.input_size)
-            with clock.stage("track"):
-                result = self._tracker.step(image)
-            with clock.stage("masks"):
-                masks = unfit_masks(result.mask_logits, geometry)
-            yield picture, result, masks
+            yield picture, *step(self._tracker, picture.pixels, size, self._clock.stage)
 
     def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
         for followed in loop.follow(self._clip):

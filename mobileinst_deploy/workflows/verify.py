@@ -97,10 +97,10 @@ class Verified:
 
 
 def verify(
-    folder: Path,
+    folder: str | Path,
     *,
-    weights: Path | None = None,
-    images: Sequence[Path] = (),
+    weights: str | Path | None = None,
+    images: Sequence[str | Path] = (),
     clip: str | None = None,
     clip_length: str = "3",
     frames: int | None = None,
@@ -108,7 +108,7 @@ def verify(
     serial: str | None = None,
     runtime: str = "onnxruntime",
     locate: bool = False,
-    report: Path | None = None,
+    report: str | Path | None = None,
     progress: Progress = silent,
 ) -> Verified:
     """Climb the parity ladder with an exported pair, and keep ``parity.json``.
@@ -130,9 +130,21 @@ def verify(
     Raises:
         InputError: Something that was handed over cannot be used.
         DeviceError: The device is missing or failed.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> verified = mobileinst.verify("pair")
+        >>> verified.report.passed, verified.failure
+        (True, None)
+        >>> [check.rung for check in verified.report.checks][:3]
+        ['pair', 'names', 'dtypes']
+        >>> verified.kept.path.as_posix()
+        'pair/results/cpu-onnxruntime-plain/parity.json'
     """
+    folder, weights = Path(folder), None if weights is None else Path(weights)
+    where = None if report is None else Path(report)
     bundle = load_bundle(folder)
-    place = pair_place("parity", bundle, device, runtime, report)
+    place = pair_place("parity", bundle, device, runtime, where)
     place.check()
     schedule = parse_schedule(clip_length)
     opened = None if clip is None else open_clip(clip)
@@ -141,11 +153,11 @@ def verify(
         source = source_of(bundle, weights)
         pictures = (golden.images, golden.keyframe)
         if images:
-            pictures = user_clip(images, bundle.config.input_size)
+            pictures = user_clip([Path(image) for image in images], bundle.config.input_size)
         golden = make_golden(source.model, *pictures)
         reference = "PyTorch, computed now" + (f" on {len(images)} given pictures" * bool(images))
     with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
-        place = pair_place("parity", bundle, runner.name, runner.runtime, report)
+        place = pair_place("parity", bundle, runner.name, runner.runtime, where)
         parity = verify_bundle(bundle, runner, golden, reference=reference, progress=progress)
         if opened is not None and parity.passed:
             # What was found so far is kept: a clip may take long, and be interrupted.

@@ -6,7 +6,7 @@ import torch
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.network import build_model, randomize_batchnorm
-from mobileinst_deploy.train.frozen import freeze
+from mobileinst_deploy.training.frozen import freeze
 
 CONFIG = ModelConfig(
     "mobilenetv2", ("a",), (64, 64), num_queries=2, width=8, num_heads=2, padding="tensorflow"

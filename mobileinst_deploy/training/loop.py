@@ -24,15 +24,15 @@ from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.train.checkpoints import load_state, save_state
-from mobileinst_deploy.train.config import StageConfig, TrainConfig
-from mobileinst_deploy.train.data import Batch, ClipSource, Samples, batches
-from mobileinst_deploy.train.ema import Ema
-from mobileinst_deploy.train.frozen import freeze
-from mobileinst_deploy.train.log import TrainingLog
-from mobileinst_deploy.train.objective import Objective
-from mobileinst_deploy.train.sources import ShapesSource
-from mobileinst_deploy.train.validate import picture_ap
+from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
+from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.frozen import freeze
+from mobileinst_deploy.training.log import TrainingLog
+from mobileinst_deploy.training.objective import Objective
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
+from mobileinst_deploy.training.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
 LOG_FILE = "training.csv"
@@ -50,6 +50,7 @@ class TrainReport:
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
+        note: What of the weights to start from was taken, where there was a choice; else None.
     """
 
     iterations: int
@@ -59,6 +60,7 @@ class TrainReport:
     metrics: dict[str, float]
     unreadable: int
     weights: Path
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -90,7 +92,8 @@ def train(
         held_out: What to evaluate on.
         resume: Whether to go on from the state in ``folder``.
         backbone: Published backbone weights to start from.
-        weights: Whole weights to start from.
+        weights: Whole weights to start from. They may know other classes; then the class head
+            begins anew, which is how the paper goes from COCO to YouTube-VIS (section 4.2).
         progress: Told of every step.
 
     Raises:
@@ -117,10 +120,22 @@ def train(
         return run.go()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config) from error
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(
+                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
+                "has one value to take a mean of",
+                "Set batch to 2 or more, or give the stage a larger size",
+            ) from error
+        raise
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise _out_of_memory(config) from error
         raise
+
+
+def _in_epochs(config: TrainConfig) -> bool:
+    return any(stage.epochs for stage in config.stages)
 
 
 def _out_of_memory(config: TrainConfig) -> ConfigError:
@@ -146,8 +161,6 @@ class _Run:
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config = config
-        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         self.source = source
         self.folder = folder
         self.held_out = held_out
@@ -156,11 +169,17 @@ class _Run:
         self.accelerator = Accelerator(
             mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
         )
+        self.config = config = config.counted(
+            sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
+            self.accelerator.num_processes,
+        )
+        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
+        self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
@@ -171,7 +190,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                load_weights(self.model, weights)
+                self.note = load_weights(self.model, weights, other_classes=True)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -189,9 +208,17 @@ class _Run:
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         if state is not None:
+            require_state_of(
+                self.folder,
+                state,
+                objective=self._module,
+                optimizer=self.optimizer,
+                average=None if self.ema is None else self.ema.state_dict(),
+                iterations=self.config.iterations,
+            )
             self._module.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.iteration = int(state["iteration"])
+            self.iteration = state["iteration"]
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         freeze(self.model, self.config.frozen)
@@ -234,6 +261,7 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
+            self.note,
         )
 
     def _stream(self, number: int, within: int) -> Iterator[Batch]:
@@ -251,8 +279,11 @@ class _Run:
         )
 
     def _source(self, stage: StageConfig) -> ClipSource:
-        if stage.size and isinstance(self.source, ShapesSource):
-            return replace(self.source, size=(stage.size[0], stage.size[1]))
+        size = stage.size[:2]
+        if len(size) == 2 and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=size)
+        if len(size) == 2 and isinstance(self.source, CutoutSource):
+            return CutoutSource(replace(self.source.cutouts, size=size))
         return self.source
 
     def _step(

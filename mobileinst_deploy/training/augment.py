@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.train.config import StageConfig
+from mobileinst_deploy.training.config import StageConfig
 
 # An instance of which less is left after a crop or a paste is hardly to be seen at 1/8.
 MIN_AREA = 64

@@ -17,7 +17,7 @@ from mobileinst_deploy.measure.average_precision import (
 )
 from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.network import MobileInst
-from mobileinst_deploy.train.data import ClipSource
+from mobileinst_deploy.training.data import ClipSource
 
 # Weaker results hardly move AP and cost most of the time.
 _MIN_SCORE = 0.02

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mobileinst_deploy.train.losses import DICE_EPSILON, FOCAL_ALPHA, FOCAL_GAMMA
+from mobileinst_deploy.training.losses import DICE_EPSILON, FOCAL_ALPHA, FOCAL_GAMMA
 
 
 class Match(NamedTuple):
