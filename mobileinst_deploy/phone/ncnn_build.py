@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone import toolchain
 from mobileinst_deploy.phone.toolchain import Need
@@ -141,13 +141,8 @@ def build_runner(archive: Path, target: Path, scratch: Path) -> str:
 
 def _address(command: list[str]) -> str | None:
     """Where pip's index has the archive: a release that does not exist makes pip list them all."""
-    try:
-        said = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=300, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.search(rf"\b(?:https?|file)://[^\s#]+/{re.escape(ARCHIVE)}", said.stdout)
+    said = run_program(command, limit_s=300).stdout
+    found = re.search(rf"\b(?:https?|file)://[^\s#]+/{re.escape(ARCHIVE)}", said)
     return found.group() if found else None
 
 

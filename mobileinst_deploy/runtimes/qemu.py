@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
-from mobileinst_deploy.core.interrupt import dies_with_its_parent
+from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.counter import (
     Counter,
@@ -192,28 +191,14 @@ def _sysroot(folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> RunnerResult:
-    try:
-        # An empty environment: its size moves the stack, and the program needs nothing of it.
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            cwd=folder,
-            env={"LC_ALL": "C"},
-            check=False,
-            preexec_fn=dies_with_its_parent(),
-        )
-    except subprocess.TimeoutExpired:
-        raise DeviceError(
-            f"qemu did not end within {timeout:g} s", "Use a smaller model, or a faster machine"
-        ) from None
-    except OSError as error:
-        raise DeviceError(f"qemu does not start: {error.strerror}", _INSTALL) from None
+    # An empty environment: its size moves the stack, and the program needs nothing of it.
+    done = run_program(command, limit_s=timeout, cwd=folder, env={"LC_ALL": "C"})
+    if done.code is None:
+        mend = "Use a smaller model, or a faster machine" if done.started else _INSTALL
+        raise DeviceError(f"qemu {done.fault}", mend)
     if re.search(r"plugin|unrecognized option|unknown option", done.stderr) and not done.stdout:
         raise DeviceError(
             f"this qemu does not take the instruction counter: {done.stderr.strip()[:200]}",
             "Use the dynamic qemu-user of Debian 12 (7.2), or another from 6.0 to 8.1",
         )
-    return read_result(done.stdout, done.returncode, done.stderr)
+    return read_result(done.stdout, done.code, done.stderr)
