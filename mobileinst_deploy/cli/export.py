@@ -11,6 +11,7 @@ from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.optimize import tell_rewrites
 from mobileinst_deploy.cli.options import Json, Weights
 from mobileinst_deploy.cli.verify import tell_verdict
+from mobileinst_deploy.core.config import ContextReuse
 
 
 def export(
@@ -21,6 +22,13 @@ def export(
     weights: Weights = None,
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
+    ] = None,
+    reuse_context: Annotated[
+        ContextReuse | None,
+        typer.Option(
+            help="From which map on reuse frames take over what their keyframe computed; default: "
+            "the model's."
+        ),
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
     dynamic_kernels: Annotated[
@@ -52,6 +60,7 @@ def export(
             output,
             weights=weights,
             size=None if size is None else parse_size(size),
+            reuse_context=reuse_context,
             opset=opset,
             dynamic_kernels=dynamic_kernels,
             simplify=simplify,

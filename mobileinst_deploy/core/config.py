@@ -21,9 +21,18 @@ Backbone = Literal[
 Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
 DecoderBlock = Literal["conv", "separable"]
+ContextReuse = Literal["none", "x6", "x5", "x4"]
 Stage = Literal["global", "local"]
 Pool = Literal["max", "avg"]
 
+#: Channels of X6 by backbone, which the network knows and the graphs' signatures need.
+X6_CHANNELS: dict[Backbone, int] = {
+    "topformer-base": 384,
+    "topformer-small": 296,
+    "topformer-tiny": 208,
+    "seaformer-base": 256,
+    "mobilenetv2": 320,
+}
 MASK_STRIDE = 8
 SIZE_MULTIPLE = 64
 #: Of a picture's side, and of queries and channels: beyond it a number is a slip or an attack.
@@ -94,6 +103,9 @@ class ModelConfig:
         padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or
             on the right and bottom alone, as TensorFlow's. Weights know only the one that they
             were trained with: ImageNet's from TensorFlow lose nine points of top-1 with the other.
+        reuse_context: From which map on a reuse frame takes over what its keyframe computed: the
+            paper's ``none``, ``x6`` alone, or from ``x5`` or ``x4`` on, of backbone and mask
+            decoder. Any weights can be used either way.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """
@@ -115,6 +127,7 @@ class ModelConfig:
     pool: Pool = "max"
     pool_size: Literal[1, 2, 4, 8] = 8
     padding: Padding = "even"
+    reuse_context: ContextReuse = "none"
     mean: tuple[Level, Level, Level] = IMAGENET_MEAN
     std: tuple[Divisor, Divisor, Divisor] = IMAGENET_STD
 
@@ -124,6 +137,17 @@ class ModelConfig:
             raise ConfigError(
                 f"padding {self.padding!r} is not for the backbone {self.backbone}",
                 'Leave it out, or use the backbone "mobilenetv2"',
+            )
+        if self.reuse_context != "none" and self.decoder != "mobileinst":
+            raise ConfigError(
+                f"reuse_context {self.reuse_context!r} is not for the decoder {self.decoder}",
+                'Use "none", or the decoder "mobileinst"',
+            )
+        if self.reuse_context == "x6" and not self.enhancer:
+            raise ConfigError(
+                "reuse_context 'x6' has nothing to reuse: without the enhancer no reuse frame "
+                "computes X6",
+                'Use "none", "x5" or "x4"',
             )
         check_size(self.input_size)
         if self.width % self.num_heads or self.width % 4:

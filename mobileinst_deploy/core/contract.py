@@ -12,7 +12,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.config import X6_CHANNELS, ModelConfig
 
 Role = Literal["frame", "mask_head"]
 
@@ -74,6 +74,11 @@ def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role,
     mask_logits (1,N,H/8,W/8). ``mask_head``: image and kernels (1,n,D) to mask_logits
     (1,n,H/8,W/8). ``image`` is (1,3,H,W), RGB, 0 to 255.
 
+    With context reuse the frame graph also gives, after these, what the mask-head graph then takes
+    after the kernels: ``context_x6``, or ``context_p`` and ``context_m``, the results of the mask
+    decoder's two top-down passes (1,D,H/32,W/32) for ``x5`` and (1,D,H/16,W/16) for ``x4``. All
+    that a reuse frame is given must be of one keyframe.
+
     Args:
         config: The model.
         dynamic_kernels: Whether the mask-head graph takes any number n of kernels, or exactly N.
@@ -82,6 +87,7 @@ def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role,
     n, d = config.num_queries, config.width
     live: int | str = "n" if dynamic_kernels else n
     image = TensorSpec("image", "float32", (1, 3, height, width))
+    context = _context(config)
     return {
         "frame": GraphSpec(
             "frame",
@@ -91,14 +97,33 @@ def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role,
                 TensorSpec("objectness_logits", "float32", (1, n, 1)),
                 TensorSpec("kernels", "float32", (1, n, d)),
                 TensorSpec("mask_logits", "float32", (1, n, *config.mask_size)),
+                *context,
             ),
         ),
         "mask_head": GraphSpec(
             "mask_head",
-            (image, TensorSpec("kernels", "float32", (1, live, d))),
+            (image, TensorSpec("kernels", "float32", (1, live, d)), *context),
             (TensorSpec("mask_logits", "float32", (1, live, *config.mask_size)),),
         ),
     }
+
+
+def is_carried(name: str) -> bool:
+    """Whether a tensor of that name goes from the frame graph to the mask-head graph."""
+    return name == "kernels" or name.startswith("context_")
+
+
+def _context(config: ModelConfig) -> tuple[TensorSpec, ...]:
+    """What passes from a keyframe to its reuse frames beside the kernels."""
+    height, width = config.input_size
+    if config.reuse_context == "none":
+        return ()
+    if config.reuse_context == "x6":
+        shape = (1, X6_CHANNELS[config.backbone], height // 64, width // 64)
+        return (TensorSpec("context_x6", "float32", shape),)
+    stride = 32 if config.reuse_context == "x5" else 16
+    shape = (1, config.width, height // stride, width // stride)
+    return tuple(TensorSpec(f"context_{name}", "float32", shape) for name in ("p", "m"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.content import Content
-from mobileinst_deploy.core.contract import Role, graph_specs
+from mobileinst_deploy.core.contract import Role, graph_specs, is_carried
 from mobileinst_deploy.core.errors import BundleError
 
 GOLDEN = "golden.npz"
@@ -49,14 +49,17 @@ class Golden:
 
     def kernels(self, index: int) -> np.ndarray:
         """The kernels (1, N, D) that picture ``index`` reuses."""
+        return self.carried(index)["kernels"]
+
+    def carried(self, index: int) -> dict[str, np.ndarray]:
+        """What picture ``index`` is given of its keyframe, by name: kernels, and context if any."""
         key = int(self.keyframe[index])
-        kernels: np.ndarray = self.frame["kernels"][key : key + 1]
-        return kernels
+        return {name: self.frame[name][key : key + 1] for name in self.frame if is_carried(name)}
 
     def inputs(self, role: Role, index: int) -> dict[str, np.ndarray]:
         """What a graph takes for picture ``index``, by name."""
         image = {"image": self.image(index)}
-        return image if role == "frame" else image | {"kernels": self.kernels(index)}
+        return image if role == "frame" else image | self.carried(index)
 
     def outputs(self, role: Role) -> dict[str, np.ndarray]:
         """What PyTorch gives for a graph's inputs, by name, over all pictures (P, ...)."""

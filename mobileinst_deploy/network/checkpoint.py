@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -52,6 +53,18 @@ _LOOKS_LIKE = {
     "layer1.0.": "ResNet",
     "blocks.": "another network of timm's",
 }
+
+
+class Loaded(NamedTuple):
+    """How a file's weights came into a model.
+
+    Attributes:
+        anew: Names of the tensors that were left as they were, for want of the same classes.
+        note: Which of several whole networks in the file was taken; None where there was no choice.
+    """
+
+    anew: tuple[str, ...]
+    note: str | None
 
 
 def save_checkpoint(
@@ -103,7 +116,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> str | None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
     """Load a whole network's weights into a model.
 
     Args:
@@ -113,7 +126,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
 
     Returns:
-        What was taken, where the file holds several whole networks; else None.
+        What was left as it was, and what was taken where there was a choice.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
@@ -131,7 +144,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
-    return choice.note
+    return Loaded(tuple(own_head), choice.note)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -300,7 +313,7 @@ def _require_same_model(
     path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
 ) -> None:
     """Refuse weights that fit by shape and yet mean something else, such as other classes."""
-    free = {"input_size", "classes"} if other_classes else {"input_size"}
+    free = {"input_size", "reuse_context"} | ({"classes"} if other_classes else set())
     ours, theirs = here.to_dict(), there.to_dict()
     differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
     if differing:

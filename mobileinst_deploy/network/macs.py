@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import ModelConfig, check_size
-from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.contract import Role, graph_specs
 from mobileinst_deploy.network.mobileinst import MobileInst
 
 PARTS = ("backbone", "projections", "mask decoder", "enhancer", "instance decoder", "masks")
@@ -92,14 +92,16 @@ def count_macs(
         model = MobileInst(config).eval()
         image = torch.empty(1, 3, *size)
         kernels = torch.empty(1, num_kernels or config.num_queries, config.width)
+        _, _, *carried = graph_specs(config)["mask_head"].inputs
+        context = [torch.empty(*map(int, tensor.shape)) for tensor in carried]
     if whole_backbone:
-        model.backbone.register_forward_pre_hook(lambda _, args: (args[0], True))
+        model.backbone.register_forward_pre_hook(lambda _, args: (args[0], 6))
     counter = _Counter(model)
     with torch.no_grad(), counter:
         if role == "frame":
             model(image)
         else:
-            model.mask_head(image, kernels)
+            model.mask_head(image, kernels, context)
     return MacReport(
         role,
         size,

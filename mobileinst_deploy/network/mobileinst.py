@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,24 +26,29 @@ class FrameOutput(NamedTuple):
         objectness_logits: (B, N, 1).
         kernels: (B, N, D).
         mask_logits: (B, N, H/8, W/8).
+        context: What reuse frames are given beside the kernels; empty without context reuse.
     """
 
     class_logits: Tensor
     objectness_logits: Tensor
     kernels: Tensor
     mask_logits: Tensor
+    context: tuple[Tensor, ...]
 
 
 class Features(NamedTuple):
-    """What the instance decoder reads.
+    """What is known of a picture before its instances are.
 
     Attributes:
         mask_features: X_mask, (B, D, H/8, W/8).
-        context: The projected X6, (B, D, H/64, W/64), or None where no global stage is there.
+        memory: The projected X6, (B, D, H/64, W/64), which the instance decoder's global stage
+            reads, or None where there is none.
+        context: As in :class:`FrameOutput`.
     """
 
     mask_features: Tensor
-    context: Tensor | None
+    memory: Tensor | None
+    context: tuple[Tensor, ...] = ()
 
 
 class MobileInst(nn.Module):
@@ -84,38 +90,49 @@ class MobileInst(nn.Module):
             decoded.objectness_logits,
             decoded.kernels,
             apply_kernels(decoded.kernels, features.mask_features),
+            features.context,
         )
 
     def features(self, image: Tensor) -> Features:
-        """What the instance decoder needs of a picture (B, 3, H, W)."""
-        pyramid = self._pyramid(image, self.mask_decoder.needs_x6 or self.instance_decoder.needs_x6)
-        context = None
+        """What a picture (B, 3, H, W) is to the instance decoder and to later frames."""
+        depth = 6 if self.instance_decoder.needs_x6 else self.mask_decoder.depth
+        pyramid = self._pyramid(image, depth)
+        memory = None
         if self.context_projection is not None:
-            context = self.context_projection(pyramid.x6)
-        return Features(self.mask_decoder(pyramid), context)
+            memory = self.context_projection(pyramid.x6)
+        mask_features, context = self.mask_decoder(pyramid)
+        return Features(mask_features, memory, context)
 
     def decode(
         self, features: Features, queries: Tensor | None = None, first_stage: int = 0
     ) -> Decoded:
         """Features to instances; see :meth:`InstanceDecoder.forward` for the arguments."""
-        decoded: Decoded = self.instance_decoder(*features, queries, first_stage)
+        decoded: Decoded = self.instance_decoder(
+            features.mask_features, features.memory, queries, first_stage
+        )
         return decoded
 
-    def mask_head(self, image: Tensor, kernels: Tensor) -> Tensor:
+    def mask_head(self, image: Tensor, kernels: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """Segment a reuse frame by a keyframe's kernels (paper section 3.4).
 
         Args:
             image: (B, 3, H, W), as for :meth:`forward`.
             kernels: (B, n, D), any n.
+            context: The keyframe's, where the configuration reuses it.
 
         Returns:
             Mask logits (B, n, H/8, W/8).
         """
-        mask_features = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
-        return apply_kernels(kernels, mask_features)
+        return apply_kernels(kernels, self.reuse_features(image, context))
 
-    def _pyramid(self, image: Tensor, want_x6: bool) -> Pyramid:
-        pyramid: Pyramid = self.backbone((image - self.mean) * self.scale, want_x6)
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
+        """A reuse frame's mask features (B, D, H/8, W/8); arguments as for :meth:`mask_head`."""
+        pyramid = self._pyramid(image, self.mask_decoder.reuse_depth)
+        mask_features: Tensor = self.mask_decoder(pyramid, context).features
+        return mask_features
+
+    def _pyramid(self, image: Tensor, depth: int) -> Pyramid:
+        pyramid: Pyramid = self.backbone((image - self.mean) * self.scale, depth)
         return pyramid
 
 

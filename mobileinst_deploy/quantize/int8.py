@@ -22,7 +22,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
@@ -157,7 +157,10 @@ def quantize_pair(
     progress("quantise: float32 reference", 0, None)
     frame_inputs = [{"image": p} for p in seen]
     wanted = _run(plain["frame"], frame_inputs)
-    head_inputs = [{"image": p, "kernels": w["kernels"]} for p, w in zip(seen, wanted, strict=True)]
+    head_inputs = [
+        {"image": p, **{name: array for name, array in w.items() if is_carried(name)}}
+        for p, w in zip(seen, wanted, strict=True)
+    ]
     frame = _Quantizer(plain["frame"], frame_inputs)
     head = _Quantizer(plain["mask_head"], head_inputs)
     rewritten = rewriter.cheaper_in_float(plain["frame"])

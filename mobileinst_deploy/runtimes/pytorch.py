@@ -10,7 +10,7 @@ import torch
 from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.network import MobileInst, apply_kernels
+from mobileinst_deploy.network import FrameOutput, MobileInst
 
 
 class TorchRunner:
@@ -39,9 +39,10 @@ class TorchRunner:
         with torch.inference_mode():
             if call.role == "frame":
                 output = self._model(given["image"])
-                made = {t.name: getattr(output, t.name) for t in self.specs["frame"].outputs}
+                made = _by_name(self.specs, output)
             else:
-                made = {"mask_logits": self._model.mask_head(given["image"], given["kernels"])}
+                image, kernels, *context = (given[t.name] for t in self.specs["mask_head"].inputs)
+                made = {"mask_logits": self._model.mask_head(image, kernels, context)}
         return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 
@@ -53,29 +54,22 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         images: (P, 3, H, W) uint8, RGB.
         keyframe: (P,) int64; each picture's keyframe comes no later than itself.
     """
+    specs = graph_specs(model.config)
     frames: list[dict[str, np.ndarray]] = []
     reuse: list[np.ndarray] = []
-    kernels: list[torch.Tensor] = []
-    names = [t.name for t in graph_specs(model.config)["frame"].outputs]
+    keyframes: list[FrameOutput] = []
     with torch.inference_mode():
-        for index in range(len(images)):
+        for index, key in enumerate(keyframe.tolist()):
             image = torch.from_numpy(images[index : index + 1]).float()
-            features = model.features(image)
-            decoded = model.decode(features)
-            kernels.append(decoded.kernels)
-            outputs = {
-                "class_logits": decoded.class_logits,
-                "objectness_logits": decoded.objectness_logits,
-                "kernels": decoded.kernels,
-                "mask_logits": apply_kernels(decoded.kernels, features.mask_features),
-            }
-            frames.append(_finite({name: outputs[name].numpy() for name in names}))
-            carried = kernels[int(keyframe[index])]
-            reuse.append(apply_kernels(carried, features.mask_features).numpy())
+            keyframes.append(model(image))
+            named = _by_name(specs, keyframes[-1])
+            frames.append(_finite({name: value.numpy() for name, value in named.items()}))
+            given = keyframes[key]
+            reuse.append(model.mask_head(image, given.kernels, given.context).numpy())
     return Golden(
         images=images,
         keyframe=keyframe,
-        frame={name: np.concatenate([f[name] for f in frames]) for name in names},
+        frame={t.name: np.concatenate([f[t.name] for f in frames]) for t in specs["frame"].outputs},
         mask_logits=np.concatenate(reuse),
     )
 
@@ -93,3 +87,8 @@ def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 "Take an earlier checkpoint of that training, or other weights of the file",
             )
     return outputs
+
+
+def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:
+    values = (*output[:-1], *output.context)
+    return {t.name: value for t, value in zip(specs["frame"].outputs, values, strict=True)}

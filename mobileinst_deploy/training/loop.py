@@ -31,7 +31,7 @@ from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
-from mobileinst_deploy.training.sources import ShapesSource
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
 from mobileinst_deploy.training.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
@@ -50,6 +50,8 @@ class TrainReport:
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
+        anew: Tensors that the whole weights to start from could not give, since they know other
+            classes; these began with the seed's random values.
         note: Which weights of several in a file it started from; None where there was no choice.
     """
 
@@ -60,6 +62,7 @@ class TrainReport:
     metrics: dict[str, float]
     unreadable: int
     weights: Path
+    anew: tuple[str, ...] = ()
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def train(
         held_out: What to evaluate on.
         resume: Whether to go on from the state in ``folder``.
         backbone: Published backbone weights to start from.
-        weights: Whole weights to start from.
+        weights: Whole weights to start from. They may know other classes; then the class head
+            begins anew, which is how the paper goes from COCO to YouTube-VIS (section 4.2).
         progress: Told of every step.
 
     Raises:
@@ -133,6 +137,10 @@ def train(
         raise
 
 
+def _in_epochs(config: TrainConfig) -> bool:
+    return any(stage.epochs for stage in config.stages)
+
+
 def _out_of_memory(config: TrainConfig) -> ConfigError:
     largest = max(stage.batch for stage in config.stages)
     return ConfigError(
@@ -156,8 +164,6 @@ class _Run:
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config = config
-        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         self.source = source
         self.folder = folder
         self.held_out = held_out
@@ -166,11 +172,17 @@ class _Run:
         self.accelerator = Accelerator(
             mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
         )
+        self.config = config = config.counted(
+            sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
+            self.accelerator.num_processes,
+        )
+        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
+        self.anew: tuple[str, ...] = ()
         self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
@@ -182,7 +194,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                self.note = load_weights(self.model, weights)
+                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -253,6 +265,7 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
+            self.anew,
             self.note,
         )
 
@@ -271,8 +284,11 @@ class _Run:
         )
 
     def _source(self, stage: StageConfig) -> ClipSource:
-        if stage.size and isinstance(self.source, ShapesSource):
-            return replace(self.source, size=(stage.size[0], stage.size[1]))
+        size = stage.size[:2]
+        if len(size) == 2 and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=size)
+        if len(size) == 2 and isinstance(self.source, CutoutSource):
+            return CutoutSource(replace(self.source.cutouts, size=size))
         return self.source
 
     def _step(

@@ -6,6 +6,9 @@ frame t + delta; the masks that come out are supervised with frame t + delta's m
 instances that the queries were matched to at frame t. The paper does not say what happens to an
 instance that has vanished by then: here its query is supervised with an empty mask, since an empty
 mask is what kernel reuse should give for it.
+
+Where the model reuses context, the mask features of frame t + delta are then a reuse frame's, made
+with frame t's context: so the network learns to live with a context a few frames old.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,7 +46,7 @@ class PictureLosses(NamedTuple):
     """Losses of a batch of pictures, not weighted yet, and the matching they came from.
 
     Attributes:
-        focal: Focal loss summed over queries and classes, per instance.
+        focal: Focal loss summed over queries and classes, per instance of all processes.
         dice: Mean over matched pairs.
         bce: Mean over matched pairs.
         objectness: Mean over matched pairs.
@@ -115,13 +119,15 @@ class Objective(nn.Module):
                 )
         if later is not None and query_passing:
             b = len(targets)
+            there = features.mask_features[b:]
+            if features.context:
+                passed_on = [tensor[:b] for tensor in features.context]
+                there = self.model.reuse_features(images[b:].float(), passed_on)
             passed = self.model.decode(
-                Features(features.mask_features[b:], None),
-                queries=decoded.stage_queries[0][:b],
-                first_stage=1,
+                Features(there, None), queries=decoded.stage_queries[0][:b], first_stage=1
             )
             with torch.autocast(images.device.type, enabled=False):
-                masks = apply_kernels(passed.kernels.float(), features.mask_features[b:])
+                masks = apply_kernels(passed.kernels.float(), there.float())
                 losses["passed"] = c.mask_weight * self._masks(masks, later, picture.matches[:b])
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
@@ -154,7 +160,7 @@ class Objective(nn.Module):
             wanted.append(flat[found.instances])
             quality.append(objectness[i, found.queries])
         pairs, truth, scores = torch.cat(logits), torch.cat(wanted), torch.cat(quality)
-        count = max(len(pairs), 1)
+        count = shared_count(len(pairs), pairs.device)
         focal = sigmoid_focal(class_logits, classes).sum() / count
         # Sums over nothing keep the graph connected where a batch holds no instance at all.
         iou = mask_iou(pairs, truth)
@@ -174,8 +180,8 @@ class Objective(nn.Module):
         truth = torch.cat(
             [t.masks.flatten(1)[m.instances] for t, m in zip(targets, matches, strict=True)]
         )
-        total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum() / max(len(pairs), 1)
-        return total
+        total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum()
+        return total / shared_count(len(pairs), pairs.device)
 
     def _semantic(self, logits: Tensor, targets: list[Target]) -> Tensor:
         """Cross-entropy of the class of each cell inside an instance, the mean over such cells."""
@@ -186,7 +192,7 @@ class Objective(nn.Module):
                 share, owner = F.avg_pool2d(target.masks, scale).max(0)
                 wanted[i] = torch.where(share >= 0.5, target.labels[owner], _NO_CLASS)
         total = F.cross_entropy(logits, wanted, ignore_index=_NO_CLASS, reduction="sum")
-        mean: Tensor = total / (wanted != _NO_CLASS).sum().clamp(min=1)
+        mean: Tensor = total / shared_count(int((wanted != _NO_CLASS).sum()), logits.device)
         return mean
 
     def _resized(self, mask_logits: Tensor) -> Tensor:
@@ -199,6 +205,26 @@ class Objective(nn.Module):
         return mask_logits.flatten(2)
 
 
+def shared_count(count: int, device: torch.device) -> float:
+    """What sums are divided by: the mean of a count over all processes that train together.
+
+    Engines average the processes' gradients. A sum divided by this mean then weighs every instance
+    alike, whichever process holds it: two processes give the losses of one with both their batches.
+
+    Args:
+        count: This process's, of instances or cells.
+        device: Where the processes exchange numbers.
+
+    Returns:
+        At least 1 over the number of processes, so that it can be divided by.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return max(count, 1)
+    total = torch.tensor(float(count), device=device)
+    dist.all_reduce(total)
+    return max(float(total), 1.0) / dist.get_world_size()
+
+
 def _float(features: Features) -> Features:
-    context = None if features.context is None else features.context.float()
-    return Features(features.mask_features.float(), context)
+    memory = None if features.memory is None else features.memory.float()
+    return Features(features.mask_features.float(), memory, features.context)

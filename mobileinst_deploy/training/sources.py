@@ -1,4 +1,4 @@
-"""The clips that can be trained on: drawn shapes, COCO's pictures, YouTube-VIS's videos."""
+"""The clips that can be trained on: drawn shapes, cut-outs, COCO's pictures, YouTube-VIS's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
 from mobileinst_deploy.data.coco import CocoPictures
-from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
+from mobileinst_deploy.data.cutouts import Cutouts
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig
@@ -53,16 +54,32 @@ class ShapesSource:
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Draw some frames of a clip."""
         drawn_clip = ShapesClip(clip_seed(self.split, self.first + clip), self.frames, self.size)
-        drawn = [drawn_clip.frame(t) for t in frames]
-        return aligned(
-            np.stack([d.image for d in drawn]),
-            [dict(zip(d.track_ids.tolist(), d.masks, strict=True)) for d in drawn],
-            {
-                int(track): int(label)
-                for d in drawn
-                for track, label in zip(d.track_ids, d.labels, strict=True)
-            },
-        )
+        return _drawn([drawn_clip.frame(t) for t in frames])
+
+
+@dataclass(frozen=True)
+class CutoutSource:
+    """Clips of instances cut out of photographs, made when they are read."""
+
+    cutouts: Cutouts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.cutouts.classes
+
+    def __len__(self) -> int:
+        return len(self.cutouts)
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        del clip
+        return self.cutouts.length
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Make some frames of a clip."""
+        made = self.cutouts.clip(clip)
+        return _drawn([made.frame(t) for t in frames])
 
 
 @dataclass(frozen=True)
@@ -120,6 +137,9 @@ class YtvisSource:
         return _join([self.clips.frame(clip, t) for t in frames], self.painted)
 
 
+Annotated = CocoSource | YtvisSource | CutoutSource
+
+
 def open_sources(
     data: DataConfig, folder: Path, model: ModelConfig
 ) -> tuple[ClipSource, ClipSource | None]:
@@ -141,24 +161,31 @@ def open_sources(
             drawn if data.validation_clips else None,
         )
 
-    def one(images: str, annotations: str, *, painted: bool = False) -> CocoSource | YtvisSource:
+    def one(images: str, annotations: str, *, held_out: bool = False) -> Annotated:
         paths = folder / images, folder / annotations
         if data.kind == "coco":
-            return CocoSource(CocoPictures(*paths, model.classes), painted)
-        return YtvisSource(YtvisClips(*paths, model.classes), painted)
+            return CocoSource(CocoPictures(*paths, model.classes), painted=not held_out)
+        if data.kind == "ytvis":
+            return YtvisSource(YtvisClips(*paths, model.classes), painted=not held_out)
+        drawn: tuple[Split, int, int] = ("train", data.first_clip, data.clips)
+        if held_out:
+            drawn = ("val", 0, data.validation_clips)
+        pictures = CocoPictures(*paths, model.classes)
+        return CutoutSource(Cutouts(pictures, *drawn, data.frames, model.input_size))
 
-    source = one(data.images, data.annotations, painted=True)
+    source = one(data.images, data.annotations)
     _catalogue(source).require_objects("train on")
     if not data.validation_annotations:
         return source, None
-    held_out = one(data.validation_images or data.images, data.validation_annotations)
+    images = data.validation_images or data.images
+    held_out = one(images, data.validation_annotations, held_out=True)
     _catalogue(held_out).require_objects("evaluate on")
     return source, held_out
 
 
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
-    if not isinstance(source, CocoSource | YtvisSource):
+    if not isinstance(source, CocoSource | YtvisSource | CutoutSource):
         return []
     catalogue = _catalogue(source)
     lines = catalogue.left_out.lines()
@@ -168,8 +195,22 @@ def left_out(source: ClipSource | None) -> list[str]:
     return lines
 
 
-def _catalogue(source: CocoSource | YtvisSource) -> Catalogue:
+def _catalogue(source: Annotated) -> Catalogue:
+    if isinstance(source, CutoutSource):
+        return source.cutouts.pictures.catalogue
     return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
+
+
+def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:
+    return aligned(
+        np.stack([f.image for f in frames]),
+        [dict(zip(f.track_ids.tolist(), f.masks, strict=True)) for f in frames],
+        {
+            int(track): int(label)
+            for f in frames
+            for track, label in zip(f.track_ids, f.labels, strict=True)
+        },
+    )
 
 
 def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:

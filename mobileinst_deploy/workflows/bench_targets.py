@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
@@ -198,9 +198,10 @@ class HostClips:
         """
         outputs, sample = self._timed("frame", {}, clip, origin, watch)
         samples = [sample]
-        live = outputs["kernels"][:, : self._live]
+        carried = {name: array for name, array in outputs.items() if is_carried(name)}
+        carried["kernels"] = carried["kernels"][:, : self._live]
         for _ in range(length - 1):
-            samples.append(self._timed("mask_head", {"kernels": live}, clip, origin, watch)[1])
+            samples.append(self._timed("mask_head", carried, clip, origin, watch)[1])
         return samples
 
     def _timed(

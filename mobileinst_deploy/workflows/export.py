@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle
+from mobileinst_deploy.core.config import ContextReuse
 from mobileinst_deploy.core.files import require_replaceable, require_writable
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network.loading import load_model
@@ -48,6 +49,7 @@ def export(
     *,
     weights: str | Path | None = None,
     size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
     opset: int = DEFAULT_OPSET,
     dynamic_kernels: bool = True,
     simplify: bool = True,
@@ -62,6 +64,8 @@ def export(
         output: Folder to write, all or nothing; it may hold an older pair and nothing else.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
+        reuse_context: From which map on reuse frames take over what their keyframe computed, see
+            :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
         opset: ONNX operator set.
         dynamic_kernels: Whether the mask-head graph takes any number of kernels.
         simplify: Whether constants and shapes are folded.
@@ -86,7 +90,7 @@ def export(
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
-    source = load_model(model, weights=weights, size=size)
+    source = load_model(model, weights=weights, size=size, reuse_context=reuse_context)
     pair = export_model(
         source,
         output,

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import pinned_to_one_core
@@ -25,6 +23,7 @@ from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
 from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
+from mobileinst_deploy.workflows.results import Kept, pair_place
 
 WARMUPS = 3
 DEFAULT_RUNS = 20
@@ -93,9 +92,10 @@ def profile(
     runs: int = DEFAULT_RUNS,
     serial: str | None = None,
     core: str | None = None,
+    report: Path | None = None,
     progress: Progress = silent,
-) -> ProfileReport:
-    """Profile both graphs of a pair, on this machine or on a phone; nothing is written.
+) -> tuple[ProfileReport, Kept]:
+    """Profile both graphs of a pair, on this machine or on a phone, and keep the result.
 
     Args:
         folder: The pair's.
@@ -103,12 +103,14 @@ def profile(
         runs: Of each graph, those that count.
         serial: Which phone; None means the only one.
         core: On a phone: ``auto``, ``prime``, ``little`` or a number; None means ``auto``.
+        report: A file or folder in place of ``results/<device>-<runtime>-<form>/profile.json``.
         progress: Told of each run.
 
     Raises:
         ConfigError: An option is wrong or does not apply.
         BundleError: The pair cannot be loaded.
         DeviceError: The phone is missing or failed, or the profile cannot be used.
+        OutputError: ``report`` cannot be written.
     """
     known_device(device)
     if device == "qemu":
@@ -118,13 +120,20 @@ def profile(
         )
     only_adb({"--serial": serial, "--core": core}, device)
     bundle = load_bundle(folder)
-    if device == "cpu":
-        return profile_host(bundle, runs, progress=progress)
     wanted = "auto" if core is None else core
     check_core(wanted)
-    (chosen,) = choose_devices([serial] if serial is not None else [])
-    device_bundle = prepare_bundle(progress=progress)
-    return profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+    name = device
+    if device == "adb":
+        (chosen,) = choose_devices([serial] if serial is not None else [])
+        name = f"adb:{chosen.serial}"
+    place = pair_place("profile", bundle, name, "onnxruntime", report)
+    place.check()
+    if device == "cpu":
+        found = profile_host(bundle, runs, progress=progress)
+    else:
+        device_bundle = prepare_bundle(progress=progress)
+        found = profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+    return found, place.keep(found.to_dict())
 
 
 def profile_host(
@@ -147,12 +156,13 @@ def profile_host(
             role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
             for role in ROLES
         }
-        kernels_at = [o.name for o in sessions["frame"].get_outputs()].index("kernels")
+        names = [output.name for output in sessions["frame"].get_outputs()]
         total = WARMUPS + runs
         for turn in range(total):
             image = golden.image(turn % len(golden.images))
-            kernels: np.ndarray = sessions["frame"].run(None, {"image": image})[kernels_at]
-            sessions["mask_head"].run(None, {"image": image, "kernels": kernels})
+            outputs = dict(zip(names, sessions["frame"].run(None, {"image": image}), strict=True))
+            carried = {name: array for name, array in outputs.items() if is_carried(name)}
+            sessions["mask_head"].run(None, {"image": image, **carried})
             progress("profile", turn + 1, total)
         files = {role: Path(session.end_profiling()) for role, session in sessions.items()}
         graphs = _read(bundle, files, runs)
