@@ -18,6 +18,7 @@ import numpy as np
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.core.scratch import held, neighbour
+from mobileinst_deploy.core.text import size_text
 from mobileinst_deploy.media.video import Clip, open_container
 
 #: Audio that an mp4 file can hold as it is.
@@ -162,8 +163,9 @@ class OverlayFile:
         stream.width, stream.height = width + width % 2, height + height % 2
         if (stream.width, stream.height) != (width, height):
             self.notes.append(
-                f"padded from {width}x{height} to {stream.width}x{stream.height}, since H.264 wants"
-                " even sides"
+                f"padded from {size_text((height, width))} to "
+                f"{size_text((stream.height, stream.width))} (height x width), since H.264 wants "
+                "even sides"
             )
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
@@ -177,7 +179,7 @@ class OverlayFile:
         context.color_range = _LIMITED
         self._stream = stream
         if self._clip.audio is not None:
-            self._audio = _AudioCopy.open(self._clip.audio, self._container)
+            self._audio = _AudioCopy.open(self._clip.audio, self._container, self._clip.start)
             if self._audio is None:
                 self.notes.append("without audio, which mp4 cannot hold as it is")
 
@@ -189,20 +191,22 @@ class OverlayFile:
 class _AudioCopy:
     """Copies audio packets from one container to another, as far as the pictures have come."""
 
-    def __init__(self, source: Any, stream: Any, target: Any) -> None:
+    def __init__(self, source: Any, stream: Any, target: Any, start: Fraction) -> None:
         self._source = source
+        #: By how much packets are moved back, in units of their own time base.
+        self._shift = round(start / stream.time_base)
         self._target = target
         self._stream = target.add_stream_from_template(stream)
         self._packets = source.demux(stream)
         self._next: Any = None
 
     @classmethod
-    def open(cls, path: Path, target: Any) -> _AudioCopy | None:
+    def open(cls, path: Path, target: Any, start: Fraction) -> _AudioCopy | None:
         source = open_container(path)
         stream = source.streams.audio[0]
         context = stream.codec_context  # None for a codec that FFmpeg does not know
         if context is not None and context.name.split("_")[0] in _MP4_AUDIO:
-            return cls(source, stream, target)
+            return cls(source, stream, target, start)
         source.close()
         return None
 
@@ -217,9 +221,14 @@ class _AudioCopy:
             packet = self._next
             if packet is None or packet.dts is None:
                 return
-            if seconds is not None and packet.dts * packet.time_base > seconds:
+            at = packet.dts - self._shift
+            if seconds is not None and at * packet.time_base > seconds:
                 return
             self._next = None
+            if at < 0 < self._shift:
+                continue  # before the first picture
+            packet.dts = at
+            packet.pts = at if packet.pts is None else packet.pts - self._shift
             packet.stream = self._stream
             self._target.mux(packet)
 

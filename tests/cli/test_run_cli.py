@@ -99,7 +99,7 @@ def test_an_odd_size_is_told(pair, tmp_path, capsys):
         cv2.imwrite(str(tmp_path / "f" / f"{number}.png"), np.zeros((47, 63, 3), np.uint8))
     code, _, err = mobileinst(capsys, "run", pair, tmp_path / "f", "-o", tmp_path / "o")
     assert code == 0
-    assert "Note: the overlay is padded from 63x47 to 64x48" in err
+    assert "Note: the overlay is padded from 47x63 to 48x64" in err
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class TestWriting:
         )
         overlay = copy(source, tmp_path / "o.mp4")
         assert overlay.notes == [
-            "padded from 63x47 to 64x48, since H.264 wants even sides",
+            "padded from 47x63 to 48x64 (height x width), since H.264 wants even sides",
         ]
         assert read_back(tmp_path / "o.mp4")[0].shape == (48, 64, 3)
 
