@@ -78,9 +78,9 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         model = replace(load_checkpoint(given.start)[0], input_size=size)
     stage = StageConfig(
         "video" if video else "image",
-        given.iterations,
         4 if video else 8,
         given.lr,
+        given.iterations,
         schedule="cosine",
         warmup=given.iterations // 10,
         query_passing=variant == "with query passing",

@@ -60,7 +60,7 @@ def evaluate(
     show(_table(done), json=json)
     first = next(iter(done.measured.values()))
     for reason, count in first.skipped.items():
-        note(f"Left out: {count} {reason}.")
+        note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
     if not done.report.trained:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
     note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -13,6 +14,9 @@ from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.history import History
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.training.plan import TrainPlan
 
 
 def latency_table(records: Sequence[LatencyRecord]) -> Table:
@@ -86,4 +90,34 @@ def instructions_table(record: InstructionRecord) -> Table:
         name = role if role == "frame" else f"{role}, {record.live_kernels} kernels"
         share = f"{value / record.instructions['frame']:.3f}"
         table.add_row(name, f"{value:,}", share, str(record.equal_runs[role]))
+    return table
+
+
+def plan_table(plan: TrainPlan) -> Table:
+    """A training run that was not begun: one row a stage, the whole in the caption."""
+    table = Table(
+        title=f"{plan.model}: {plan.parameters / 1e6:.2f} M parameters, {plan.processes} process"
+        + ("es" if plan.processes > 1 else "")
+    )
+    for column in (
+        "stage",
+        "steps",
+        "samples",
+        "learning rate",
+        "largest size",
+        "s a step",
+        "hours",
+    ):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.kind,
+            f"{stage.iterations:,}" if stage.iterations else f"{stage.epochs:g} epochs",
+            f"{stage.samples:,}" if stage.samples else "?",
+            ", ".join(f"{lr:.1e} from {at:,}" for at, lr in stage.rates),
+            "x".join(map(str, stage.size)),
+            f"{stage.step_seconds:.2f}",
+            f"{stage.hours:.1f}" if stage.hours is not None else "?",
+        )
+    table.caption = plan.note
     return table

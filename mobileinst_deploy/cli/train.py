@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,19 @@ def train(
         Path | None, typer.Option(help="Published backbone weights to start from.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Whole weights to start from, of the same model.")
+        Path | None,
+        typer.Option(
+            help="Whole weights to start from; of other classes, all but the class head is taken."
+        ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field: stages.0.batch=8; may be given several times."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done, and how long it would take."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model by a recipe. It may be interrupted at any moment and resumed.
@@ -38,6 +50,9 @@ def train(
     """
     from mobileinst_deploy.workflows.train import train as work
 
+    if dry_run:
+        _plan(config, data, change or (), json)
+        return
     with progress_bar() as progress:
         report = work(
             config,
@@ -46,7 +61,9 @@ def train(
             resume=resume,
             init=init,
             weights=weights,
+            changes=change or (),
             progress=progress,
+            notice=note,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all
@@ -56,7 +73,20 @@ def train(
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
     show(done + (f", held-out {metrics}" if metrics else ""), json=json)
+    if report.anew:
+        note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")
     if report.unreadable:
         note(f"{report.unreadable} samples could not be read and were replaced.")
     show(f"Weights: {report.weights}", json=json)
     answer(report.to_dict(), json=json)
+
+
+def _plan(recipe: Path, data: Path | None, changes: Sequence[str], json: bool) -> None:
+    """Say what a run would be, without beginning it."""
+    from mobileinst_deploy.cli.tables import plan_table
+    from mobileinst_deploy.workflows.train import plan
+
+    with progress_bar() as progress:
+        planned = plan(recipe, data=data, changes=changes, progress=progress)
+    show(plan_table(planned), json=json)
+    answer(planned.to_dict(), json=json)

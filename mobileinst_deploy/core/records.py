@@ -160,7 +160,8 @@ class EvalBlock:
         objects: Annotated objects that count, crowds included.
         frames: Pictures that were run.
         keyframes: How many of them by the frame graph; the others reused its kernels.
-        skipped: What of the annotations was left out, by reason.
+        skipped: How many annotations were left out, by reason.
+        examples: Where the first of each reason is.
         settings: What counted as a track; empty for pictures.
         metrics: By COCO's or YouTube-VIS's names, in [0, 1]; None where nothing could be measured.
         per_class: AP by class name, likewise.
@@ -173,6 +174,7 @@ class EvalBlock:
     frames: int
     keyframes: int
     skipped: Mapping[str, int]
+    examples: Mapping[str, str]
     settings: Mapping[str, float]
     metrics: Mapping[str, float | None]
     per_class: Mapping[str, float | None]

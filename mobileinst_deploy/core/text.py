@@ -21,5 +21,10 @@ def shown(text: str, most: int = MESSAGE_CHARACTERS) -> str:
     return line if len(line) <= most else line[: most - len(_CUT)] + _CUT
 
 
+def size_text(size: tuple[int, int]) -> str:
+    """A size (height, width) for people: ``384x640``, height first wherever a size is shown."""
+    return f"{size[0]}x{size[1]}"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

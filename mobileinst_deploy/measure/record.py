@@ -278,15 +278,18 @@ def make_record(
     check_whole(measured.schedules)
     verdict = judge(protocol, measured)
     n = pair.config.num_queries
-    comparison = compare_with_paper(
-        pair.config,
-        measured.facts,
-        [f"reuse frames with {live_kernels} of {n} kernels"] * (live_kernels < n)
-        + [f"{pair.precision} instead of fp32"] * (pair.precision != "fp32"),
-    )
-    notes = [*verdict.notes, comparison.sentence]
+    paper: tuple[PaperRow, ...] = ()
     if measured.facts.kind == "host":
-        notes.insert(0, "measured on this host, not on a phone")
+        beside = "measured on this host, not on a phone: not comparable with the paper"
+    else:
+        comparison = compare_with_paper(
+            pair.config,
+            measured.facts,
+            [f"reuse frames with {live_kernels} of {n} kernels"] * (live_kernels < n)
+            + [f"{pair.precision} instead of fp32"] * (pair.precision != "fp32"),
+        )
+        paper, beside = comparison.rows, comparison.sentence
+    notes = [*verdict.notes, beside]
     if pair.precision != "fp32":
         notes.append("8-bit: not the paper's protocol")
     return LatencyRecord(
@@ -323,5 +326,5 @@ def make_record(
         state_after=measured.after,
         invalid=verdict.invalid,
         notes=tuple(notes),
-        paper=comparison.rows,
+        paper=paper,
     )

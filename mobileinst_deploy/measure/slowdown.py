@@ -46,7 +46,8 @@ class Slowdown:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {**asdict(self), "confidence": CONFIDENCE}
+        high = self.high if np.isfinite(self.high) else None  # JSON knows no infinity
+        return {**asdict(self), "high": high, "confidence": CONFIDENCE}
 
 
 def paired(clip_length: int, baseline: Sequence[float], candidate: Sequence[float]) -> Slowdown:
@@ -72,14 +73,12 @@ def unpaired(clip_length: int, baseline: Sequence[float], candidate: Sequence[fl
         candidate: Time of each clip of the other measurement, ms.
     """
     old, new = np.asarray(baseline), np.asarray(candidate)
+    ratio = float(np.median(new) / np.median(old))
+    count = min(len(old), len(new))
     (old_low, old_high), (new_low, new_high) = median_interval(old), median_interval(new)
-    return Slowdown(
-        clip_length,
-        float(np.median(new) / np.median(old)),
-        new_low / old_high,
-        new_high / old_low,
-        min(len(old), len(new)),
-    )
+    if not np.isfinite([old_low, old_high, new_low, new_high]).all():
+        return Slowdown(clip_length, ratio, 0.0, np.inf, count)
+    return Slowdown(clip_length, ratio, new_low / old_high, new_high / old_low, count)
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:
@@ -92,5 +91,5 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     # At most this many values lie below the median, but for one time in 200.
     rank = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5))
     if rank == 0:
-        return -np.inf if values.min() < 0 else 0.0, np.inf
+        return -np.inf, np.inf
     return float(ordered[rank - 1]), float(ordered[n - rank])

@@ -105,7 +105,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> tuple[str, ...]:
     """Load a whole network's weights into a model.
 
     Args:
@@ -113,6 +113,9 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         path: An own ``.safetensors``, or a ``.pth`` with a state dict in this project's names.
         other_classes: Also take weights of a model with other classes, and then leave the class
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
+
+    Returns:
+        Names of the tensors that were left as they were, for want of the same classes.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
@@ -129,6 +132,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+    return tuple(own_head)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:

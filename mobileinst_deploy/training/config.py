@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from mobileinst_deploy.core.config import Count, check_size
-from mobileinst_deploy.core.documents import Blame, check, read_toml
+from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 
@@ -106,11 +108,13 @@ class StageConfig:
 
     Attributes:
         kind: ``image`` or ``video``.
-        iterations: Optimiser steps.
         batch: Pictures, or pairs, in one step of one process.
         lr: Learning rate of everything but the backbone.
+        iterations: Optimiser steps; either these or ``epochs``.
+        epochs: Length in passes over the data instead: an epoch is as many samples as the data has
+            frames (a picture is one frame). ``decay_at`` then counts epochs, too.
         schedule: ``step`` multiplies by 0.1 at ``decay_at``; ``cosine`` falls to a hundredth.
-        decay_at: Iterations of the step decay.
+        decay_at: Iterations, or epochs, of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
         size: (height, width) that clips are made at in this stage; empty for the model's own.
@@ -123,11 +127,12 @@ class StageConfig:
     """
 
     kind: StageKind
-    iterations: Steps
     batch: Annotated[int, Meta(ge=1, le=1 << 16)]
     lr: Factor
+    iterations: StepsOrNone = 0
+    epochs: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     schedule: Schedule = "step"
-    decay_at: tuple[StepsOrNone, ...] = ()
+    decay_at: tuple[Annotated[float, Meta(ge=0, le=1e9)], ...] = ()
     warmup: StepsOrNone = 0
     query_passing: bool = False
     size: tuple[Count, ...] = ()
@@ -137,6 +142,11 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
+        if bool(self.iterations) == bool(self.epochs):
+            raise ConfigError(
+                f"a stage has {self.iterations} iterations and {self.epochs:g} epochs",
+                "Give either iterations or epochs, above 0",
+            )
         if self.size:
             check_size(self.size)  # type: ignore[arg-type]
         if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size):
@@ -148,6 +158,23 @@ class StageConfig:
             raise ConfigError(
                 "query_passing is set for a stage on pictures", "Use it in a video stage"
             )
+
+    def counted(self, frames: int, samples: int) -> StageConfig:
+        """This stage in iterations.
+
+        Args:
+            frames: Frames of the data, the samples of an epoch.
+            samples: That one optimiser step of all processes takes.
+        """
+        if not self.epochs:
+            return self
+        per_epoch = frames / samples
+        return replace(
+            self,
+            iterations=max(round(self.epochs * per_epoch), 1),
+            epochs=0.0,
+            decay_at=tuple(round(at * per_epoch) for at in self.decay_at),
+        )
 
     def lr_at(self, iteration: int) -> float:
         """The learning rate of an iteration of this stage, counted from 0."""
@@ -214,9 +241,23 @@ class TrainConfig:
                 "Give it a size and a zoom",
             )
 
+    def counted(self, frames: int, processes: int) -> TrainConfig:
+        """This run with every stage's length in iterations.
+
+        Args:
+            frames: Frames of the data.
+            processes: That train together.
+        """
+        return replace(
+            self,
+            stages=tuple(
+                s.counted(frames, s.batch * self.accumulate * processes) for s in self.stages
+            ),
+        )
+
     @property
     def iterations(self) -> int:
-        """Optimiser steps of all stages."""
+        """Optimiser steps of all stages, where no stage is given in epochs."""
         return sum(stage.iterations for stage in self.stages)
 
     def stage_at(self, iteration: int) -> tuple[int, int]:
@@ -236,11 +277,47 @@ class TrainConfig:
         return canonical_sha256(document)
 
 
-def read_train_config(path: Path) -> TrainConfig:
+def _change(data: dict[str, Any], change: str) -> None:
+    """Set one field of a recipe that was read, before anything is checked."""
+    name, equals, text = change.partition("=")
+    *way, last = name.strip().split(".")
+    next_step = 'Write it as FIELD=VALUE, for example stages.0.batch=8 or model="mobileinst-demo"'
+    if not (equals and last and all(way)):
+        raise ConfigError(f"{change[:80]!r} changes nothing", next_step)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"the value of {change[:80]!r} is not TOML: {error}", next_step
+        ) from error
+    place: Any = data
+    for step in way:
+        if isinstance(place, list) and step.isascii() and step.isdigit() and int(step) < len(place):
+            place = place[int(step)]
+        elif isinstance(place, dict):
+            place = place.setdefault(step, {})
+        else:
+            raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
+    if not isinstance(place, dict):
+        raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
+    place[last] = value
+
+
+def read_train_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     """Read a train.toml.
+
+    Args:
+        path: The file.
+        changes: What to change in it first, as ``FIELD=VALUE``, the value as TOML writes it. Fields
+            of tables and of stages are reached by dots: ``stages.0.batch=8``, ``data.workers=4``.
 
     Raises:
         ConfigError: It is missing, no TOML, or a field is unknown, of another type or out of range.
     """
     blame = Blame(str(path), ConfigError, "Compare it with a train.toml of the zoo")
-    return read_toml(path, TrainConfig, blame)
+    if not changes:
+        return read_toml(path, TrainConfig, blame)
+    document = read_toml(path, dict[str, Any], blame)
+    for change in changes:
+        _change(document, change)
+    return convert(document, TrainConfig, blame)

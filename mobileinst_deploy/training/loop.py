@@ -50,6 +50,8 @@ class TrainReport:
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
+        anew: Tensors that the whole weights to start from could not give, since they know other
+            classes; these began with the seed's random values.
     """
 
     iterations: int
@@ -59,6 +61,7 @@ class TrainReport:
     metrics: dict[str, float]
     unreadable: int
     weights: Path
+    anew: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -90,7 +93,8 @@ def train(
         held_out: What to evaluate on.
         resume: Whether to go on from the state in ``folder``.
         backbone: Published backbone weights to start from.
-        weights: Whole weights to start from.
+        weights: Whole weights to start from. They may know other classes; then the class head
+            begins anew, which is how the paper goes from COCO to YouTube-VIS (section 4.2).
         progress: Told of every step.
 
     Raises:
@@ -123,6 +127,10 @@ def train(
         raise
 
 
+def _in_epochs(config: TrainConfig) -> bool:
+    return any(stage.epochs for stage in config.stages)
+
+
 def _out_of_memory(config: TrainConfig) -> ConfigError:
     largest = max(stage.batch for stage in config.stages)
     return ConfigError(
@@ -146,8 +154,6 @@ class _Run:
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config = config
-        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         self.source = source
         self.folder = folder
         self.held_out = held_out
@@ -156,11 +162,17 @@ class _Run:
         self.accelerator = Accelerator(
             mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
         )
+        self.config = config = config.counted(
+            sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
+            self.accelerator.num_processes,
+        )
+        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
+        self.anew: tuple[str, ...] = ()
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
@@ -171,7 +183,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                load_weights(self.model, weights)
+                self.anew = load_weights(self.model, weights, other_classes=True)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -234,6 +246,7 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
+            self.anew,
         )
 
     def _stream(self, number: int, within: int) -> Iterator[Batch]:

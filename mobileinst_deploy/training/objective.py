@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ class PictureLosses(NamedTuple):
     """Losses of a batch of pictures, not weighted yet, and the matching they came from.
 
     Attributes:
-        focal: Focal loss summed over queries and classes, per instance.
+        focal: Focal loss summed over queries and classes, per instance of all processes.
         dice: Mean over matched pairs.
         bce: Mean over matched pairs.
         objectness: Mean over matched pairs.
@@ -159,7 +160,7 @@ class Objective(nn.Module):
             wanted.append(flat[found.instances])
             quality.append(objectness[i, found.queries])
         pairs, truth, scores = torch.cat(logits), torch.cat(wanted), torch.cat(quality)
-        count = max(len(pairs), 1)
+        count = shared_count(len(pairs), pairs.device)
         focal = sigmoid_focal(class_logits, classes).sum() / count
         # Sums over nothing keep the graph connected where a batch holds no instance at all.
         iou = mask_iou(pairs, truth)
@@ -179,8 +180,8 @@ class Objective(nn.Module):
         truth = torch.cat(
             [t.masks.flatten(1)[m.instances] for t, m in zip(targets, matches, strict=True)]
         )
-        total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum() / max(len(pairs), 1)
-        return total
+        total: Tensor = (dice(pairs, truth) + pixel_bce(pairs, truth)).sum()
+        return total / shared_count(len(pairs), pairs.device)
 
     def _semantic(self, logits: Tensor, targets: list[Target]) -> Tensor:
         """Cross-entropy of the class of each cell inside an instance, the mean over such cells."""
@@ -191,7 +192,7 @@ class Objective(nn.Module):
                 share, owner = F.avg_pool2d(target.masks, scale).max(0)
                 wanted[i] = torch.where(share >= 0.5, target.labels[owner], _NO_CLASS)
         total = F.cross_entropy(logits, wanted, ignore_index=_NO_CLASS, reduction="sum")
-        mean: Tensor = total / (wanted != _NO_CLASS).sum().clamp(min=1)
+        mean: Tensor = total / shared_count(int((wanted != _NO_CLASS).sum()), logits.device)
         return mean
 
     def _resized(self, mask_logits: Tensor) -> Tensor:
@@ -202,6 +203,26 @@ class Objective(nn.Module):
                 mask_logits, scale_factor=scale, mode="bilinear", align_corners=False
             )
         return mask_logits.flatten(2)
+
+
+def shared_count(count: int, device: torch.device) -> float:
+    """What sums are divided by: the mean of a count over all processes that train together.
+
+    Engines average the processes' gradients. A sum divided by this mean then weighs every instance
+    alike, whichever process holds it: two processes give the losses of one with both their batches.
+
+    Args:
+        count: This process's, of instances or cells.
+        device: Where the processes exchange numbers.
+
+    Returns:
+        At least 1 over the number of processes, so that it can be divided by.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return max(count, 1)
+    total = torch.tensor(float(count), device=device)
+    dist.all_reduce(total)
+    return max(float(total), 1.0) / dist.get_world_size()
 
 
 def _float(features: Features) -> Features:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.picture_rules import PADDING
-from mobileinst_deploy.data.annotations import Sample
+from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
 from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
@@ -153,13 +152,15 @@ def open_sources(
     """
     if data.kind == "shapes":
         size = model.input_size
-        held_out = ShapesSource("val", 0, data.validation_clips, data.frames, size)
+        drawn = ShapesSource("val", 0, data.validation_clips, data.frames, size)
         return (
             ShapesSource("train", data.first_clip, data.clips, data.frames, size),
-            held_out if data.validation_clips else None,
+            drawn if data.validation_clips else None,
         )
 
-    def one(images: str, annotations: str, *, held_out: bool = False) -> ClipSource:
+    def one(
+        images: str, annotations: str, *, held_out: bool = False
+    ) -> CocoSource | YtvisSource | CutoutSource:
         paths = folder / images, folder / annotations
         if data.kind == "coco":
             return CocoSource(CocoPictures(*paths, model.classes), painted=not held_out)
@@ -172,12 +173,29 @@ def open_sources(
         return CutoutSource(Cutouts(pictures, *drawn, data.frames, model.input_size))
 
     source = one(data.images, data.annotations)
-    if len(source) == 0:
-        raise DatasetError(f"{data.annotations} lists nothing", "Give another annotation file")
+    _catalogue(source).require_objects("train on")
     if not data.validation_annotations:
         return source, None
     images = data.validation_images or data.images
-    return source, one(images, data.validation_annotations, held_out=True)
+    held_out = one(images, data.validation_annotations, held_out=True)
+    _catalogue(held_out).require_objects("evaluate on")
+    return source, held_out
+
+
+def left_out(source: ClipSource | None) -> list[str]:
+    """What of a source's annotations training does not learn from: one line a reason."""
+    if not isinstance(source, CocoSource | YtvisSource | CutoutSource):
+        return []
+    catalogue = _catalogue(source)
+    lines = catalogue.left_out.lines()
+    crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
+    return lines + [f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}"] * bool(crowds)
+
+
+def _catalogue(source: CocoSource | YtvisSource | CutoutSource) -> Catalogue:
+    if isinstance(source, CutoutSource):
+        return source.cutouts.pictures.catalogue
+    return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
 
 
 def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:

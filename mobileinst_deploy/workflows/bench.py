@@ -119,11 +119,6 @@ class BenchResult:
                 )
         return None
 
-    def insist(self) -> None:
-        """Raise :attr:`failure` when there is one."""
-        if self.failure is not None:
-            raise self.failure
-
 
 def bench_pair(
     folder: str | Path,
@@ -174,7 +169,7 @@ def bench_pair(
     Example:
         >>> import mobileinst_deploy as mobileinst
         >>> result = mobileinst.bench("pair", clip_lengths=(1,), runs=3, warmup=0, seconds=0)
-        >>> [record.model_id for record in result.records]
+        >>> [record.pair.model_id for record in result.records]
         ['tiny']
     """
     known_device(device)

@@ -26,8 +26,9 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
-from mobileinst_deploy.data.annotations import Media, read_frame, to_rle
+from mobileinst_deploy.data.annotations import Media, read_frame
 from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.segmentation import to_rle
 from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
@@ -347,6 +348,7 @@ def _evaluate(
     progress: Progress,
 ) -> EvalBlock:
     """Search every item that the journal does not know yet, and match all."""
+    data.catalogue.require_objects("evaluate on")
     sha256 = sha256_of(annotations)
     key = {
         "version": __version__,
@@ -381,7 +383,8 @@ def _evaluate(
             objects=precision.objects,
             frames=sum(len(medium.files) for medium in data.media),
             keyframes=keyframes,
-            skipped=dict(data.skipped),
+            skipped=dict(data.left_out.counts),
+            examples=dict(data.left_out.examples),
             settings=settings,
             metrics=precision.metrics(names),
             per_class=precision.per_class(),

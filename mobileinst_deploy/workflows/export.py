@@ -62,8 +62,8 @@ def export(
         output: Folder to write, all or nothing; it may hold an older pair and nothing else.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
-        reuse_context: From which map on reuse frames take over what their keyframe computed, see
-            :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
+        reuse_context: From which map on reuse frames take over what their keyframe computed; None:
+            the model's.
         opset: ONNX operator set.
         dynamic_kernels: Whether the mask-head graph takes any number of kernels.
         simplify: Whether constants and shapes are folded.

@@ -53,7 +53,7 @@ def test_pictures_are_clips_of_one_frame(folder):
 
 def test_pairs_from_pictures_are_the_picture_twice(folder):
     source, _ = opened(folder, "coco", COCO_FILE)
-    stage = StageConfig("video", 1, 1, 1e-3)
+    stage = StageConfig("video", 1, 1e-3, 1)
     batch = next(batches(Samples(source, DataConfig(), stage, (0, 0), 1), LossConfig(), 1, 0))
     assert batch.images[0].equal(batch.images[1])
     assert batch.targets[0].masks.equal(batch.later[0].masks)
@@ -76,7 +76,7 @@ def test_a_torn_picture_is_replaced_and_counted(folder):
     try:
         copy.write_bytes(content[:100])
         source, _ = opened(folder, "coco", COCO_FILE)
-        samples = Samples(source, DataConfig(), StageConfig("image", 1, 1, 1e-3), (0, 0), 50)
+        samples = Samples(source, DataConfig(), StageConfig("image", 1, 1e-3, 1), (0, 0), 50)
         assert sum(samples[i].unreadable for i in range(50)) > 0
     finally:
         copy.write_bytes(content)

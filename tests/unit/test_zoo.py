@@ -18,6 +18,7 @@ PAPERS = {
     "mobileinst-seaformer-640": ("seaformer-base", (640, 896), 80),
     "mobileinst-topformer-512": ("topformer-base", (512, 896), 80),
     "mobileinst-topformer-vis": ("topformer-base", (384, 640), 40),
+    "mobileinst-topformer-vis21": ("topformer-base", (384, 640), 40),
 }
 
 
