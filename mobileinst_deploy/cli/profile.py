@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Serial
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, Serial
 
 if TYPE_CHECKING:
     from mobileinst_deploy.workflows.profile import ProfileReport
@@ -21,19 +21,30 @@ def profile(
     core: Annotated[
         str | None, typer.Option(help="adb: auto, prime, little or a number; default: auto.")
     ] = None,
+    report: Report = None,
     json: Json = False,
 ) -> None:
     """Show where both graphs spend their time: per part of the network, per operator.
 
     Measured by ONNX Runtime's own profiler on one core; it makes runs a little slower, so for
-    latency use bench. Nothing is written to a file.
+    latency use bench. The result is kept under the pair, where report finds it.
     """
     from mobileinst_deploy.workflows.profile import profile as work
 
     with progress_bar() as progress:
-        report = work(folder, device=device, runs=runs, serial=serial, core=core, progress=progress)
-    _show(report, json)
-    answer(report.to_dict(), json=json)
+        found, kept = work(
+            folder,
+            device=device,
+            runs=runs,
+            serial=serial,
+            core=core,
+            report=report,
+            progress=progress,
+        )
+    _show(found, json)
+    if kept.note is not None:
+        note(f"Note: {kept.note}.", "yellow")
+    answer(found.to_dict(), json=json)
 
 
 def _show(report: ProfileReport, json: bool) -> None:

@@ -24,7 +24,12 @@ from typing import Any
 from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
 from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
-from mobileinst_deploy.core.documents import JSON_BYTES, Blame, convert, parse_json
+from mobileinst_deploy.core.documents import (
+    JSON_BYTES,
+    Blame,
+    convert,
+    parse_json,
+)
 from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import canonical_sha256, write_json
@@ -36,6 +41,8 @@ from mobileinst_deploy.core.text import shown
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The step that stores weights as float16.
+HALF_WEIGHTS = "half-weights"
 #: The folder of what was measured of a pair.
 RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
@@ -156,11 +163,16 @@ class ExportBundle:
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
 
     @property
+    def halved(self) -> bool:
+        """Whether the weights are stored as float16."""
+        return HALF_WEIGHTS in self.optimized
+
+    @property
     def form(self) -> str:
         """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
         steps = set(self.optimized)
-        int8, half = self.precision == "int8", "half-weights" in steps
-        rewritten = not int8 and bool(steps - {"half-weights"})
+        int8, half = self.precision == "int8", self.halved
+        rewritten = not int8 and bool(steps - {HALF_WEIGHTS})
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
@@ -289,12 +301,12 @@ def load_bundle(folder: Path) -> ExportBundle:
 
 def _load(folder: OpenFolder) -> ExportBundle:
     path = folder.path / MANIFEST
-    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
     manifest = folder.read(MANIFEST, JSON_BYTES)
     if manifest is None:
         raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
+    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
     if manifest.bytes > JSON_BYTES:
-        raise blame.wrong("it is too large to be a manifest")
+        raise blame.wrong(f"it has more bytes, and {JSON_BYTES:,} are the most")
     document = parse_json(manifest.data, dict[str, Any], blame)
     if document.get("schema") != SCHEMA:
         schema = shown(repr(document.get("schema")), 40)

@@ -137,6 +137,9 @@ class YtvisSource:
         return _join([self.clips.frame(clip, t) for t in frames], self.painted)
 
 
+Annotated = CocoSource | YtvisSource | CutoutSource
+
+
 def open_sources(
     data: DataConfig, folder: Path, model: ModelConfig
 ) -> tuple[ClipSource, ClipSource | None]:
@@ -158,9 +161,7 @@ def open_sources(
             drawn if data.validation_clips else None,
         )
 
-    def one(
-        images: str, annotations: str, *, held_out: bool = False
-    ) -> CocoSource | YtvisSource | CutoutSource:
+    def one(images: str, annotations: str, *, held_out: bool = False) -> Annotated:
         paths = folder / images, folder / annotations
         if data.kind == "coco":
             return CocoSource(CocoPictures(*paths, model.classes), painted=not held_out)
@@ -189,10 +190,12 @@ def left_out(source: ClipSource | None) -> list[str]:
     catalogue = _catalogue(source)
     lines = catalogue.left_out.lines()
     crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
-    return lines + [f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}"] * bool(crowds)
+    if crowds:
+        lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
+    return lines
 
 
-def _catalogue(source: CocoSource | YtvisSource | CutoutSource) -> Catalogue:
+def _catalogue(source: Annotated) -> Catalogue:
     if isinstance(source, CutoutSource):
         return source.cutouts.pictures.catalogue
     return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue

@@ -27,11 +27,13 @@ class Exported:
         pair: It, checked.
         rewritten: What optimising did to its graphs; empty when it was not asked for.
         verified: The verdict on it; None when it was not asked for.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     pair: ExportBundle
     rewritten: tuple[GraphReport, ...]
     verified: Verified | None
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -62,8 +64,8 @@ def export(
         output: Folder to write, all or nothing; it may hold an older pair and nothing else.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
-        reuse_context: From which map on reuse frames take over what their keyframe computed; None:
-            the model's.
+        reuse_context: From which map on reuse frames take over what their keyframe computed, see
+            :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
         opset: ONNX operator set.
         dynamic_kernels: Whether the mask-head graph takes any number of kernels.
         simplify: Whether constants and shapes are folded.
@@ -101,8 +103,8 @@ def export(
     if optimize:
         pair, rewritten = optimize_pair(pair, output, progress=progress)
     if not verify:
-        return Exported(pair, rewritten, None)
+        return Exported(pair, rewritten, None, source.note)
     runner = CpuRunner(pair)
     place = pair_place("parity", pair, runner.name, runner.runtime)
     verified = climb(pair, runner, "PyTorch, at this export", place, progress)
-    return Exported(pair, rewritten, verified)
+    return Exported(pair, rewritten, verified, source.note)

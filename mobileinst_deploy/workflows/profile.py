@@ -23,6 +23,7 @@ from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
 from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
+from mobileinst_deploy.workflows.results import Kept, pair_place
 
 WARMUPS = 3
 DEFAULT_RUNS = 20
@@ -91,9 +92,10 @@ def profile(
     runs: int = DEFAULT_RUNS,
     serial: str | None = None,
     core: str | None = None,
+    report: Path | None = None,
     progress: Progress = silent,
-) -> ProfileReport:
-    """Profile both graphs of a pair, on this machine or on a phone; nothing is written.
+) -> tuple[ProfileReport, Kept]:
+    """Profile both graphs of a pair, on this machine or on a phone, and keep the result.
 
     Args:
         folder: The pair's.
@@ -101,12 +103,14 @@ def profile(
         runs: Of each graph, those that count.
         serial: Which phone; None means the only one.
         core: On a phone: ``auto``, ``prime``, ``little`` or a number; None means ``auto``.
+        report: A file or folder in place of ``results/<device>-<runtime>-<form>/profile.json``.
         progress: Told of each run.
 
     Raises:
         ConfigError: An option is wrong or does not apply.
         BundleError: The pair cannot be loaded.
         DeviceError: The phone is missing or failed, or the profile cannot be used.
+        OutputError: ``report`` cannot be written.
     """
     known_device(device)
     if device == "qemu":
@@ -116,13 +120,20 @@ def profile(
         )
     only_adb({"--serial": serial, "--core": core}, device)
     bundle = load_bundle(folder)
-    if device == "cpu":
-        return profile_host(bundle, runs, progress=progress)
     wanted = "auto" if core is None else core
     check_core(wanted)
-    (chosen,) = choose_devices([serial] if serial is not None else [])
-    device_bundle = prepare_bundle(progress=progress)
-    return profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+    name = device
+    if device == "adb":
+        (chosen,) = choose_devices([serial] if serial is not None else [])
+        name = f"adb:{chosen.serial}"
+    place = pair_place("profile", bundle, name, "onnxruntime", report)
+    place.check()
+    if device == "cpu":
+        found = profile_host(bundle, runs, progress=progress)
+    else:
+        device_bundle = prepare_bundle(progress=progress)
+        found = profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+    return found, place.keep(found.to_dict())
 
 
 def profile_host(

@@ -37,7 +37,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
-from mobileinst_deploy.workflows.doctor import examine
+from mobileinst_deploy.workflows.doctor import doctor
 from mobileinst_deploy.workflows.run import run_clip
 
 #: Of sides that ncnn takes.
@@ -258,7 +258,7 @@ class TestBuilding:
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(device_bundle, "default_cache", lambda: tmp_path)
         monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
-        found = {f.name: f for f in examine("qemu", "ncnn")}
+        found = {f.name: f for f in doctor("qemu", "ncnn")}
         assert {"a compiler for aarch64", "ncnn: cmake", "ncnn: sources", "pnnx"} <= set(found)
         assert "glibc for aarch64" not in found
         assert not found["ncnn: cmake"].ok

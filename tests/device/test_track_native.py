@@ -159,7 +159,7 @@ class TestMode:
         for name, wrong in (("b", state[:-bytes_of_context]), ("c", state[:100])):
             with pytest.raises(DeviceError, match="state"):
                 follow(
-                    tmp_path / "b", plan_of(pictures, geometry, specs=specs, state=wrong), graphs
+                    tmp_path / name, plan_of(pictures, geometry, specs=specs, state=wrong), graphs
                 )
 
     @pytest.mark.parametrize(

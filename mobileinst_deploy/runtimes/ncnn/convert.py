@@ -95,8 +95,8 @@ def converter_version() -> str | None:
 def _kept(bundle: ExportBundle) -> Networks | None:
     """What lies beside the pair, if it was made from it, by this pnnx or where there is none."""
     try:
-        record = bundle.folder / NCNN_RECORD
-        document = read_json(record, dict[str, Any], Blame(str(record), InputError, "Convert"))
+        blame = Blame(NCNN_RECORD, InputError, "Convert the pair anew")
+        document = read_json(bundle.folder / NCNN_RECORD, dict[str, Any], blame)
         networks = {
             role: tuple(read_content(bundle.folder / name) for name in NCNN_FILES[role])
             for role in ROLES
