@@ -1,4 +1,4 @@
-"""Write a training run's weights as the zoo keeps them: float16, half the size. Prints the sha256."""
+"""Write a run's weights as the zoo keeps them: float16, half the size. Prints the sha256."""
 
 import argparse
 import hashlib
