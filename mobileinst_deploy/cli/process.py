@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from mobileinst_deploy.core.interrupt import Ended
 
@@ -64,11 +64,13 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def silence(descriptor: int) -> None:
+def silence(stream: IO[str]) -> None:
     """Let a stream that nobody reads any more lead to nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _open_streams() -> None:
