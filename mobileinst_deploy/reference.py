@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mobileinst_deploy.golden import Golden
-from mobileinst_deploy.modeling import MobileInst, apply_kernels
+from mobileinst_deploy.modeling import MobileInst
 from mobileinst_deploy.specs import graph_specs
 
 
@@ -29,15 +29,10 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
             features = model.features(image)
             decoded = model.decode(features)
             kernels.append(decoded.kernels)
-            outputs = {
-                "class_logits": decoded.class_logits,
-                "objectness_logits": decoded.objectness_logits,
-                "kernels": decoded.kernels,
-                "mask_logits": apply_kernels(decoded.kernels, features.mask_features),
-            }
-            frames.append({name: outputs[name].numpy() for name in names})
+            outputs = model.outputs(features, decoded)
+            frames.append({name: getattr(outputs, name).numpy() for name in names})
             carried = kernels[int(keyframe[index])]
-            reuse.append(apply_kernels(carried, features.mask_features).numpy())
+            reuse.append(model.reuse(carried, features.mask_features).numpy())
     return Golden(
         images=images,
         keyframe=keyframe,

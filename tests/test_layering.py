@@ -26,6 +26,7 @@ LAYERS = {
         "golden",
         "journal",
         "masks",
+        "needs",
         "progress",
         "results",
         "schedule",

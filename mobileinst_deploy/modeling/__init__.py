@@ -1,19 +1,20 @@
 """The network in PyTorch: backbones, mask decoders, instance decoder, and their MAC count."""
 
-from mobileinst_deploy.modeling.initialise import randomize_batchnorm
-from mobileinst_deploy.modeling.instance_decoder import Decoded
-from mobileinst_deploy.modeling.mobileinst import (
+from mobileinst_deploy.modeling.contract import (
+    Decoded,
     Features,
     FrameOutput,
-    MobileInst,
+    KernelNetwork,
     apply_kernels,
-    build_model,
 )
+from mobileinst_deploy.modeling.initialise import randomize_batchnorm
+from mobileinst_deploy.modeling.mobileinst import MobileInst, build_model
 
 __all__ = [
     "Decoded",
     "Features",
     "FrameOutput",
+    "KernelNetwork",
     "MobileInst",
     "apply_kernels",
     "build_model",

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mobileinst_deploy.modeling.contract import Decoded, Features, KernelNetwork
 from mobileinst_deploy.modeling.initialise import initialise, initialise_heads
-from mobileinst_deploy.modeling.instance_decoder import Decoded, InstanceDecoder
-from mobileinst_deploy.modeling.layers import ConvBN, static_shape
+from mobileinst_deploy.modeling.instance_decoder import InstanceDecoder
+from mobileinst_deploy.modeling.layers import ConvBN
 from mobileinst_deploy.modeling.mask_decoder import build_mask_decoder
 from mobileinst_deploy.modeling.mobilenetv2 import MobileNetV2
 from mobileinst_deploy.modeling.pyramid import Backbone, Pyramid
 from mobileinst_deploy.modeling.seaformer import SeaFormer
 from mobileinst_deploy.modeling.topformer import TopFormer
+from mobileinst_deploy.needs import Needs
 from mobileinst_deploy.specs import ModelConfig
 
 
-class FrameOutput(NamedTuple):
-    """What a keyframe gives; the frame graph's outputs, in order.
-
-    Attributes:
-        class_logits: (B, N, C).
-        objectness_logits: (B, N, 1).
-        kernels: (B, N, D).
-        mask_logits: (B, N, H/8, W/8).
-    """
-
-    class_logits: Tensor
-    objectness_logits: Tensor
-    kernels: Tensor
-    mask_logits: Tensor
-
-
-class Features(NamedTuple):
-    """What the instance decoder reads.
-
-    Attributes:
-        mask_features: X_mask, (B, D, H/8, W/8).
-        context: The projected X6, (B, D, H/64, W/64), or None where no global stage is there.
-    """
-
-    mask_features: Tensor
-    context: Tensor | None
-
-
-class MobileInst(nn.Module):
+class MobileInst(KernelNetwork):
     """The network. Works at every picture size that is a multiple of 64.
 
     Args:
@@ -54,7 +26,7 @@ class MobileInst(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(needs_of(config))
         self.config = config
         self.backbone = build_backbone(config.backbone)
         channels = self.backbone.channels
@@ -63,32 +35,9 @@ class MobileInst(nn.Module):
         self.context_projection = (
             ConvBN(channels[3], config.width) if self.instance_decoder.needs_x6 else None
         )
-        # Constants of the configuration, not weights: they stay out of the state dict.
-        mean = torch.tensor(config.mean).view(1, 3, 1, 1)
-        scale = 1 / torch.tensor(config.std).view(1, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
-
-    mean: Tensor
-    scale: Tensor
-
-    def forward(self, image: Tensor) -> FrameOutput:
-        """Segment a keyframe.
-
-        Args:
-            image: (B, 3, H, W) float32, RGB, 0 to 255; normalised inside.
-        """
-        features = self.features(image)
-        decoded = self.decode(features)
-        return FrameOutput(
-            decoded.class_logits,
-            decoded.objectness_logits,
-            decoded.kernels,
-            apply_kernels(decoded.kernels, features.mask_features),
-        )
 
     def features(self, image: Tensor) -> Features:
-        """What the instance decoder needs of a picture (B, 3, H, W)."""
+        """X_mask (B, D, H/8, W/8), and X6 projected (B, D, H/64, W/64) where a stage reads it."""
         pyramid = self._pyramid(image, self.mask_decoder.needs_x6 or self.instance_decoder.needs_x6)
         context = None
         if self.context_projection is not None:
@@ -102,28 +51,26 @@ class MobileInst(nn.Module):
         decoded: Decoded = self.instance_decoder(*features, queries, first_stage)
         return decoded
 
-    def mask_head(self, image: Tensor, kernels: Tensor) -> Tensor:
-        """Segment a reuse frame by a keyframe's kernels (paper section 3.4).
-
-        Args:
-            image: (B, 3, H, W), as for :meth:`forward`.
-            kernels: (B, n, D), any n.
-
-        Returns:
-            Mask logits (B, n, H/8, W/8).
-        """
-        mask_features = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
-        return apply_kernels(kernels, mask_features)
+    def reuse_features(self, image: Tensor) -> Tensor:
+        """X_mask (B, D, H/8, W/8); without the enhancer nothing needs X6 for it."""
+        mask_features: Tensor = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
+        return mask_features
 
     def _pyramid(self, image: Tensor, want_x6: bool) -> Pyramid:
-        pyramid: Pyramid = self.backbone((image - self.mean) * self.scale, want_x6)
+        pyramid: Pyramid = self.backbone(self.normalise(image), want_x6)
         return pyramid
 
 
-def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
-    """Mask logits: kernels (B, n, D) times mask features (B, D, h, w) to (B, n, h, w)."""
-    b, d, h, w = static_shape(mask_features)
-    return torch.matmul(kernels, mask_features.reshape(b, d, h * w)).reshape(b, -1, h, w)
+def needs_of(config: ModelConfig) -> Needs:
+    """MobileInst's side of the contract."""
+    return Needs(
+        classes=config.classes,
+        input_size=config.input_size,
+        num_queries=config.num_queries,
+        width=config.width,
+        mean=config.mean,
+        std=config.std,
+    )
 
 
 def build_backbone(name: str) -> Backbone:
