@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.report import zoo_rows
+from mobileinst_deploy.cli.tables import zoo_rows
 
 README = Path(__file__).parent.parent / "README.md"
 

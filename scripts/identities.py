@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.geometry import fit, unfit_masks
-from mobileinst_deploy.masks import iou
-from mobileinst_deploy.schedule import parse_schedule
-from mobileinst_deploy.subject import open_subject
-from mobileinst_deploy.track import Tracker, TrackSettings
+from mobileinst_deploy.core.masks import iou
+from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings
+from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.media.letterbox import fit, unfit_masks
+from mobileinst_deploy.workflows.subject import open_subject
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("model", help="an exported pair, a checkpoint or a zoo id")

@@ -27,25 +27,25 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.cli.runners import for_device, ncnn_on_host
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.evaluate import evaluate_pictures
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.files import write_json
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.loading import load_model
+from mobileinst_deploy.core.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.progress import silent
+from mobileinst_deploy.core.tracker import RunnerModel
+from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.optimize import optimize_graph, passes
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
 from mobileinst_deploy.optimize.pair import optimize_pair
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.progress import silent
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize import halve_pair, quantize_pair, read_pictures
-from mobileinst_deploy.specs import ROLES, Call, GraphRunner, Role
-from mobileinst_deploy.subject import open_subject
-from mobileinst_deploy.track import RunnerModel
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.workflows.evaluate import evaluate_pictures
+from mobileinst_deploy.workflows.subject import open_subject
 
 FORMS = ("plain", "optimized", "half", "int8", "ncnn")
 _ROUNDS = 15

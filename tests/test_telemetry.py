@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.core.bundle import ExportBundle
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc"
@@ -20,7 +20,7 @@ SCRIPT = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from mobileinst_deploy.ort import open_session
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 threads = lambda: len(os.listdir("/proc/self/task"))
 before = threads()
 session = open_session(Path(sys.argv[1]))

@@ -10,9 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import bench, device, evaluate, optimize, profile, run, spine, train
+from mobileinst_deploy.cli import bench, device, evaluate, optimize, pair, profile, run, train
 from mobileinst_deploy.cli.console import people
-from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, MobileInstError
+from mobileinst_deploy.core.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    MobileInstError,
+)
 
 EPILOG = (
     "Exit codes: 0 good; 1 verification failed; 2 bad input; 3 device not available; "
@@ -76,9 +81,9 @@ def _root(
 
 
 for _command in (
-    spine.models,
-    spine.export,
-    spine.verify,
+    pair.models,
+    pair.export,
+    pair.verify,
     bench.bench,
     profile.profile,
     run.run,
@@ -86,7 +91,7 @@ for _command in (
     train.train,
     optimize.optimize,
     optimize.quantize,
-    spine.inspect,
+    pair.inspect,
     device.devices,
     device.doctor,
 ):

@@ -16,10 +16,10 @@ from mobileinst_deploy.cli.runners import (
     ncnn_on_host,
     only_adb,
 )
-from mobileinst_deploy.errors import ConfigError, MeasurementInvalid
+from mobileinst_deploy.core.errors import ConfigError, MeasurementInvalid
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle
+    from mobileinst_deploy.core.bundle import ExportBundle
 
 
 def bench(
@@ -63,8 +63,8 @@ def bench(
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.bench import parse_clip_lengths
-    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.core.bundle import load_bundle
+    from mobileinst_deploy.workflows.bench import parse_clip_lengths
 
     known_device(device)
     known_runtime(runtime)
@@ -115,14 +115,14 @@ def _host(
     live_kernels: int | None,
     json: bool,
 ) -> None:
-    from mobileinst_deploy.bench import (
+    from mobileinst_deploy.cli.tables import latency_table
+    from mobileinst_deploy.core.files import write_json
+    from mobileinst_deploy.workflows.bench import (
         DEFAULT_RUNS,
         DEFAULT_SECONDS,
         DEFAULT_WARMUP,
         bench_host,
     )
-    from mobileinst_deploy.files import write_json
-    from mobileinst_deploy.report import latency_table
 
     with progress_bar() as progress:
         report = bench_host(
@@ -149,10 +149,10 @@ def _host(
 def _count(bundle: ExportBundle, runtime: str, live_kernels: int | None, json: bool) -> None:
     import numpy as np
 
-    from mobileinst_deploy.bundle import INSTRUCTIONS, load_golden
-    from mobileinst_deploy.device.qemu import QemuRunner
-    from mobileinst_deploy.files import write_json
-    from mobileinst_deploy.report import instructions_table
+    from mobileinst_deploy.cli.tables import instructions_table
+    from mobileinst_deploy.core.bundle import INSTRUCTIONS, load_golden
+    from mobileinst_deploy.core.files import write_json
+    from mobileinst_deploy.runtimes.qemu import QemuRunner
 
     n = bundle.config.num_queries
     if live_kernels is not None and live_kernels > n:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mobileinst_deploy.progress import Progress
+from mobileinst_deploy.core.progress import Progress
 
 _LOG_WIDTH = 110
 

@@ -11,7 +11,7 @@ import typer
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, RuntimeName
 from mobileinst_deploy.cli.runners import for_device, known_runtime
-from mobileinst_deploy.errors import (
+from mobileinst_deploy.core.errors import (
     EXIT_NO_DEVICE,
     ConfigError,
     DeviceError,
@@ -21,8 +21,8 @@ from mobileinst_deploy.errors import (
 )
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle
-    from mobileinst_deploy.device_bench import PhoneOutcome
+    from mobileinst_deploy.core.bundle import ExportBundle
+    from mobileinst_deploy.workflows.bench_phones import PhoneOutcome
 
 Serials = Annotated[
     list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
@@ -39,8 +39,8 @@ device_app = typer.Typer(
 def devices(json: Json = False) -> None:
     """List every adb device: state, chip, cores, temperature, comparable with the paper or not."""
     from mobileinst_deploy.cli.device_tables import devices_table
-    from mobileinst_deploy.device.adb import list_devices
-    from mobileinst_deploy.device.overview import overview
+    from mobileinst_deploy.phone.adb import list_devices
+    from mobileinst_deploy.phone.overview import overview
 
     rows = overview(list_devices())
     if json:
@@ -62,8 +62,8 @@ def doctor(
 ) -> None:
     """Say what is missing to run on a device, each with the command that mends it."""
     from mobileinst_deploy.cli.device_tables import doctor_table
-    from mobileinst_deploy.device.doctor import examine
-    from mobileinst_deploy.device.prepare import Runtime
+    from mobileinst_deploy.phone.device_bundle import Runtime
+    from mobileinst_deploy.workflows.doctor import examine
 
     if device not in (None, "adb", "qemu"):
         raise ConfigError(f"there is no device {device!r} to look at", "Use adb or qemu")
@@ -87,7 +87,7 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Assemble the bundle that goes to a device: runner, runtime, glibc; then work offline."""
-    from mobileinst_deploy.device.prepare import Runtime, prepare_bundle
+    from mobileinst_deploy.phone.device_bundle import Runtime, prepare_bundle
 
     known_runtime(runtime)
 
@@ -121,12 +121,12 @@ def clean(
     ] = False,
 ) -> None:
     """End every runner on a phone and remove all that was pushed to it."""
-    from mobileinst_deploy.device.adb import choose_devices
-    from mobileinst_deploy.device.phone import AdbDevice
-    from mobileinst_deploy.device.storage import clean_phone
+    from mobileinst_deploy.phone.adb import choose_devices
+    from mobileinst_deploy.phone.shell import AdbDevice
+    from mobileinst_deploy.phone.storage import clean_phone
 
     if cache:
-        from mobileinst_deploy.device.prepare import clean_cache
+        from mobileinst_deploy.phone.device_bundle import clean_cache
 
         people.print(f"Freed {clean_cache() / 1e6:.1f} MB on this machine.")
         if not serial and not every:
@@ -176,9 +176,9 @@ def bench_adb(
         OutputError: The report cannot be written beside the pair; it is saved elsewhere.
     """
     from mobileinst_deploy.cli.device_tables import phones_table
-    from mobileinst_deploy.device import protocol as protocols
-    from mobileinst_deploy.device.adb import choose_devices
-    from mobileinst_deploy.device_bench import PhoneSettings, bench_phones
+    from mobileinst_deploy.phone import protocol as protocols
+    from mobileinst_deploy.phone.adb import choose_devices
+    from mobileinst_deploy.workflows.bench_phones import PhoneSettings, bench_phones
 
     used = protocols.protocol(protocol, warmups=warmups, runs=runs, seconds=seconds)
     protocols.check_gate(max_celsius)
@@ -218,7 +218,7 @@ def _keep(path: Path, document: dict[str, Any]) -> None:
     Raises:
         OutputError: It could not be written where it belongs.
     """
-    from mobileinst_deploy.files import write_json
+    from mobileinst_deploy.core.files import write_json
 
     try:
         write_json(path, document)

@@ -8,10 +8,10 @@ from itertools import groupby
 from rich.markup import escape
 from rich.table import Table
 
-from mobileinst_deploy.device.doctor import Finding
-from mobileinst_deploy.device.overview import Overview
-from mobileinst_deploy.device.state import Core, PhoneState
-from mobileinst_deploy.results import BenchReport, ClipLatency
+from mobileinst_deploy.core.records import BenchReport, ClipLatency
+from mobileinst_deploy.phone.overview import Overview
+from mobileinst_deploy.phone.state import Core, PhoneState
+from mobileinst_deploy.workflows.doctor import Finding
 
 _UNKNOWN = "unknown"
 

@@ -9,7 +9,7 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,14 +51,14 @@ def evaluate(
 
     from platformdirs import user_cache_path
 
-    from mobileinst_deploy.evaluate import (
+    from mobileinst_deploy.core.schedule import parse_schedule
+    from mobileinst_deploy.workflows.evaluate import (
         EVAL_FILE,
         evaluate_clips,
         evaluate_pictures,
         save_report,
     )
-    from mobileinst_deploy.schedule import parse_schedule
-    from mobileinst_deploy.subject import open_subject
+    from mobileinst_deploy.workflows.subject import open_subject
 
     schedules = list(dict.fromkeys(clip_lengths.split(",")))
     for schedule in schedules:
@@ -97,7 +97,7 @@ def evaluate(
 def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    from mobileinst_deploy.average_precision import PICTURE_METRICS
+    from mobileinst_deploy.measure.average_precision import PICTURE_METRICS
 
     first = next(iter(measured.values()))
     names = [name for name in PICTURE_METRICS if name in first]

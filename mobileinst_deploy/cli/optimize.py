@@ -9,10 +9,10 @@ import typer
 
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, PairFolder
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle
+    from mobileinst_deploy.core.bundle import ExportBundle
     from mobileinst_deploy.optimize.pair import GraphReport
     from mobileinst_deploy.quantize import Price
 
@@ -24,7 +24,7 @@ Output = Annotated[
 
 def optimize(folder: PairFolder, output: Output = None, json: Json = False) -> None:
     """Rewrite both graphs so that a phone executes fewer instructions for the same numbers."""
-    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.core.bundle import load_bundle
 
     target = output or _beside(folder, "optimized")
     pair, reports = rewrite_pair(load_bundle(folder), target)
@@ -58,7 +58,7 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Make an 8-bit pair, calibrated on your pictures, and show the price. Not the paper's way."""
-    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.core.bundle import load_bundle
 
     if half_weights == (images is not None):
         raise ConfigError(

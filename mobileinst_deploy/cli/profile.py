@@ -9,10 +9,10 @@ import typer
 from mobileinst_deploy.cli.console import people, print_json, progress_bar
 from mobileinst_deploy.cli.options import Json, PairFolder, Serial
 from mobileinst_deploy.cli.runners import known_device, only_adb
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.profile import ProfileReport
+    from mobileinst_deploy.workflows.profile import ProfileReport
 
 
 def profile(
@@ -28,8 +28,8 @@ def profile(
     Measured by ONNX Runtime's own profiler on one core; it makes runs a little slower, so for
     latency use bench. Nothing is written to a file.
     """
-    from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.profile import profile_host, profile_phone
+    from mobileinst_deploy.core.bundle import load_bundle
+    from mobileinst_deploy.workflows.profile import profile_host, profile_phone
 
     known_device(device)
     if device == "qemu":
@@ -44,9 +44,9 @@ def profile(
         with progress_bar() as progress:
             report = profile_host(bundle, runs, progress=progress)
     else:
-        from mobileinst_deploy.device.adb import choose_devices
-        from mobileinst_deploy.device.prepare import prepare_bundle
-        from mobileinst_deploy.device.protocol import check_core
+        from mobileinst_deploy.phone.adb import choose_devices
+        from mobileinst_deploy.phone.device_bundle import prepare_bundle
+        from mobileinst_deploy.phone.protocol import check_core
 
         check_core(core)
         (chosen,) = choose_devices([serial] if serial is not None else [])

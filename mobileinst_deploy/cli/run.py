@@ -12,7 +12,7 @@ from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeN
 from mobileinst_deploy.cli.runners import pair_runner
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.results import RunReport
+    from mobileinst_deploy.core.records import RunReport
 
 
 def run(
@@ -40,11 +40,11 @@ def run(
 
     Keyframes have a green border, reuse frames a red one. Ctrl-C keeps what is there so far.
     """
-    from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.run import run_clip
-    from mobileinst_deploy.schedule import parse_schedule
-    from mobileinst_deploy.track import TrackSettings
-    from mobileinst_deploy.video import open_clip
+    from mobileinst_deploy.core.bundle import load_bundle
+    from mobileinst_deploy.core.schedule import parse_schedule
+    from mobileinst_deploy.core.tracker import TrackSettings
+    from mobileinst_deploy.media.video import open_clip
+    from mobileinst_deploy.workflows.run import run_clip
 
     bundle = load_bundle(folder)
     schedule = parse_schedule(clip_length)

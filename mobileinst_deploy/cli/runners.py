@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from mobileinst_deploy.cli.console import progress_bar
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle
-    from mobileinst_deploy.device.prepare import DeviceBundle
-    from mobileinst_deploy.ncnn.host import NcnnRunner
-    from mobileinst_deploy.progress import Progress
-    from mobileinst_deploy.specs import GraphRunner
+    from mobileinst_deploy.core.bundle import ExportBundle
+    from mobileinst_deploy.core.contract import GraphRunner
+    from mobileinst_deploy.core.progress import Progress
+    from mobileinst_deploy.phone.device_bundle import DeviceBundle
+    from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
 
 DEVICES = ("cpu", "adb", "qemu")
 RUNTIMES = ("onnxruntime", "ncnn")
@@ -63,7 +63,7 @@ def for_device(
         DeviceError: Something to build, fetch or convert it is missing.
         BundleError: It cannot be converted.
     """
-    from mobileinst_deploy.device.prepare import Runtime, prepare_bundle
+    from mobileinst_deploy.phone.device_bundle import Runtime, prepare_bundle
 
     known_runtime(runtime)
     device_bundle = prepare_bundle(runtime=cast("Runtime", runtime), progress=progress)
@@ -77,15 +77,15 @@ def ncnn_on_host(bundle: ExportBundle) -> NcnnRunner:
         DeviceError: pnnx or ncnn is missing.
         BundleError: The pair cannot be converted.
     """
-    from mobileinst_deploy.ncnn.host import NcnnRunner
+    from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
 
     with progress_bar() as progress:
         return NcnnRunner(_as_ncnn(bundle, progress))
 
 
 def _as_ncnn(bundle: ExportBundle, progress: Progress) -> ExportBundle:
-    from mobileinst_deploy.device.ncnn_parts import layers
-    from mobileinst_deploy.ncnn.convert import as_ncnn
+    from mobileinst_deploy.phone.ncnn_build import layers
+    from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 
     return as_ncnn(bundle, layers(), progress)
 
@@ -105,18 +105,18 @@ def pair_runner(
     only_adb(["--serial"] if serial is not None else [], device)
     known_runtime(runtime)
     if device == "cpu":
-        from mobileinst_deploy.ort import CpuRunner
+        from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
         yield ncnn_on_host(bundle) if runtime == "ncnn" else CpuRunner(bundle)
         return
     with progress_bar() as progress:
         bundle, device_bundle = for_device(bundle, runtime, progress)
     if device == "qemu":
-        from mobileinst_deploy.device.qemu import QemuRunner
+        from mobileinst_deploy.runtimes.qemu import QemuRunner
 
         yield QemuRunner(bundle, device_bundle)
         return
-    from mobileinst_deploy.device.adb_runner import AdbRunner
+    from mobileinst_deploy.runtimes.phone import AdbRunner
 
     with (
         progress_bar() as progress,

@@ -37,10 +37,10 @@ def train(
 
     On several processes or GPUs: the same command under torchrun or accelerate launch.
     """
+    from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.train.config import read_train_config
     from mobileinst_deploy.train.loop import train as run
     from mobileinst_deploy.train.sources import open_sources
-    from mobileinst_deploy.zoo import load_model_toml
 
     recipe = read_train_config(config)
     near = config.parent / recipe.model

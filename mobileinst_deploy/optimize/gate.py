@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.errors import BundleError, VerificationFailed
-from mobileinst_deploy.files import write_json
+from mobileinst_deploy.core.errors import BundleError, VerificationFailed
+from mobileinst_deploy.core.files import write_json
 
 SCHEMA = 1
 #: Counts are exact; this leaves room for a change whose cost nobody would notice. Whole per cent,

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.comparison import compare_tensor
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.errors import BundleError, VerificationFailed
-from mobileinst_deploy.golden import Golden
-from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import BundleError, VerificationFailed
+from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.progress import Progress, silent
-from mobileinst_deploy.specs import ROLES, Role, Tolerance
+from mobileinst_deploy.pair.comparison import compare_tensor
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
 TILE_LIMITS = (8, 6, 4, 0)

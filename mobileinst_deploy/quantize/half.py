@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.specs import ROLES
 
 HALF = "half-weights"
 

@@ -21,19 +21,19 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.comparison import mask_ious
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.errors import BundleError, MediaError, VerificationFailed
-from mobileinst_deploy.geometry import fit
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.pictures import read_picture
-from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.tracker import class_scores
+from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.media.video import PICTURE_SUFFIXES
+from mobileinst_deploy.pair.comparison import mask_ious
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.specs import ROLES, Role
-from mobileinst_deploy.track import class_scores
-from mobileinst_deploy.video import PICTURE_SUFFIXES
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 INT8 = "quantize-int8"
 #: Shown wherever an 8-bit pair is measured.

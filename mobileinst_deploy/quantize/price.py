@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import ROLES, Role
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 _TIMED_RUNS = 15
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mobileinst_deploy.errors import CheckpointError, ConfigError
-from mobileinst_deploy.files import write_atomically
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.files import write_atomically
 
 STATE_FILE = "training.pt"
 

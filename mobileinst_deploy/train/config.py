@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.files import canonical_sha256
-from mobileinst_deploy.specs import check_size
+from mobileinst_deploy.core.config import check_size
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.files import canonical_sha256
 
 DataKind = Literal["shapes", "coco", "ytvis"]
 StageKind = Literal["image", "video"]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mobileinst_deploy.errors import DatasetError, MediaError
-from mobileinst_deploy.geometry import PADDING
-from mobileinst_deploy.specs import SIZE_MULTIPLE
+from mobileinst_deploy.core.config import SIZE_MULTIPLE
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.media.letterbox import PADDING
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.objective import Target
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from mobileinst_deploy.files import write_atomically
+from mobileinst_deploy.core.files import write_atomically
 
 COLUMNS = (
     "iteration",

@@ -18,12 +18,12 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from mobileinst_deploy.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.files import canonical_sha256
-from mobileinst_deploy.modeling import build_model
-from mobileinst_deploy.progress import Progress, silent
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
 from mobileinst_deploy.train.checkpoints import load_state, save_state
 from mobileinst_deploy.train.config import StageConfig, TrainConfig
 from mobileinst_deploy.train.data import Batch, ClipSource, Samples, batches

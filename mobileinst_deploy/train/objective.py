@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobileinst_deploy.modeling import Decoded, Features, MobileInst, apply_kernels
-from mobileinst_deploy.specs import MASK_STRIDE
+from mobileinst_deploy.core.config import MASK_STRIDE
+from mobileinst_deploy.network import Decoded, Features, MobileInst, apply_kernels
 from mobileinst_deploy.train.config import LossConfig
 from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
 from mobileinst_deploy.train.matching import Match, match

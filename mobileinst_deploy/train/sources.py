@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mobileinst_deploy.datasets.annotations import Sample
-from mobileinst_deploy.datasets.coco import CocoPictures
-from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip, Split, clip_seed
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.errors import DatasetError
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.data.annotations import Sample
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
+from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.train.config import DataConfig
 from mobileinst_deploy.train.data import ClipSource, LabelledFrames
 

@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobileinst_deploy.average_precision import (
+from mobileinst_deploy.core.masks import encode
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.average_precision import (
     PICTURE_METRICS,
     AveragePrecision,
     Candidate,
     Truth,
 )
-from mobileinst_deploy.geometry import fit, unfit_masks
-from mobileinst_deploy.masks import encode
-from mobileinst_deploy.modeling import MobileInst
-from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.media.letterbox import fit, unfit_masks
+from mobileinst_deploy.network import MobileInst
 from mobileinst_deploy.train.data import ClipSource
 
 # Weaker results hardly move AP and cost most of the time.

@@ -14,8 +14,8 @@ import torch
 from commands import mobileinst
 from forgery import edit_manifest
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.checkpoint import save_checkpoint
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.network.checkpoint import save_checkpoint
 
 
 def refused(result, *said: str) -> None:

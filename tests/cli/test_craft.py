@@ -17,9 +17,9 @@ import pytest
 from commands import mobileinst
 from forgery import edit_graph, rename
 
-from mobileinst_deploy.cli import console, spine
+from mobileinst_deploy.cli import console, pair
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid, VerificationFailed
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, VerificationFailed
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 MAIN = [sys.executable, "-c", "from mobileinst_deploy.cli import main; main()"]
@@ -110,7 +110,7 @@ def test_every_failure_has_its_sentence_and_its_exit_code(monkeypatch, raised, c
     def fail(folder):
         raise raised
 
-    monkeypatch.setattr("mobileinst_deploy.bundle.load_bundle", fail)
+    monkeypatch.setattr("mobileinst_deploy.core.bundle.load_bundle", fail)
     result = mobileinst("verify", "anything")
     assert result.exit_code == code
     assert result.stdout == ""
@@ -198,7 +198,7 @@ def test_ctrl_c_during_an_export_leaves_no_half_of_it(tiny_toml, tmp_path, monke
 
         yield tell
 
-    monkeypatch.setattr(spine, "progress_bar", interrupting)
+    monkeypatch.setattr(pair, "progress_bar", interrupting)
     result = mobileinst("export", tiny_toml, "-o", tmp_path / "pair")
     assert result.exit_code == 130
     assert result.stdout == ""

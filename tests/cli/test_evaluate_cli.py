@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mobileinst_deploy.checkpoint import save_checkpoint
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.specs import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.network.loading import build_loaded
 
 CONFIG = ModelConfig(
     backbone="topformer-tiny",

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from commands import mobileinst
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.export import export_model
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from mobileinst_deploy.cli import main
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.specs import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.network.loading import build_loaded
+from mobileinst_deploy.pair.export import export_model
 
 TINY = ModelConfig(
     backbone="topformer-tiny",

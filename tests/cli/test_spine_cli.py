@@ -11,10 +11,10 @@ from forgery import change_weights, convolutions, edit_graph, rename
 from tiny import TINY, TOLERANCE
 from typer.testing import Result
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.checkpoint import save_checkpoint
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.pictures import bundled_photographs
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.media.pictures import bundled_photographs
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.network.loading import build_loaded
 
 
 def ok(result: Result) -> Result:
@@ -142,7 +142,9 @@ def test_locate_of_a_good_pair_is_no_work(pair: Path):
 
 
 def test_bench_writes_every_sample_and_says_that_this_is_no_phone(pair: Path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.bench._LARGEST_SPREAD", 1e9)  # this machine is shared
+    monkeypatch.setattr(
+        "mobileinst_deploy.workflows.bench._LARGEST_SPREAD", 1e9
+    )  # this machine is shared
     quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1,2"]
     result = ok(mobileinst("bench", pair, *quick, "--json"))
     document = json.loads(result.stdout)
@@ -153,7 +155,7 @@ def test_bench_writes_every_sample_and_says_that_this_is_no_phone(pair: Path, mo
 
 
 def test_an_invalid_measurement_exits_4_and_keeps_its_samples(pair: Path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.bench._LARGEST_SPREAD", -1.0)
+    monkeypatch.setattr("mobileinst_deploy.workflows.bench._LARGEST_SPREAD", -1.0)
     quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1"]
     result = mobileinst("bench", pair, *quick)
     assert result.exit_code == 4

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pycocotools import mask as reference
 
-from mobileinst_deploy.datasets.annotations import BROKEN, NO_AREA, NO_MASK, OUTSIDE, to_rle
-from mobileinst_deploy.datasets.coco import CocoPictures
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.errors import DatasetError, MediaError
-from mobileinst_deploy.masks import decode, encode, rle_runs
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.masks import decode, encode, rle_runs
+from mobileinst_deploy.data.annotations import BROKEN, NO_AREA, NO_MASK, OUTSIDE, to_rle
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.ytvis import YtvisClips
 
 HEIGHT, WIDTH = 24, 32
 SIZE = {"height": HEIGHT, "width": WIDTH}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.device.adb import choose_devices, list_devices
-from mobileinst_deploy.device.overview import overview
-from mobileinst_deploy.device.phone import AdbDevice, CancelledError
-from mobileinst_deploy.device.state import read_phone
+from mobileinst_deploy.phone.adb import choose_devices, list_devices
+from mobileinst_deploy.phone.overview import overview
+from mobileinst_deploy.phone.shell import AdbDevice, CancelledError
+from mobileinst_deploy.phone.state import read_phone
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 

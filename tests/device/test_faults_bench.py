@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import left_running
 
-from mobileinst_deploy.bundle import load_golden
 from mobileinst_deploy.cli import device as cli
-from mobileinst_deploy.device.adb_runner import AdbRunner
-from mobileinst_deploy.device.protocol import PROTOCOLS
-from mobileinst_deploy.device_bench import PhoneSettings, bench_phones
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid, OutputError
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.bundle import load_golden
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, OutputError
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.phone.protocol import PROTOCOLS
+from mobileinst_deploy.runtimes.phone import AdbRunner
+from mobileinst_deploy.workflows.bench_phones import PhoneSettings, bench_phones
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 

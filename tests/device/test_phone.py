@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import PHONE, REPOSITORY
 
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.state import read_phone
+from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.phone.state import read_phone
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 

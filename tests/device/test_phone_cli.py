@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.session import Session
-from mobileinst_deploy.device.storage import REMOTE_ROOT
+from mobileinst_deploy.phone.session import Session
+from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.phone.storage import REMOTE_ROOT
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -142,7 +142,7 @@ def test_a_profile_that_is_none_is_a_sentence(
     phone, pair, real_bundle, monkeypatch, content: bytes, says: str
 ) -> None:
     monkeypatch.setattr(Lying, "content", content)
-    monkeypatch.setattr("mobileinst_deploy.profile.Session", Lying)
+    monkeypatch.setattr("mobileinst_deploy.workflows.profile.Session", Lying)
     done = mobileinst("profile", str(pair.folder), "--device", "adb", "--runs", "1")
     assert done.exit_code == 3
     sentence, next_step = done.stderr.strip().splitlines()[-2:]

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mobileinst_deploy.device.state import (
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.phone.state import (
     PhoneFacts,
     PhoneState,
     check_abi,
     check_memory,
     parse_phone,
 )
-from mobileinst_deploy.errors import DeviceError
 
 GOOD = """\
 prop [ro.soc.model]: [SM7325]

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mobileinst_deploy.device import protocol
-from mobileinst_deploy.device.paper import ROWS, compare_with_paper
-from mobileinst_deploy.device.protocol import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.core.records import BenchReport
+from mobileinst_deploy.phone import protocol
+from mobileinst_deploy.phone.paper import ROWS, compare_with_paper
+from mobileinst_deploy.phone.protocol import (
     PROTOCOLS,
     check_core,
     check_gate,
@@ -17,11 +20,8 @@ from mobileinst_deploy.device.protocol import (
     judge,
     wait_until_cool,
 )
-from mobileinst_deploy.device.runner import RunnerResult, Sample, ScheduleResult
-from mobileinst_deploy.device.state import Core, PhoneFacts, PhoneState
-from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.results import BenchReport
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.phone.result import RunnerResult, Sample, ScheduleResult
+from mobileinst_deploy.phone.state import Core, PhoneFacts, PhoneState
 
 SD778G, TNN = PROTOCOLS["sd778g"], PROTOCOLS["tnn-script"]
 CORES = tuple(

@@ -15,15 +15,16 @@ import odd_graphs
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.device import counter, qemu
-from mobileinst_deploy.device.counter import agreed, build_counter, read_counts
-from mobileinst_deploy.device.prepare import LIBRARY, DeviceBundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.device.runner import Mark, RunnerResult
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.specs import Call, Role
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
+from mobileinst_deploy.phone import counter
+from mobileinst_deploy.phone.counter import agreed, build_counter, read_counts
+from mobileinst_deploy.phone.device_bundle import LIBRARY, DeviceBundle
+from mobileinst_deploy.phone.result import Mark, RunnerResult
+from mobileinst_deploy.runtimes import qemu
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 PICTURES = [tiny_pair.picture(0), tiny_pair.picture(1)]
 KERNELS = np.random.default_rng(0).normal(size=(1, 3, tiny_pair.D)).astype(np.float32)

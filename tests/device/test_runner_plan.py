@@ -13,9 +13,9 @@ import pytest
 import tiny_pair
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from mobileinst_deploy.device.plan import PLAN_FILE, Plan, plan_call, plan_calls, reuse_pattern
-from mobileinst_deploy.errors import DeviceError, OutputError
-from mobileinst_deploy.specs import Call
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.phone.plan import PLAN_FILE, Plan, plan_call, plan_calls, reuse_pattern
 
 GRAPHS = {"frame": "/pair/frame.onnx", "mask_head": "/pair/mask_head.onnx"}
 PICTURE = tiny_pair.picture()

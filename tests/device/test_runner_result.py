@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper
 
-from mobileinst_deploy.device.profile import BETWEEN, PART_OF_PATH, parts_of, read_profile
-from mobileinst_deploy.device.runner import BEGIN, RunnerResult, read_result, read_tensors
-from mobileinst_deploy.errors import DeviceError
-from mobileinst_deploy.specs import ROLES
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.profile import BETWEEN, PART_OF_PATH, parts_of, read_profile
+from mobileinst_deploy.phone.result import BEGIN, RunnerResult, read_result, read_tensors
 
 TENSOR = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 SAMPLE = {
@@ -322,7 +322,7 @@ class TestProfile:
             read_profile(self.write(tmp_path, events), "frame", 0)
 
     def test_calls_the_parts_as_the_mac_count_does(self):
-        from mobileinst_deploy.modeling.macs import PARTS
+        from mobileinst_deploy.network.macs import PARTS
 
         assert {part.split(",")[0] for part in PART_OF_PATH.values()} < set(PARTS)
 

@@ -1,7 +1,7 @@
 """The tracker's C++ library, natively, under sanitizers.
 
-``mobileinst_deploy/track.py`` and ``schedule.py`` are the specification; identities, classes, masks
-and keyframes must be their own.
+``core/tracker.py`` and ``core/schedule.py`` are the specification; identities, classes, masks and
+keyframes must be their own.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mobileinst_deploy.geometry import geometry_of, unfit_masks
-from mobileinst_deploy.masks import encode
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.track import Tracker, TrackSettings
+from mobileinst_deploy.core.masks import encode
+from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings
+from mobileinst_deploy.media.letterbox import geometry_of, unfit_masks
 
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -16,25 +16,25 @@ import pytest
 import tiny_export
 import tiny_pair
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
-from mobileinst_deploy.device.adb_runner import AdbRunner
-from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan, plan_calls
-from mobileinst_deploy.device.prepare import DeviceBundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.device.runner import read_tensors
-from mobileinst_deploy.device.track_loop import DeviceLoop
-from mobileinst_deploy.errors import ConfigError, DeviceError, MediaError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.masks import decode, iou
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.run import run_clip
-from mobileinst_deploy.schedule import Auto, Every, parse_schedule
-from mobileinst_deploy.specs import Call
-from mobileinst_deploy.track import RunnerModel, TrackSettings
-from mobileinst_deploy.verify_clip import verify_clip
-from mobileinst_deploy.video import Picture
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import ConfigError, DeviceError, MediaError
+from mobileinst_deploy.core.masks import decode, iou
+from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
+from mobileinst_deploy.core.tracker import RunnerModel, TrackSettings
+from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.media.video import Picture
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.clip_gate import verify_clip
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.phone.device_bundle import DeviceBundle
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, Plan, plan_calls
+from mobileinst_deploy.phone.result import read_tensors
+from mobileinst_deploy.phone.track_loop import DeviceLoop
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.phone import AdbRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.workflows.run import run_clip
 
 ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 

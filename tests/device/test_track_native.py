@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.device.plan import OUTPUT_FOLDER
-from mobileinst_deploy.device.runner import read_tensors
-from mobileinst_deploy.device.track_plan import DeviceFrame, TrackPlan, read_frames
-from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.geometry import Geometry, fit, unfit_masks
-from mobileinst_deploy.masks import decode, encode
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.specs import Call, Role
-from mobileinst_deploy.track import RunnerModel, TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.core.masks import decode, encode
+from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.tracker import RunnerModel, TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER
+from mobileinst_deploy.phone.result import read_tensors
+from mobileinst_deploy.phone.track_plan import DeviceFrame, TrackPlan, read_frames
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 EVERYTHING = TrackSettings(score=0.0, duplicate_iou=1.0)
 

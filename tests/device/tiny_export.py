@@ -9,17 +9,18 @@ import numpy as np
 import onnx
 import tiny_pair
 
-from mobileinst_deploy.bundle import (
+from mobileinst_deploy.core.bundle import (
     GOLDEN,
     ExportBundle,
     graph_metadata,
     load_bundle,
     write_manifest,
 )
-from mobileinst_deploy.golden import Golden, save_golden
-from mobileinst_deploy.graphs import set_metadata
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import ROLES, Role, Tolerance
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.golden import Golden, save_golden
+from mobileinst_deploy.pair.onnx_file import set_metadata
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 PICTURES = 2
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mobileinst_deploy.specs import GraphSpec, ModelConfig, Role, TensorSpec, graph_specs
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import GraphSpec, Role, TensorSpec, graph_specs
 
 CONFIG = ModelConfig(
     backbone="topformer-tiny",

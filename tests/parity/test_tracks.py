@@ -10,17 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileinst_deploy.drift import TrackAgreement, compare_tracks, place_failure
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.geometry import fit
-from mobileinst_deploy.loading import LoadedModel, build_loaded
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.pictures import bundled_photographs, read_picture
-from mobileinst_deploy.schedule import parse_schedule
-from mobileinst_deploy.specs import Call, ModelConfig, Tolerance
-from mobileinst_deploy.torchmodel import TorchModel
-from mobileinst_deploy.track import RunnerModel, TrackSettings, track_clip
-from mobileinst_deploy.video import open_clip
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.tracker import RunnerModel, TrackSettings, track_clip
+from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.pictures import bundled_photographs, read_picture
+from mobileinst_deploy.media.video import open_clip
+from mobileinst_deploy.network.loading import LoadedModel, build_loaded
+from mobileinst_deploy.pair.drift import TrackAgreement, compare_tracks, place_failure
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.pytorch import TorchModel
 
 SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[2].parent / "shared"))
 CONFIG = ModelConfig(

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mobileinst_deploy.bundle import ExportBundle, GraphFile
-from mobileinst_deploy.specs import ROLES, Call, ModelConfig, Tolerance, graph_specs
+from mobileinst_deploy.core.bundle import ExportBundle, GraphFile
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.contract import ROLES, Call, graph_specs
 
 CONFIG = ModelConfig(
     backbone="topformer-tiny",

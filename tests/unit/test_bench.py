@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mobileinst_deploy import bench
-from mobileinst_deploy.bench import bench_host, parse_clip_lengths
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.ort import VERSION, CpuRunner
-from mobileinst_deploy.specs import graph_specs
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import graph_specs
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.runtimes.onnxruntime import VERSION, CpuRunner
+from mobileinst_deploy.workflows import bench
+from mobileinst_deploy.workflows.bench import bench_host, parse_clip_lengths
 
 
 @pytest.fixture

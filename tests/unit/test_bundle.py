@@ -18,10 +18,10 @@ from forgery import edit_golden, edit_graph, edit_manifest, sign_files
 from hypothesis import HealthCheck, given, settings, strategies as st
 from tiny import TINY
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.errors import BundleError, InputError
-from mobileinst_deploy.golden import read_golden
-from mobileinst_deploy.specs import ROLES, graph_specs
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, graph_specs
+from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.golden import read_golden
 
 
 def test_what_export_wrote_is_read_back(exported: ExportBundle):

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mobileinst_deploy.checkpoint import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import CheckpointError, OutputError
+from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
+from mobileinst_deploy.network.checkpoint import (
     load_backbone,
     load_checkpoint,
     load_weights,
     save_checkpoint,
 )
-from mobileinst_deploy.errors import CheckpointError, OutputError
-from mobileinst_deploy.modeling import MobileInst, build_model, randomize_batchnorm
-from mobileinst_deploy.specs import ModelConfig
 
 TINY = ModelConfig(
     backbone="topformer-tiny",
@@ -119,7 +119,7 @@ class TestOwnFormat:
                 file.write(data[:100])
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("mobileinst_deploy.checkpoint._write", interrupted)
+        monkeypatch.setattr("mobileinst_deploy.network.checkpoint._write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(saved, model)
         assert saved.read_bytes() == before

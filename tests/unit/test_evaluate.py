@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobileinst_deploy.average_precision import CLIP_METRICS, PICTURE_METRICS
-from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip, clip_seed
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.errors import ConfigError, DatasetError, MediaError
-from mobileinst_deploy.evaluate import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
+from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.measure.average_precision import CLIP_METRICS, PICTURE_METRICS
+from mobileinst_deploy.workflows.evaluate import (
     MOST_FOUND,
     evaluate_clips,
     evaluate_pictures,
@@ -23,9 +25,7 @@ from mobileinst_deploy.evaluate import (
     find_in_picture,
     save_report,
 )
-from mobileinst_deploy.masks import decode
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.subject import Subject, open_subject
+from mobileinst_deploy.workflows.subject import Subject, open_subject
 
 SIZE = (64, 128)
 CLIPS, LENGTH = 3, 6
@@ -305,9 +305,9 @@ def test_a_broken_eval_json_is_replaced(data, tmp_path, there):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    from mobileinst_deploy.checkpoint import save_checkpoint
-    from mobileinst_deploy.loading import build_loaded
-    from mobileinst_deploy.specs import Tolerance
+    from mobileinst_deploy.core.config import Tolerance
+    from mobileinst_deploy.network.checkpoint import save_checkpoint
+    from mobileinst_deploy.network.loading import build_loaded
 
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     loaded = build_loaded("tiny", CONFIG, None, seed=3, tolerance=Tolerance())
@@ -316,8 +316,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def test_a_checkpoint_and_its_exported_pair_find_the_same(checkpoint, tmp_path):
-    from mobileinst_deploy.export import export_model
-    from mobileinst_deploy.loading import load_model
+    from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.pair.export import export_model
 
     export_model(load_model(str(checkpoint)), tmp_path / "pair")
     network, pair = open_subject(str(checkpoint)), open_subject(str(tmp_path / "pair"))

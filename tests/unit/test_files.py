@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import InputError, OutputError
-from mobileinst_deploy.files import (
+from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.files import (
     canonical_sha256,
     folder_atomically,
     sha256_of,
@@ -91,7 +91,7 @@ def test_where_nobody_may_write_the_sentence_names_the_place(place):
 
 def test_a_full_disk_is_said_to_be_full(tmp_path):
     write = f'write_atomically(Path("{tmp_path}/file"), lambda t: t.write_bytes(bytes(1 << 20)))'
-    python = f"from pathlib import Path; from mobileinst_deploy.files import *; {write}"
+    python = f"from pathlib import Path; from mobileinst_deploy.core.files import *; {write}"
     script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec {sys.executable} -c '{python}'"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:

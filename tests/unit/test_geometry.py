@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mobileinst_deploy.errors import MediaError
-from mobileinst_deploy.geometry import PADDING, fit, fit_masks, geometry_of, unfit_masks
-from mobileinst_deploy.masks import iou, resize, threshold
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.masks import iou, resize, threshold
+from mobileinst_deploy.media.letterbox import PADDING, fit, fit_masks, geometry_of, unfit_masks
 
 INPUT = (64, 128)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.graphs import (
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.pair.onnx_file import (
     count_graph_macs,
     float_dtypes,
     get_metadata,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.modeling import build_model
-from mobileinst_deploy.modeling.macs import PARTS, count_macs
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.macs import PARTS, count_macs
 
 CLASSES = tuple(f"class {i}" for i in range(80))
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from pycocotools import mask as reference
 
-from mobileinst_deploy import masks
-from mobileinst_deploy.errors import DatasetError
+from mobileinst_deploy.core import masks
+from mobileinst_deploy.core.errors import DatasetError
 
 some_mask = arrays.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 

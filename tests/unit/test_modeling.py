@@ -9,14 +9,14 @@ import pytest
 import skimage.data
 import torch
 
-from mobileinst_deploy.modeling import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network import (
     MobileInst,
     apply_kernels,
     build_model,
     randomize_batchnorm,
 )
-from mobileinst_deploy.modeling.instance_decoder import sine_position
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.network.instance_decoder import sine_position
 
 BACKBONES = ("topformer-tiny", "topformer-small", "topformer-base", "seaformer-base", "mobilenetv2")
 TINY = ModelConfig(

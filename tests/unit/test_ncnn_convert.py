@@ -15,24 +15,24 @@ import pytest
 from onnx import helper
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.bundle import (
+from mobileinst_deploy.core.bundle import (
     NCNN_FILES,
     NCNN_RECORD,
     ExportBundle,
     load_bundle,
     load_golden,
 )
-from mobileinst_deploy.device.ncnn_parts import layers
-from mobileinst_deploy.errors import BundleError, DeviceError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.ncnn import convert
-from mobileinst_deploy.ncnn.convert import as_ncnn
-from mobileinst_deploy.ncnn.host import NcnnRunner
-from mobileinst_deploy.ncnn.network import check_weights, read_param
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.specs import ROLES
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.network.loading import build_loaded
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.phone.ncnn_build import layers
+from mobileinst_deploy.runtimes.ncnn import convert
+from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
+from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
+from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 #: Of sides that ncnn takes.
 TINY = replace(TINIEST, input_size=(128, 192))

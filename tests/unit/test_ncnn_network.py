@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.ncnn.network import check_weights, read_param, rename_blobs
+from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
 
 TEXT = """7767517
 5 5

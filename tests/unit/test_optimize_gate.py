@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import BundleError, DeviceError, VerificationFailed
+from mobileinst_deploy.core.errors import BundleError, DeviceError, VerificationFailed
 from mobileinst_deploy.optimize.gate import Recorded, insist, read_recorded, write_recorded
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "instruction_counts.py"

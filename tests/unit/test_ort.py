@@ -10,10 +10,15 @@ import onnxruntime
 import pytest
 from forgery import edit_graph, rename
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.errors import BundleError, DeviceError
-from mobileinst_deploy.ort import VERSION, CpuRunner, open_session, pinned_to_one_core
-from mobileinst_deploy.specs import ROLES, Call
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, Call
+from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.runtimes.onnxruntime import (
+    VERSION,
+    CpuRunner,
+    open_session,
+    pinned_to_one_core,
+)
 
 
 def test_sessions_have_one_thread_and_the_cpu_only(exported: ExportBundle):

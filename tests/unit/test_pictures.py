@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileinst_deploy.errors import MediaError
-from mobileinst_deploy.pictures import (
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.media.pictures import (
     bundled_photographs,
     read_picture,
     reference_clips,

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx_graphs import Writer, feeds_of, ops, run
 
-from mobileinst_deploy.bundle import load_bundle, load_golden
-from mobileinst_deploy.errors import BundleError, ConfigError, MediaError, VerificationFailed
-from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.core.bundle import load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import BundleError, ConfigError, MediaError, VerificationFailed
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
-from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.quantize import (
     HALF,
     INT8,
@@ -22,7 +22,7 @@ from mobileinst_deploy.quantize import (
     read_pictures,
 )
 from mobileinst_deploy.quantize.int8 import _overlaps, _search
-from mobileinst_deploy.specs import ROLES
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 
 class NothingInFloat:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mobileinst_deploy.results import BenchReport, Check, ClipLatency, Latency, ParityReport
+from mobileinst_deploy.core.records import BenchReport, Check, ClipLatency, Latency, ParityReport
 
 samples = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60)
 

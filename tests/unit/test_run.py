@@ -15,12 +15,12 @@ import pytest
 from colour_model import CONFIG, ColourModel, ColourRunner, bundle, patches
 from test_video import write_clip
 
-from mobileinst_deploy.errors import DeviceError, MediaError, MobileInstError, OutputError
-from mobileinst_deploy.masks import decode
-from mobileinst_deploy.run import STAGES, run_clip
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.track import TrackSettings
-from mobileinst_deploy.video import Picture, VideoFile, open_clip
+from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstError, OutputError
+from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.media.video import Picture, VideoFile, open_clip
+from mobileinst_deploy.workflows.run import STAGES, run_clip
 
 HEIGHT, WIDTH = 96, 160
 

@@ -10,14 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 from tiny import TINY
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.specs import (
-    ModelConfig,
-    TensorSpec,
-    Tolerance,
-    graph_specs,
-    parse_size,
-)
+from mobileinst_deploy.core.config import ModelConfig, Tolerance, parse_size
+from mobileinst_deploy.core.contract import TensorSpec, graph_specs
+from mobileinst_deploy.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from mobileinst_deploy.association import associate, distinct_instances, unit
-from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.specs import graph_specs
-from mobileinst_deploy.track import (
+from mobileinst_deploy.core.association import associate, distinct_instances, unit
+from mobileinst_deploy.core.contract import graph_specs
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import (
     RunnerModel,
     Track,
     Tracker,

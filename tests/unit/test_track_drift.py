@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from colour_model import ColourModel, image
 
-from mobileinst_deploy.drift import compare_tracks, place_failure
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.track import track_clip
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import track_clip
+from mobileinst_deploy.pair.drift import compare_tracks, place_failure
 
 CLIP = [image(red=(8, 8 * i), green=(40, 64)) for i in range(7)]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from colour_model import ColourModel, image
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.schedule import Auto, Every, mask_certainty, parse_schedule
-from mobileinst_deploy.track import track_clip
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.schedule import Auto, Every, mask_certainty, parse_schedule
+from mobileinst_deploy.core.tracker import track_clip
 
 STILL = image(red=(8, 8))
 OTHER = 255 - STILL

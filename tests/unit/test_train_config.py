@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.train.config import (
     DataConfig,
     LossConfig,
@@ -13,7 +14,6 @@ from mobileinst_deploy.train.config import (
     TrainConfig,
     read_train_config,
 )
-from mobileinst_deploy.zoo import load_model_toml, zoo_folder
 
 STAGE = StageConfig("image", 100, 2, 1e-3)
 GOOD = """

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.errors import DatasetError, MediaError
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.data import (
     Collate,

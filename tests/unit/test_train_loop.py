@@ -15,11 +15,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from mobileinst_deploy.checkpoint import load_checkpoint
 from mobileinst_deploy.cli.train import train as train_command
-from mobileinst_deploy.errors import CheckpointError, ConfigError, OutputError
-from mobileinst_deploy.modeling import build_model
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputError
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.checkpoint import load_checkpoint
 from mobileinst_deploy.train import loop
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.train.ema import Ema

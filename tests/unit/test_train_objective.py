@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mobileinst_deploy.modeling import Features, apply_kernels, build_model
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network import Features, apply_kernels, build_model
 from mobileinst_deploy.train.config import LossConfig
 from mobileinst_deploy.train.losses import dice, pixel_bce
 from mobileinst_deploy.train.matching import match

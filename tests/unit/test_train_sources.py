@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.errors import DatasetError
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.data import Samples, batches
 from mobileinst_deploy.train.sources import ShapesSource, open_sources
@@ -102,8 +102,8 @@ def test_coco_pictures_train():
     root = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[3] / "shared"))
     if not (root / "data" / "coco_mini").is_dir():
         pytest.skip("the shared pictures are not here")
+    from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.train.config import read_train_config
-    from mobileinst_deploy.zoo import load_model_toml
 
     recipe = Path(__file__).parents[2] / "docs" / "recipes" / "coco_mini"
     config = read_train_config(recipe / "train.toml")

@@ -22,15 +22,16 @@ from forgery import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.comparison import compare_tensor, cosine, mask_ious
-from mobileinst_deploy.errors import DeviceError
-from mobileinst_deploy.golden import Golden
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.results import Check, ParityReport
-from mobileinst_deploy.specs import Call, Tolerance
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.records import Check, ParityReport
+from mobileinst_deploy.pair.comparison import compare_tensor, cosine, mask_ious
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 RUNGS = [
     "pair",

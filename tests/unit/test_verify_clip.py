@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from colour_model import ColourModel, image
 
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.specs import Tolerance
-from mobileinst_deploy.track import TrackSettings, track_clip
-from mobileinst_deploy.verify_clip import verify_clip
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.tracker import TrackSettings, track_clip
+from mobileinst_deploy.pair.clip_gate import verify_clip
 
 #: Two patches, and a cut: each side's schedule must see it, or one of them gets no keyframe there.
 CLIP = [image(red=(8, 8 * i), green=(40, 64)) for i in range(4)] + [255 - image(blue=(8, 8))] * 3

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileinst_deploy.errors import MediaError
-from mobileinst_deploy.video import Camera, Picture, VideoFile, open_clip
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.media.video import Camera, Picture, VideoFile, open_clip
 
 
 def quadrants(height: int, width: int) -> np.ndarray:

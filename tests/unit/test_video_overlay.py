@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from test_video import corners, quadrants, write_clip, write_tone
 
-from mobileinst_deploy import encode
-from mobileinst_deploy.encode import OverlayFile, write_picture
-from mobileinst_deploy.errors import OutputError
-from mobileinst_deploy.overlay import (
+from mobileinst_deploy.core.errors import OutputError
+from mobileinst_deploy.media import overlay_file
+from mobileinst_deploy.media.overlay import (
     KEYFRAME_COLOUR,
     REUSE_COLOUR,
     Shape,
     colour_of,
     draw_overlay,
 )
-from mobileinst_deploy.pictures import read_picture
-from mobileinst_deploy.video import Clip, VideoFile, open_clip
+from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
+from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.media.video import Clip, VideoFile, open_clip
 
 
 def disc(height: int, width: int, y: float = 0.5, x: float = 0.5, r: float = 0.25) -> np.ndarray:
@@ -150,7 +150,7 @@ class TestWriting:
         assert len(read_back(tmp_path / "o.mp4")) == 10
 
     def test_without_an_h264_encoder_it_is_mpeg4_and_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(encode, "_ENCODERS", ("no_such_encoder", "mpeg4"))
+        monkeypatch.setattr(overlay_file, "_ENCODERS", ("no_such_encoder", "mpeg4"))
         source = write_clip(
             tmp_path / "a.mp4", [quadrants(48, 64)] * 4, time_base=Fraction(1, 90000),
             pts=[0, 3000, 9000, 18000],

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tiny import TINY, TINY_TOML
 
-from mobileinst_deploy.errors import CheckpointError, ConfigError
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.network.loading import load_model
 
 PAPERS = {
     "mobileinst-mobilenetv2-640": ("mobilenetv2", (640, 896), 80),

@@ -1,0 +1,144 @@
+"""Files that are written whole or not at all, and known by their sha256."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mobileinst_deploy.core.errors import InputError, OutputError
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, 64 hex digits.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", "Check the path and its permissions"
+        ) from error
+
+
+def canonical_sha256(document: Any) -> str:
+    """The sha256 of a JSON document whatever the order of its keys or its white space."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary neighbour of ``path``, then put it in its place.
+
+    A reader sees the old file or the new one, never half of one.
+
+    Args:
+        path: Where the file shall be; its folder is made when missing.
+        write: Given the temporary path, writes it.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    # Named before it is made: an interruption finds either nothing or what it has to remove.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch(exist_ok=False)
+            write(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+@contextmanager
+def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> Iterator[Path]:
+    """Fill a temporary folder that becomes ``folder`` when the block ends well.
+
+    An existing ``folder`` is replaced only when it is empty, or an older one of its kind: it holds
+    ``mark`` and nothing that such a folder is not known to hold. After a failure or an interruption
+    it is there as it was.
+
+    Args:
+        folder: The folder to make.
+        mark: Name of the file that every folder of this kind holds.
+        replaceable: Names that may be lost with an older folder.
+
+    Yields:
+        The temporary folder, on the same file system.
+
+    Raises:
+        OutputError: It cannot be written, or would destroy something else.
+    """
+    with _output_errors(folder):
+        folder = folder.resolve()
+        _require_replaceable(folder, mark, replaceable)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    # Named before it is made: an interruption finds either nothing or what it has to remove.
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    older = temporary.with_name(f"{temporary.name}.older")
+    try:
+        with _output_errors(folder):
+            temporary.mkdir()
+            yield temporary
+            if folder.exists():
+                folder.rename(older)
+            temporary.rename(folder)
+    finally:
+        # Interrupted between the two renames, the older folder goes back to its place.
+        if older.exists() and not folder.exists():
+            older.rename(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder", "Give another output folder")
+    names = {path.name for path in folder.iterdir()}
+    foreign = sorted(names - replaceable if mark in names else names)
+    if foreign:
+        raise OutputError(
+            f"{folder} is not an older export: it holds {foreign[0]}", "Give a new or empty folder"
+        )
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(
+                f"there is no space left to write {path}", "Free some space or write elsewhere"
+            ) from error
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "Give a folder that you may write to",
+        ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,143 @@
+"""How a picture of any size becomes a network input and how masks find the way back.
+
+Training, evaluation and deployment all pass here, so that a mask can never be wrong because two of
+them resized differently: keep the aspect, fill the input size as far as it goes, pad right and
+bottom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.masks import sample_masks
+
+#: RGB of the padding: the ImageNet mean in whole numbers, next to zero once normalised.
+PADDING = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a picture lies inside a network input.
+
+    Attributes:
+        original: (height, width) of the picture in pixels.
+        content: (height, width) in pixels that the resized picture takes, from the top left.
+        input_size: (height, width) of the network input in pixels.
+    """
+
+    original: tuple[int, int]
+    content: tuple[int, int]
+    input_size: tuple[int, int]
+
+    @property
+    def scale(self) -> float:
+        """Input pixels per picture pixel, before the content is rounded to whole pixels."""
+        return min(
+            self.input_size[0] / self.original[0],
+            self.input_size[1] / self.original[1],
+        )
+
+
+def geometry_of(original: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
+    """The geometry of a picture of ``original`` (height, width) inside ``input_size``.
+
+    Raises:
+        MediaError: The picture has no pixels.
+    """
+    if min(original) < 1:
+        raise MediaError(
+            f"a picture of {original[0]}x{original[1]} pixels has nothing to see",
+            "Give a picture of at least one pixel",
+        )
+    scale = min(input_size[0] / original[0], input_size[1] / original[1])
+    content = tuple(
+        min(max(1, round(o * scale)), i) for o, i in zip(original, input_size, strict=True)
+    )
+    return Geometry(original, (content[0], content[1]), input_size)
+
+
+def fit(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, Geometry]:
+    """Resize a picture into a network input, keeping its aspect, padded right and bottom.
+
+    Args:
+        image: (H0, W0, 3) uint8, RGB.
+        input_size: (height, width) in pixels of the network input.
+
+    Returns:
+        The input (height, width, 3), uint8, RGB, C-contiguous, and its geometry.
+
+    Raises:
+        MediaError: ``image`` is not of that form.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise MediaError(
+            f"a picture of shape {image.shape} and type {image.dtype} is not 8-bit RGB",
+            "Convert it to 8-bit RGB",
+        )
+    geometry = geometry_of((image.shape[0], image.shape[1]), input_size)
+    height, width = geometry.content
+    resized = _resize(image, geometry)
+    if geometry.content == input_size:
+        return np.ascontiguousarray(resized), geometry
+    padded = np.empty((*input_size, 3), np.uint8)
+    padded[:height, :width] = resized
+    padded[height:] = PADDING
+    padded[:height, width:] = PADDING
+    return padded, geometry
+
+
+def fit_masks(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Masks of a picture on its network input; the padding belongs to none.
+
+    Args:
+        masks: (K, H0, W0) bool.
+        geometry: From :func:`fit` of the picture.
+
+    Returns:
+        (K, height, width) bool.
+    """
+    height, width = geometry.content
+    fitted = np.zeros((len(masks), *geometry.input_size), bool)
+    for out, mask in zip(fitted, masks, strict=True):
+        grey = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
+        out[:height, :width] = _resize(grey, geometry) > 127
+    return fitted
+
+
+def unfit_masks(mask_logits: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Masks at the picture's own resolution from mask logits over the network input.
+
+    Each pixel of the picture takes one bilinear sample at its centre's place among the logits and
+    belongs to the mask when that is above 0.
+
+    Args:
+        mask_logits: (n, h, w) float32 over the whole network input, padding included.
+        geometry: From :func:`fit` of the picture.
+
+    Returns:
+        (n, H0, W0) bool.
+    """
+    positions = [
+        (np.arange(original) + 0.5) * (content / original) * (logits / size) - 0.5
+        for original, content, size, logits in zip(
+            geometry.original,
+            geometry.content,
+            geometry.input_size,
+            mask_logits.shape[1:],
+            strict=True,
+        )
+    ]
+    return sample_masks(mask_logits, positions[0], positions[1])
+
+
+def _resize(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """To the content's size: by area when that shrinks the picture, else bilinear."""
+    if geometry.content == geometry.original:
+        return image
+    height, width = geometry.content
+    way = cv2.INTER_AREA if geometry.scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=way)

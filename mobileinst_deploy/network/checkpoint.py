@@ -1,0 +1,372 @@
+"""Weights on disk: this project's own files, and the published backbones' layouts.
+
+Own checkpoints are ``.safetensors`` files whose metadata holds the model's configuration as JSON
+under ``mobileinst.config``. ``.pth`` and ``.pt`` files are read too, with torch's restricted
+unpickler: a pickle that wants more than tensors and plain containers is refused.
+
+Reading is strict. A tensor that is missing, unknown, of another shape or not finite is an error
+that names it, and then nothing is loaded: a backbone that silently stays random costs weeks.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mobileinst_deploy.core.config import Backbone, ModelConfig
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.network import MobileInst
+
+State = dict[str, Tensor]
+
+CONFIG_KEY = "mobileinst.config"
+_TORCH_SUFFIXES = (".pth", ".pt")
+_WRAPPERS = ("state_dict_ema", "state_dict", "model")
+_COUNTER = "num_batches_tracked"
+_CLASS_HEAD = ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
+_SHOWN = 5
+_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a bare pickle of protocol 2 and up
+
+# Parts of published files that MobileInst does not build, and heads whatever they are called.
+_HEADS = ("decode_head.", "auxiliary_head.", "classifier.", "head.", "linear.", "fc.")
+_OWN_PARTS = ("mask_decoder.", "instance_decoder.", "context_projection.")
+_IGNORED: dict[Backbone, tuple[str, ...]] = {
+    "topformer-base": ("SIM.", *_HEADS),
+    "topformer-small": ("SIM.", *_HEADS),
+    "topformer-tiny": ("SIM.", *_HEADS),
+    "seaformer-base": _HEADS,
+    "mobilenetv2": ("features.18.", *_HEADS),
+}
+_LOOKS_LIKE = {
+    "tpm.": "TopFormer",
+    "smb1.": "SeaFormer",
+    "features.": "MobileNetV2",
+    "layer1.0.": "ResNet",
+    "blocks.": "another network of timm's",
+}
+
+
+def save_checkpoint(
+    path: Path, model: MobileInst, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's weights and configuration; the same contents give the same bytes.
+
+    Args:
+        path: A ``.safetensors`` file; it is replaced whole or left as it was.
+        model: The model.
+        metadata: Further entries for the file's metadata.
+
+    Raises:
+        CheckpointError: ``path`` has another suffix.
+        OutputError: It cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path.name} does not end in .safetensors, the only format written here",
+            "Give the file that suffix",
+        )
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.endswith(_COUNTER)
+    }
+    config = json.dumps(model.config.to_dict(), sort_keys=True)
+    data = _with_sorted_metadata(save(state, {**(metadata or {}), CONFIG_KEY: config}))
+    write_atomically(path, lambda temporary: _write(temporary, data))
+
+
+def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
+    """Read an own checkpoint: the configuration and a state that fits it exactly.
+
+    Raises:
+        CheckpointError: The file cannot be read, carries no configuration, or its tensors do not
+            fit that configuration.
+    """
+    state, metadata = _read(path)
+    config = _config_in(path, metadata)
+    if config is None:
+        raise CheckpointError(
+            f"{path} carries no model configuration",
+            "Name the model by its zoo id and give this file as its weights",
+        )
+    with torch.device("meta"):
+        expected = MobileInst(config).state_dict()
+    return config, _fit(path, state, expected, "the configuration it carries")
+
+
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> None:
+    """Load a whole network's weights into a model.
+
+    Args:
+        model: Changed only when everything fits.
+        path: An own ``.safetensors``, or a ``.pth`` with a state dict in this project's names.
+        other_classes: Also take weights of a model with other classes, and then leave the class
+            head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
+
+    Raises:
+        CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
+            model that differs in something the tensors' shapes do not show.
+    """
+    state, metadata = _read(path)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    config = _config_in(path, metadata)
+    if config is not None:
+        _require_same_model(path, config, model.config, other_classes)
+    expected = model.state_dict()
+    own_head = {}
+    if other_classes and not _same_classes(state, config, model):
+        own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
+        state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
+    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+
+
+def load_backbone(model: MobileInst, path: Path) -> None:
+    """Load published backbone weights into a model's backbone.
+
+    Understood are TopFormer's and SeaFormer's classification and segmentation checkpoints,
+    MobileNetV2 in torchvision's layout, and whole checkpoints of this project. Wrappers
+    (``state_dict_ema``, ``state_dict``, ``model``) and prefixes (``module.``, ``backbone.``) are
+    taken off; heads, TopFormer's semantic injection and MobileNetV2's last convolution are left.
+
+    MobileNetV2 weights converted from TensorFlow were trained with padding on the right and bottom
+    only at stride 2, and on RGB / 127.5 - 1. This network pads both sides evenly and normalises by
+    its configuration. Such weights lose some accuracy that way and serve to start a training from.
+
+    Args:
+        model: Its backbone is changed, and only when everything fits.
+        path: The file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not of the model's backbone.
+    """
+    name = model.config.backbone
+    state, _ = _read(path)
+    kept = {}
+    for key, tensor in state.items():
+        key = key.removeprefix("module.").removeprefix("backbone.")
+        if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
+            kept[key] = tensor
+    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def _fit(
+    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
+) -> State:
+    """A complete float32 state for ``expected``, made of ``state``.
+
+    Args:
+        path: For messages.
+        state: As read; BatchNorm's counters are left out of account.
+        expected: Tensors of the wanted names and shapes.
+        what: What ``expected`` belongs to, for messages.
+
+    Raises:
+        CheckpointError: Names or shapes differ, or a tensor cannot be taken as float32.
+    """
+    given = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    wanted = {name: tensor for name, tensor in expected.items() if not name.endswith(_COUNTER)}
+    misshapen = [
+        f"{name} is {_shape(given[name])}, not {_shape(tensor)}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    findings = [
+        _listed(noun, names)
+        for noun, names in (
+            ("missing", [name for name in wanted if name not in given]),
+            ("unknown", [name for name in given if name not in wanted]),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if findings:
+        likeness = next(
+            (n for p, n in _LOOKS_LIKE.items() if any(k.startswith(p) for k in given)), ""
+        )
+        raise CheckpointError(
+            f"{path} does not fit {what}; tensors {'; '.join(findings)}",
+            f"Give weights of {what}" + (f"; these look like {likeness}'s" if likeness else ""),
+        )
+    counters = {n: torch.zeros((), dtype=t.dtype) for n, t in expected.items() if n not in wanted}
+    return {name: _as_float32(path, name, given[name]) for name in wanted} | counters
+
+
+def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """A tensor's values as float32, all of them finite."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        raise CheckpointError(
+            f"{path} holds {name} as {str(tensor.dtype).removeprefix('torch.')}, not as floating "
+            "point numbers",
+            "Give the weights as they were before quantisation",
+        )
+    value = tensor.to(torch.float32).contiguous()
+    if not bool(torch.isfinite(value).all()):
+        raise CheckpointError(
+            f"{path} holds values in {name} that are no finite float32 numbers",
+            "Take an earlier checkpoint of that training",
+        )
+    return value
+
+
+def _read(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a file by name, as stored, and its metadata."""
+    _require_file(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in _TORCH_SUFFIXES:
+        return _unwrapped(path, _read_pickle(path)), {}
+    raise CheckpointError(
+        f"{path} is no weights file by its name", "Give a .safetensors, .pth or .pt file"
+    )
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a weights file", "Give the file inside it")
+    if not path.exists():
+        raise CheckpointError(f"there is no weights file {path}", "Check the path")
+    try:
+        empty = path.stat().st_size == 0
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", "Check its permissions"
+        ) from error
+    if empty:
+        raise CheckpointError(f"{path} is empty", "Download or copy it again")
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete safetensors file: {_first_line(error)}",
+            "Download or copy it again",
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of ends as an error below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            if not file.read(4).startswith(_PICKLE_MAGICS):
+                raise _unreadable(path, "it is no pickle") from error
+        raise CheckpointError(
+            f"{path} is a pickle that asks for more than tensors and plain containers, and is "
+            "refused because loading it could run code",
+            "Where you trust it, load it with torch.load, save only its tensors with "
+            "safetensors.torch.save_file, and give that file",
+        ) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise _unreadable(path, _first_line(error)) from error
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a complete PyTorch file: {reason}", "Download or copy it again"
+    )
+
+
+def _unwrapped(path: Path, document: Any) -> State:
+    """The state dict inside a training framework's wrappers."""
+    for key in _WRAPPERS:
+        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
+            document = document[key]
+    if not isinstance(document, Mapping) or not document:
+        raise CheckpointError(f"{path} holds no state dict", "Give a file of named tensors")
+    for name, value in document.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} holds {str(name)[:60]!r}, a {type(value).__name__}, among its tensors",
+                "Give a file of named tensors",
+            )
+    return dict(document)
+
+
+def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
+    if CONFIG_KEY not in metadata:
+        return None
+    try:
+        document = json.loads(metadata[CONFIG_KEY])
+        if not isinstance(document, dict):
+            raise ConfigError("it is not an object", "Write the checkpoint anew")
+        return ModelConfig.from_dict(document)
+    except (ConfigError, ValueError, RecursionError) as error:
+        cause = error.cause if isinstance(error, ConfigError) else _first_line(error)
+        raise CheckpointError(
+            f"{path} carries a configuration that cannot be used: {cause}",
+            "Take a checkpoint written by this version",
+        ) from error
+
+
+def _require_same_model(
+    path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
+) -> None:
+    """Refuse weights that fit by shape and yet mean something else, such as other classes."""
+    free = {"input_size", "classes"} if other_classes else {"input_size"}
+    ours, theirs = here.to_dict(), there.to_dict()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
+    if differing:
+        key = differing[0]
+        values = "" if key == "classes" else f" ({key} is {theirs[key]} there and {ours[key]} here)"
+        raise CheckpointError(
+            f"{path} was trained as a model with another {' and '.join(differing)}{values}",
+            "Use the model that it was trained as",
+        )
+
+
+def _same_classes(state: State, config: ModelConfig | None, model: MobileInst) -> bool:
+    """Whether a file's class head speaks of the model's classes; by shape where it does not say."""
+    if config is not None:
+        return config.classes == model.config.classes
+    head = state.get(_CLASS_HEAD[0])
+    return head is not None and head.shape[:1] == (model.config.num_classes,)
+
+
+def _listed(noun: str, names: list[str]) -> str:
+    shown = ", ".join(name[:120] for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{noun}: {shown}{more}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Put a safetensors file's metadata in order, which its writer leaves to chance.
+
+    The format is an 8-byte little-endian header length, the JSON header padded with spaces to a
+    multiple of 8 bytes, and the tensors at offsets counted from the header's end.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

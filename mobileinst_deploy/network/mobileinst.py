@@ -1,0 +1,97 @@
+"""MobileInst: backbone, mask decoder and instance decoder put together (paper, figure 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.needs import Needs
+from mobileinst_deploy.network.initialise import initialise, initialise_heads
+from mobileinst_deploy.network.instance_decoder import InstanceDecoder
+from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
+from mobileinst_deploy.network.layers import ConvBN
+from mobileinst_deploy.network.mask_decoder import build_mask_decoder
+from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
+from mobileinst_deploy.network.pyramid import Backbone, Pyramid
+from mobileinst_deploy.network.seaformer import SeaFormer
+from mobileinst_deploy.network.topformer import TopFormer
+
+
+class MobileInst(KernelNetwork):
+    """The network. Works at every picture size that is a multiple of 64.
+
+    Args:
+        config: What to build; ``input_size`` is only the size it is exported at.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(needs_of(config))
+        self.config = config
+        self.backbone = build_backbone(config.backbone)
+        channels = self.backbone.channels
+        self.mask_decoder = build_mask_decoder(config, channels)
+        self.instance_decoder = InstanceDecoder(config, channels[3])
+        self.context_projection = (
+            ConvBN(channels[3], config.width) if self.instance_decoder.needs_x6 else None
+        )
+
+    def features(self, image: Tensor) -> Features:
+        """X_mask (B, D, H/8, W/8), and X6 projected (B, D, H/64, W/64) where a stage reads it."""
+        pyramid = self._pyramid(image, self.mask_decoder.needs_x6 or self.instance_decoder.needs_x6)
+        context = None
+        if self.context_projection is not None:
+            context = self.context_projection(pyramid.x6)
+        return Features(self.mask_decoder(pyramid), context)
+
+    def decode(
+        self, features: Features, queries: Tensor | None = None, first_stage: int = 0
+    ) -> Decoded:
+        """Features to instances; see :meth:`InstanceDecoder.forward` for the arguments."""
+        decoded: Decoded = self.instance_decoder(*features, queries, first_stage)
+        return decoded
+
+    def reuse_features(self, image: Tensor) -> Tensor:
+        """X_mask (B, D, H/8, W/8); without the enhancer nothing needs X6 for it."""
+        mask_features: Tensor = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
+        return mask_features
+
+    def _pyramid(self, image: Tensor, want_x6: bool) -> Pyramid:
+        pyramid: Pyramid = self.backbone(self.normalise(image), want_x6)
+        return pyramid
+
+
+def needs_of(config: ModelConfig) -> Needs:
+    """MobileInst's side of the contract."""
+    return Needs(
+        classes=config.classes,
+        input_size=config.input_size,
+        num_queries=config.num_queries,
+        width=config.width,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
+def build_backbone(name: str) -> Backbone:
+    """A backbone with torch's own initial weights, by its name in :class:`ModelConfig`."""
+    if name == "seaformer-base":
+        return SeaFormer()
+    if name == "mobilenetv2":
+        return MobileNetV2()
+    return TopFormer(name)
+
+
+def build_model(config: ModelConfig, seed: int = 0) -> MobileInst:
+    """Build a network with fresh weights, in training mode.
+
+    Args:
+        config: What to build.
+        seed: The same seed gives the same weights; torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MobileInst(config)
+        initialise(model)
+        initialise_heads(model.instance_decoder.class_head, model.instance_decoder.kernel_head)
+    return model

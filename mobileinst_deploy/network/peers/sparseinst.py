@@ -1,0 +1,198 @@
+"""SparseInst with grouped instance activation maps (arXiv 2203.12827).
+
+An encoder fuses three maps at 1/8. Each of N instances is a weighted mean of the features there,
+by an activation map of its own; linear heads make its class, quality and kernel. Module names
+follow the authors' code, so that checkpoints trained with it load key by key.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobileinst_deploy.core.needs import Needs
+from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
+from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
+from mobileinst_deploy.network.mask_decoder import bin_means
+from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+
+WIDTH = 256
+KERNEL_WIDTH = 128
+GROUPS = 4
+CONVS = 4
+BINS = (1, 2, 3, 6)
+LEAST_WEIGHT = 1e-6
+
+
+class PooledStage(nn.Sequential):
+    """Means over a grid of bins, then a 1x1 convolution under the name ``1``."""
+
+    def __init__(self, width: int, bins: int) -> None:
+        super().__init__(nn.Identity(), nn.Conv2d(width, width // 4, 1))
+        self.bins = bins
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C/4, bins, bins)."""
+        y: Tensor = self[1](bin_means(x, self.bins))
+        return F.relu(y)
+
+
+class PyramidPooling(nn.Module):
+    """What a map is like as a whole and in its parts, put back beside it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(PooledStage(width, bins) for bins in BINS)
+        self.bottleneck = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        h, w = static_shape(x)[-2:]
+        parts = [
+            F.interpolate(stage(x), (h, w), mode="bilinear", align_corners=False)
+            for stage in self.stages
+        ]
+        return F.relu(self.bottleneck(torch.cat([*parts, x], dim=1)))
+
+
+class Encoder(nn.Module):
+    """The instance context encoder (section 3.2): three maps to one at 1/8."""
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        # From 1/32 to 1/8, as the published files number them.
+        self.fpn_laterals = nn.ModuleList(nn.Conv2d(c, WIDTH, 1) for c in reversed(channels))
+        self.fpn_outputs = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in channels)
+        self.ppm = PyramidPooling(WIDTH)
+        self.fusion = nn.Conv2d(3 * WIDTH, WIDTH, 1)
+
+    def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Maps at 1/8, 1/16, 1/32 to (B, 256, H/8, W/8)."""
+        c5, c4, c3 = (f(x) for f, x in zip(self.fpn_laterals, reversed(maps), strict=True))
+        p5 = self.ppm(c5)
+        p4 = c4 + F.interpolate(p5, scale_factor=2, mode="nearest")
+        p3 = c3 + F.interpolate(p4, scale_factor=2, mode="nearest")
+        o5, o4, o3 = (f(x) for f, x in zip(self.fpn_outputs, (p5, p4, p3), strict=True))
+        fused = torch.cat([o3, resize_like(o4, o3), resize_like(o5, o3)], dim=1)
+        out: Tensor = self.fusion(fused)
+        return out
+
+
+def _convs(in_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(CONVS):
+        layers += [nn.Conv2d(in_channels, WIDTH, 3, padding=1), nn.ReLU()]
+        in_channels = WIDTH
+    return nn.Sequential(*layers)
+
+
+class InstanceBranch(nn.Module):
+    """Activation maps to classes, qualities and kernels (section 3.3)."""
+
+    def __init__(self, in_channels: int, num_queries: int, num_classes: int) -> None:
+        super().__init__()
+        wide = WIDTH * GROUPS
+        self.inst_convs = _convs(in_channels)
+        self.iam_conv = nn.Conv2d(WIDTH, num_queries * GROUPS, 3, padding=1, groups=GROUPS)
+        self.fc = nn.Linear(wide, wide)
+        self.cls_score = nn.Linear(wide, num_classes)
+        self.mask_kernel = nn.Linear(wide, KERNEL_WIDTH)
+        self.objectness = nn.Linear(wide, 1)
+
+    def forward(self, x: Tensor) -> Decoded:
+        """(B, 258, h, w) to N instances."""
+        x = self.inst_convs(x)
+        b, d, h, w = static_shape(x)
+        weights = self.iam_conv(x).sigmoid().reshape(b, -1, h * w)
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=LEAST_WEIGHT)
+        means = torch.matmul(weights, x.reshape(b, d, h * w).transpose(1, 2))
+        n = static_shape(means)[1] // GROUPS
+        # An instance is the four groups' means side by side.
+        means = means.reshape(b, GROUPS, n, d).transpose(1, 2).reshape(b, n, GROUPS * d)
+        means = F.relu(self.fc(means))
+        return Decoded(self.cls_score(means), self.objectness(means), self.mask_kernel(means))
+
+
+class MaskBranch(nn.Module):
+    """Features to mask features."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.mask_convs = _convs(in_channels)
+        self.projection = nn.Conv2d(WIDTH, KERNEL_WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 258, h, w) to (B, 128, h, w)."""
+        out: Tensor = self.projection(self.mask_convs(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """The two branches, which both read the features with two coordinates before them."""
+
+    def __init__(self, num_queries: int, num_classes: int) -> None:
+        super().__init__()
+        self.inst_branch = InstanceBranch(WIDTH + 2, num_queries, num_classes)
+        self.mask_branch = MaskBranch(WIDTH + 2)
+
+
+class SparseInst(KernelNetwork):
+    """SparseInst. Mask logits are at 1/8; the authors' code doubles them before its threshold.
+
+    Args:
+        backbone: Which one; its maps at 1/8, 1/16 and 1/32 are read.
+        classes: Class names.
+        input_size: (height, width), multiples of 32, with TopFormer of 64.
+        num_queries: N.
+    """
+
+    def __init__(
+        self,
+        backbone: PeerBackbone,
+        classes: tuple[str, ...],
+        input_size: tuple[int, int],
+        num_queries: int = 100,
+    ) -> None:
+        super().__init__(
+            Needs(
+                classes,
+                input_size,
+                num_queries,
+                KERNEL_WIDTH,
+                size_multiple=64 if backbone.startswith("topformer") else 32,
+                mask_threshold=0.45,
+            )
+        )
+        self.backbone = build_peer_backbone(backbone)
+        self.encoder = Encoder(self.backbone.channels[1:])
+        self.decoder = Decoder(num_queries, len(classes))
+
+    def features(self, image: Tensor) -> Features:
+        """Mask features (B, 128, H/8, W/8); beside them what the instance branch reads."""
+        x = self._encoded(image)
+        return Features(self.decoder.mask_branch(x), x)
+
+    def reuse_features(self, image: Tensor) -> Tensor:
+        """The mask features; the instance branch's convolutions do not run."""
+        mask_features: Tensor = self.decoder.mask_branch(self._encoded(image))
+        return mask_features
+
+    def decode(self, features: Features) -> Decoded:
+        """N instances."""
+        decoded: Decoded = self.decoder.inst_branch(features.context)
+        return decoded
+
+    def _encoded(self, image: Tensor) -> Tensor:
+        _, c3, c4, c5 = self.backbone(self.normalise(image))
+        x = self.encoder((c3, c4, c5))
+        b, _, h, w = static_shape(x)
+        return torch.cat([frozen_tensor(coordinates(h, w), x).expand(b, 2, h, w), x], dim=1)
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """(1, 2, height, width) float32: x, then y, each from -1 to 1."""
+    x = np.broadcast_to(np.linspace(-1, 1, width, dtype=np.float32)[None], (height, width))
+    y = np.broadcast_to(np.linspace(-1, 1, height, dtype=np.float32)[:, None], (height, width))
+    return np.ascontiguousarray(np.stack([x, y])[None])

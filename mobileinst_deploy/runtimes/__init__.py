@@ -1,0 +1,1 @@
+"""Whatever computes the graphs, behind one protocol: ONNX Runtime, ncnn, PyTorch, a phone, qemu."""

@@ -1,0 +1,197 @@
+"""An exported pair as ncnn networks, made by pnnx from the ONNX files and kept beside them.
+
+Kept are ``frame.ncnn.param``, ``frame.ncnn.bin`` and the same of the mask head, which an app with
+ncnn can load as they are, and ``ncnn.json``, which says what they were made from and by. They are
+made anew when the pair, the converter or a byte of them is another.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from mobileinst_deploy.core.bundle import NCNN_FILES, NCNN_RECORD, ExportBundle, GraphFile
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
+from mobileinst_deploy.core.files import sha256_of, write_atomically, write_json
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.phone.toolchain import Need
+from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
+
+INSTALL = f"{sys.executable} -m pip install pnnx"
+
+_SCHEMA = 1
+_LIMIT_S = 900.0
+# The smallest map is at 1/64. ncnn's bilinear resize of one row (or column) multiplies what lies
+# before it in memory by zero, which is no harm until that is NaN.
+_SMALLEST_SIDE = 128
+_PLAIN = (
+    "Use the plain pair that `mobileinst export` writes: what `optimize` and `quantize` make is for"
+    " ONNX Runtime"
+)
+
+
+def as_ncnn(
+    bundle: ExportBundle, layers: frozenset[str], progress: Progress = silent
+) -> ExportBundle:
+    """The pair with its graphs as ncnn networks, converted when that is not done yet.
+
+    Args:
+        bundle: The pair as exported.
+        layers: The kinds of layer that the runner has.
+        progress: Told of each graph.
+
+    Returns:
+        The same pair; each graph's ``path`` is a ``.param`` with its ``.bin`` beside it.
+
+    Raises:
+        DeviceError: pnnx is missing.
+        BundleError: pnnx cannot convert a graph, or makes of it what the runner cannot run; or the
+            input is so small that ncnn reads memory that it was not given.
+        OutputError: The pair's folder cannot be written.
+    """
+    height, width = bundle.config.input_size
+    if min(height, width) < _SMALLEST_SIDE:
+        raise BundleError(
+            f"ncnn resizes maps of one row wrongly, which an input of {height}x{width} leads to",
+            f"Export with --size of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}",
+        )
+    if not _kept(bundle):
+        _convert(bundle, layers, progress)
+    graphs: dict[Role, GraphFile] = {}
+    for role, graph in bundle.graphs.items():
+        param, weights = (bundle.folder / name for name in NCNN_FILES[role])
+        _check(role, param, weights, layers)
+        graphs[role] = replace(graph, path=param)
+    return replace(bundle, graphs=graphs)
+
+
+def need() -> Need:
+    """The converter, for ``mobileinst doctor``."""
+    version = converter_version()
+    return Need("pnnx", version and f"{version}, {_program()}", INSTALL)
+
+
+def converter_version() -> str | None:
+    """The version of pnnx installed here, or None."""
+    try:
+        return importlib.metadata.version("pnnx")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _kept(bundle: ExportBundle) -> bool:
+    """Whether what lies beside the pair was made from it, by this pnnx or where there is none."""
+    record = bundle.folder / NCNN_RECORD
+    try:
+        document: dict[str, Any] = json.loads(record.read_bytes())
+        current = {
+            "schema": _SCHEMA,
+            "onnx": {role: bundle.graphs[role].sha256 for role in ROLES},
+            "pnnx": converter_version() or document["pnnx"],
+            "files": {n: sha256_of(bundle.folder / n) for role in ROLES for n in NCNN_FILES[role]},
+        }
+        return document == current
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return False
+
+
+def _convert(bundle: ExportBundle, layers: frozenset[str], progress: Progress) -> None:
+    version = converter_version()
+    program = _program()
+    if version is None or program is None:
+        raise DeviceError(
+            "pnnx, which converts a pair for ncnn, is not installed", f"Run `{INSTALL}`"
+        )
+    made: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
+        for done, role in enumerate(ROLES):
+            progress("convert for ncnn", done, len(ROLES))
+            param, weights = _run_pnnx(program, bundle.graphs[role], Path(name), layers)
+            for kept, fresh in zip(NCNN_FILES[role], (param, weights), strict=True):
+                write_atomically(bundle.folder / kept, partial(copyfile, fresh))
+                made[kept] = sha256_of(bundle.folder / kept)
+        progress("convert for ncnn", len(ROLES), len(ROLES))
+    document = {
+        "schema": _SCHEMA,
+        "onnx": {role: bundle.graphs[role].sha256 for role in ROLES},
+        "pnnx": version,
+        "files": made,
+    }
+    write_json(bundle.folder / NCNN_RECORD, document)
+
+
+def _program() -> Path | None:
+    # Not the console script: it needs its folder on the path, and the wheel holds the program.
+    found = importlib.util.find_spec("pnnx")
+    if found is None or not found.submodule_search_locations:
+        return None
+    for folder in found.submodule_search_locations:
+        for name in ("pnnx", "pnnx.exe"):
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
+    return None
+
+
+def _run_pnnx(
+    program: Path, graph: GraphFile, folder: Path, layers: frozenset[str]
+) -> tuple[Path, Path]:
+    """Convert one graph in a scratch folder and give its two files, checked."""
+    role = graph.spec.role
+    source = folder / f"{role}.onnx"
+    copyfile(graph.path, source)
+    try:
+        # fp16=0: by default pnnx stores weights as fp16.
+        done = subprocess.run(
+            [str(program), source.name, "fp16=0"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BundleError(
+            f"pnnx did not convert the {role} graph within {_LIMIT_S:g} s", _PLAIN
+        ) from None
+    except OSError as error:
+        raise DeviceError(f"pnnx does not start: {error.strerror}", f"Run `{INSTALL}`") from None
+    param, weights = (folder / f"{role}.ncnn{end}" for end in (".param", ".bin"))
+    if done.returncode or not (param.is_file() and weights.is_file()):
+        # Its progress is ruled off with #, its tables with lines; what remains may be a reason.
+        said = re.findall(r"^\s*(\w.*)$", done.stdout + done.stderr, re.MULTILINE)
+        why = said[-1][:200] if said and done.returncode >= 0 else f"exit code {done.returncode}"
+        raise BundleError(f"pnnx cannot convert the {role} graph: {why}", _PLAIN)
+    rename_blobs(param, _names(graph))
+    _check(role, param, weights, layers)
+    return param, weights
+
+
+def _check(role: Role, param: Path, weights: Path, layers: frozenset[str]) -> None:
+    network = read_param(param)
+    unknown = sorted({layer.kind for layer in network} - layers)
+    if unknown:
+        raise BundleError(
+            f"pnnx made layers of the {role} graph that the ncnn runner has not:"
+            f" {', '.join(unknown)}",
+            _PLAIN,
+        )
+    check_weights(network, weights)
+
+
+def _names(graph: GraphFile) -> Mapping[str, str]:
+    """The tensors' names by those of pnnx: it numbers what goes in and out."""
+    inputs = {f"in{i}": tensor.name for i, tensor in enumerate(graph.spec.inputs)}
+    return inputs | {f"out{i}": tensor.name for i, tensor in enumerate(graph.spec.outputs)}
