@@ -92,7 +92,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
         CheckpointError: The file cannot be read, carries no configuration, or its tensors do not
             fit that configuration.
     """
-    state, metadata = _read(path)
+    state, metadata = read_state(path)
     config = _config_in(path, metadata)
     if config is None:
         raise CheckpointError(
@@ -101,7 +101,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
         )
     with torch.device("meta"):
         expected = MobileInst(config).state_dict()
-    return config, _fit(path, state, expected, "the configuration it carries")
+    return config, fit_state(path, state, expected, "the configuration it carries")
 
 
 def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> None:
@@ -117,7 +117,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
             model that differs in something the tensors' shapes do not show.
     """
-    state, metadata = _read(path)
+    state, metadata = read_state(path)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     config = _config_in(path, metadata)
     if config is not None:
@@ -127,7 +127,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
     if other_classes and not _same_classes(state, config, model):
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
-    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+    model.load_state_dict(fit_state(path, state, expected, "this model") | own_head)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -150,16 +150,16 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         CheckpointError: The file cannot be read, or is not of the model's backbone.
     """
     name = model.config.backbone
-    state, _ = _read(path)
+    state, _ = read_state(path)
     kept = {}
     for key, tensor in state.items():
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
-    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+    model.backbone.load_state_dict(fit_state(path, kept, model.backbone.state_dict(), name))
 
 
-def _fit(
+def fit_state(
     path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
 ) -> State:
     """A complete float32 state for ``expected``, made of ``state``.
@@ -218,7 +218,7 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     return value
 
 
-def _read(path: Path) -> tuple[State, dict[str, str]]:
+def read_state(path: Path) -> tuple[State, dict[str, str]]:
     """The tensors of a file by name, as stored, and its metadata."""
     _require_file(path)
     if path.suffix == ".safetensors":
