@@ -1,9 +1,10 @@
 """Multiply-accumulate counts, by the conventions behind the paper's "FLOPs" columns.
 
 Those are fvcore's: a convolution, linear layer or matrix product counts 1 per multiply-accumulate,
-without biases; batch normalisation 2 per element, as in eval mode; layer normalisation 5 per
-element; bilinear resize 4 per output and nearest 1; average pooling 1 per input. Everything else
-(activations, softmax, max pooling, sums, means along one axis, position tables) counts nothing.
+without biases; batch normalisation 2 per element, as in eval mode; layer and group normalisation 5
+per element; bilinear resize 4 per output and nearest 1; average pooling 1 per input. Everything
+else (activations, softmax, max pooling, sums, means along one axis, position tables) counts
+nothing.
 
 The network runs once on torch's meta device, where tensors have shapes but no data.
 """
@@ -230,6 +231,7 @@ _RULES: dict[Any, Callable[[tuple[Any, ...], Any], int]] = {
     _aten._native_batch_norm_legit_no_training: _per_output(2),
     _aten.cudnn_batch_norm: _per_output(2),
     _aten.native_layer_norm: _per_output(5),
+    _aten.native_group_norm: _per_output(5),
     _aten.upsample_bilinear2d: _per_output(4),
     _aten.upsample_nearest2d: _per_output(1),
     _aten._adaptive_avg_pool2d: _per_input,

@@ -15,46 +15,14 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
-from mobileinst_deploy.network.mask_decoder import bin_means
 from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.layers import PyramidPooling
 
 WIDTH = 256
 KERNEL_WIDTH = 128
 GROUPS = 4
 CONVS = 4
-BINS = (1, 2, 3, 6)
 LEAST_WEIGHT = 1e-6
-
-
-class PooledStage(nn.Sequential):
-    """Means over a grid of bins, then a 1x1 convolution under the name ``1``."""
-
-    def __init__(self, width: int, bins: int) -> None:
-        super().__init__(nn.Identity(), nn.Conv2d(width, width // 4, 1))
-        self.bins = bins
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C/4, bins, bins)."""
-        y: Tensor = self[1](bin_means(x, self.bins))
-        return F.relu(y)
-
-
-class PyramidPooling(nn.Module):
-    """What a map is like as a whole and in its parts, put back beside it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(PooledStage(width, bins) for bins in BINS)
-        self.bottleneck = nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same shape."""
-        h, w = static_shape(x)[-2:]
-        parts = [
-            F.interpolate(stage(x), (h, w), mode="bilinear", align_corners=False)
-            for stage in self.stages
-        ]
-        return F.relu(self.bottleneck(torch.cat([*parts, x], dim=1)))
 
 
 class Encoder(nn.Module):
