@@ -11,4 +11,4 @@ import os
 # telemetry thread disturbs timings, and a measuring tool has no business calling home.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -30,6 +30,8 @@ from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The folder of what was measured of a pair.
+RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
 #: The pair as pnnx converts it for ncnn, and what it was converted from.
 NCNN_FILES: dict[Role, tuple[str, str]] = {
@@ -42,6 +44,8 @@ BUNDLE_FILES = frozenset(
         MANIFEST,
         GOLDEN,
         *GRAPH_FILES.values(),
+        RESULTS,
+        # Where results were kept up to version 0.1.
         "parity.json",
         "latency.json",
         INSTRUCTIONS,
@@ -130,6 +134,15 @@ class ExportBundle:
     def precision(self) -> str:
         """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
+
+    @property
+    def form(self) -> str:
+        """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
+        steps = set(self.optimized)
+        int8, half = self.precision == "int8", "half-weights" in steps
+        rewritten = not int8 and bool(steps - {"half-weights"})
+        names = (("int8", int8), ("optimized", rewritten), ("half", half))
+        return "-".join(name for name, done in names if done) or "plain"
 
     @property
     def weights_note(self) -> str:

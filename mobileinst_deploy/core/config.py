@@ -16,7 +16,9 @@ from mobileinst_deploy.core.errors import ConfigError
 Backbone = Literal[
     "topformer-base", "topformer-small", "topformer-tiny", "seaformer-base", "mobilenetv2"
 ]
+Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
+DecoderBlock = Literal["conv", "separable"]
 Stage = Literal["global", "local"]
 Pool = Literal["max", "avg"]
 
@@ -79,10 +81,16 @@ class ModelConfig:
         decoder: Mask decoder: the paper's, or Table 6's FPN or SparseInst ones.
         decoder_convs: SparseInst's number of mask-branch convolutions (Table 6: 1, 2, 4); the
             other decoders take no notice of it.
+        decoder_block: What stands for each of the nine 3x3 convolutions of the paper's decoder: that
+            convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The other
+            decoders take no notice of it.
         enhancer: Whether the semantic enhancer is in the paper's mask decoder (Table 6).
         stages: Order of the instance decoder's stages (Table 3).
         pool: How the local stage pools the mask features (Table 5).
         pool_size: Kernel and stride of that pooling; 1 means none (Table 5).
+        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or on
+            the right and bottom alone, as TensorFlow's. Weights know only the one that they were
+            trained with: ImageNet's lose nine points of top-1 with the other.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """
@@ -95,10 +103,12 @@ class ModelConfig:
     num_heads: int = 8
     decoder: Decoder = "mobileinst"
     decoder_convs: int = 4
+    decoder_block: DecoderBlock = "conv"
     enhancer: bool = True
     stages: tuple[Stage, ...] = ("global", "local")
     pool: Pool = "max"
     pool_size: int = 8
+    padding: Padding = "even"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -107,10 +117,21 @@ class ModelConfig:
             if not ok:
                 raise ConfigError(cause, next_step)
 
-        for name, kind in (("backbone", Backbone), ("decoder", Decoder), ("pool", Pool)):
+        for name, kind in (
+            ("backbone", Backbone),
+            ("padding", Padding),
+            ("decoder", Decoder),
+            ("decoder_block", DecoderBlock),
+            ("pool", Pool),
+        ):
             allowed = get_args(kind)
             value = getattr(self, name)
             need(value in allowed, f"{name} {value!r} is unknown", f"Use {_either(allowed)}")
+        need(
+            self.padding == "even" or self.backbone == "mobilenetv2",
+            f"padding {self.padding!r} is not for the backbone {self.backbone}",
+            'Leave it out, or use the backbone "mobilenetv2"',
+        )
         need(
             bool(self.stages) and all(s in get_args(Stage) for s in self.stages),
             f"stages {self.stages!r} is not a list of 'global' and 'local'",

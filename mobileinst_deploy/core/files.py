@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     # Named before it is made: an interruption finds either nothing or what it has to remove.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with _output_errors(path):
+    with _output_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch(exist_ok=False)
@@ -58,6 +59,33 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, room: int = 1 << 20) -> None:
+    """Find out before long work whether a file or a folder could be written there.
+
+    Args:
+        path: Where it shall be; neither it nor its folder need be there.
+        room: Bytes that must be free.
+
+    Raises:
+        OutputError: The nearest folder that is there takes no file, or its disk is full.
+    """
+    with _output_errors(path):
+        if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        # Only trying tells: permissions, read-only mounts, quotas and odd file systems.
+        trial = folder / f".mobileinst.{secrets.token_hex(4)}"
+        try:
+            trial.touch(exist_ok=False)
+        finally:
+            trial.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -91,13 +119,13 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
     """
     with _output_errors(folder):
         folder = folder.resolve()
-        _require_replaceable(folder, mark, replaceable)
+        require_replaceable(folder, mark, replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
     # Named before it is made: an interruption finds either nothing or what it has to remove.
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     older = temporary.with_name(f"{temporary.name}.older")
     try:
-        with _output_errors(folder):
+        with _output_errors(folder, temporary, older):
             temporary.mkdir()
             yield temporary
             if folder.exists():
@@ -111,7 +139,12 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
         shutil.rmtree(older, ignore_errors=True)
 
 
-def _require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:
+def require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:
+    """Find out before long work whether :func:`folder_atomically` would take that folder.
+
+    Raises:
+        OutputError: It is a file, or holds something else than an older one of its kind.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -124,20 +157,40 @@ def _require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -
         )
 
 
+#: What the system says of a full disk, in any write.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into sentences."""
+def _output_errors(path: Path, *ours: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into sentences.
+
+    With ``ours``, the files that are written on the way, what goes wrong with any other file passes
+    as it is: it says nothing about ``path``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise OutputError(
                 f"there is no space left to write {path}", "Free some space or write elsewhere"
             ) from error
+        if ours and not _speaks_of(error, (path, *ours)):
+            raise
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "Give a folder that you may write to",
         ) from error
+
+
+def _speaks_of(error: OSError, paths: Iterable[Path]) -> bool:
+    if error.filename is None:  # a write that fails names no file, and neither does a connection
+        return not isinstance(error, ConnectionError | TimeoutError | ChildProcessError)
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    named = Path(error.filename)
+    # Making the folder of an output may fail at any folder above it.
+    return any(named == path or path in named.parents or named in path.parents for path in paths)
 
 
 def _write_text(path: Path, text: str) -> None:

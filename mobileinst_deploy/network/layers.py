@@ -54,6 +54,19 @@ class ConvBNReLU(ConvBN):
         self.act = nn.ReLU()
 
 
+class SeparableConvBNReLU(nn.Sequential):
+    """A depthwise 3x3 and a pointwise convolution, then BN and ReLU.
+
+    Args:
+        channels: Channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = ConvBNReLU(channels, channels)
+
+
 def static_shape(x: Tensor) -> tuple[int, ...]:
     """A tensor's shape as plain integers, also while a graph is being traced.
 

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.config import DecoderBlock, ModelConfig
 from mobileinst_deploy.network.layers import (
     ConvBN,
     ConvBNReLU,
+    SeparableConvBNReLU,
     frozen_tensor,
     resize_like,
     static_shape,
@@ -80,17 +81,22 @@ class MobileInstMaskDecoder(MaskDecoder):
         channels: Of X3 to X6.
         width: D.
         enhancer: Whether the two semantic enhancers at 1/32 are there (Table 6).
+        block: The 3x3 convolutions' kind.
     """
 
-    def __init__(self, channels: Channels, width: int, enhancer: bool) -> None:
+    def __init__(
+        self, channels: Channels, width: int, enhancer: bool, block: DecoderBlock = "conv"
+    ) -> None:
         super().__init__()
         self.needs_x6 = enhancer
         self.projections = InputProjections(channels, width)
         self.enhance_x5 = SemanticEnhancer(width, channels[3]) if enhancer else None
         self.enhance_n5 = SemanticEnhancer(width, channels[3]) if enhancer else None
 
-        def fuse() -> ConvBNReLU:
-            return ConvBNReLU(width, width, 3)
+        def fuse() -> nn.Module:
+            return (
+                SeparableConvBNReLU(width) if block == "separable" else ConvBNReLU(width, width, 3)
+            )
 
         self.p5, self.p4, self.p3 = fuse(), fuse(), fuse()
         self.n3, self.n4, self.n5 = fuse(), fuse(), fuse()
@@ -239,4 +245,4 @@ def build_mask_decoder(config: ModelConfig, channels: Channels) -> MaskDecoder:
         return FpnMaskDecoder(channels, config.width)
     if config.decoder == "sparseinst":
         return SparseInstMaskDecoder(channels, config.width, config.decoder_convs)
-    return MobileInstMaskDecoder(channels, config.width, config.enhancer)
+    return MobileInstMaskDecoder(channels, config.width, config.enhancer, config.decoder_block)

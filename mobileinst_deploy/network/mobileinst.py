@@ -28,7 +28,7 @@ class MobileInst(KernelNetwork):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(needs_of(config))
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config)
         channels = self.backbone.channels
         self.mask_decoder = build_mask_decoder(config, channels)
         self.instance_decoder = InstanceDecoder(config, channels[3])
@@ -73,13 +73,13 @@ def needs_of(config: ModelConfig) -> Needs:
     )
 
 
-def build_backbone(name: str) -> Backbone:
-    """A backbone with torch's own initial weights, by its name in :class:`ModelConfig`."""
-    if name == "seaformer-base":
+def build_backbone(config: ModelConfig) -> Backbone:
+    """The backbone a configuration asks for, with torch's own initial weights."""
+    if config.backbone == "seaformer-base":
         return SeaFormer()
-    if name == "mobilenetv2":
-        return MobileNetV2()
-    return TopFormer(name)
+    if config.backbone == "mobilenetv2":
+        return MobileNetV2(config.padding)
+    return TopFormer(config.backbone)
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> MobileInst:

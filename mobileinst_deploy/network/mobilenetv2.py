@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobileinst_deploy.core.config import Padding
 from mobileinst_deploy.network.pyramid import Backbone, Pyramid
 
 # Expansion, channels, repeats, stride of the first repeat (MobileNetV2 paper, table 2).
@@ -24,16 +25,33 @@ STEM_CHANNELS = 32
 X3_INDEX, X4_INDEX, X5_INDEX = 6, 13, 17
 
 
+class TensorflowConv2d(nn.Conv2d):
+    """A 3x3 convolution of stride 2 as TensorFlow's SAME pads it: right and bottom alone.
+
+    Simplifying a graph takes the padding into the convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, Cin, h, w), h and w even, to (B, Cout, h/2, w/2)."""
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
 def _conv_bn_relu6(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "even",
 ) -> nn.Sequential:
+    uneven = stride == 2 and padding == "tensorflow"
     return nn.Sequential(
-        nn.Conv2d(
+        (TensorflowConv2d if uneven else nn.Conv2d)(
             in_channels,
             out_channels,
             kernel_size,
             stride,
-            padding=kernel_size // 2,
+            padding=0 if uneven else kernel_size // 2,
             groups=groups,
             bias=False,
         ),
@@ -45,14 +63,16 @@ def _conv_bn_relu6(
 class InvertedResidual(nn.Module):
     """Pointwise expansion, depthwise 3x3, linear pointwise projection, under the name ``conv``."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expand: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expand: int, padding: Padding
+    ) -> None:
         super().__init__()
         hidden = in_channels * expand
         layers: list[nn.Module] = []
         if expand != 1:
             layers.append(_conv_bn_relu6(in_channels, hidden, 1))
         layers += [
-            _conv_bn_relu6(hidden, hidden, 3, stride, groups=hidden),
+            _conv_bn_relu6(hidden, hidden, 3, stride, groups=hidden, padding=padding),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
@@ -66,18 +86,21 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Backbone):
-    """MobileNetV2 1.0: X3, X4, X5 are ``features`` 6, 13 and 17; X6 is X5 max-pooled by two."""
+    """MobileNetV2 1.0: X3, X4, X5 are ``features`` 6, 13 and 17; X6 is X5 max-pooled by two.
 
-    def __init__(self) -> None:
+    Args:
+        padding: Of the stride-2 convolutions, see :class:`~mobileinst_deploy.core.config.ModelConfig`.
+    """
+
+    def __init__(self, padding: Padding = "even") -> None:
         super().__init__()
         self.channels = (32, 96, 320, 320)
-        layers: list[nn.Module] = [_conv_bn_relu6(3, STEM_CHANNELS, 3, 2)]
+        layers: list[nn.Module] = [_conv_bn_relu6(3, STEM_CHANNELS, 3, 2, padding=padding)]
         channels = STEM_CHANNELS
         for expand, out_channels, repeats, stride in SETTINGS:
             for i in range(repeats):
-                layers.append(
-                    InvertedResidual(channels, out_channels, stride if i == 0 else 1, expand)
-                )
+                step = stride if i == 0 else 1
+                layers.append(InvertedResidual(channels, out_channels, step, expand, padding))
                 channels = out_channels
         self.features = nn.Sequential(*layers)
 

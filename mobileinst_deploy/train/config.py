@@ -62,6 +62,9 @@ class DataConfig:
         frames: Frames of each shapes clip.
         validation_clips: Number of held-out shapes clips.
         flip: Whether half of the samples are mirrored left to right.
+        colour: How strongly light and colours are varied, from 0 to 1.
+        paste: Most other pictures of which instances are pasted on a picture; how many is drawn
+            evenly from 0 on. Needs stages with a zoom.
         max_gap: Largest delta between the two frames of a pair, frames.
         workers: Processes that read ahead; 0 reads in the training process.
     """
@@ -76,6 +79,8 @@ class DataConfig:
     frames: int = 24
     validation_clips: int = 100
     flip: bool = True
+    colour: float = 0.0
+    paste: int = 0
     max_gap: int = 5
     workers: int = 0
 
@@ -83,8 +88,10 @@ class DataConfig:
         _one_of("data.kind", self.kind, get_args(DataKind))
         for name in ("clips", "frames", "max_gap"):
             _at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("first_clip", "workers", "validation_clips"):
+        for name in ("first_clip", "workers", "validation_clips", "paste", "colour"):
             _at_least(f"data.{name}", getattr(self, name), 0)
+        if self.colour > 1:
+            raise ConfigError(f"data.colour is {self.colour!r}, above 1", "Use at most 1")
         if self.kind != "shapes" and not (self.annotations and self.images):
             raise ConfigError(
                 f"data.kind {self.kind} needs data.annotations and data.images",
@@ -105,7 +112,10 @@ class StageConfig:
         decay_at: Iterations of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
-        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+        size: (height, width) that shapes are drawn at in this stage; empty for the model's own. With
+            a zoom, the size of every sample.
+        zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
+            before it is cropped or padded to it at a drawn place; empty leaves this out.
         short_sides: Short sides in pixels to draw from; empty keeps the size. The paper: 416 to
             640 for COCO, 360 for YouTube-VIS.
         long_side: The most the long side may be, pixels.
@@ -120,6 +130,7 @@ class StageConfig:
     warmup: int = 0
     query_passing: bool = False
     size: tuple[int, ...] = ()
+    zoom: tuple[float, ...] = ()
     short_sides: tuple[int, ...] = ()
     long_side: int = 864
 
@@ -132,6 +143,14 @@ class StageConfig:
             _at_least("stage.short_sides and stage.long_side", side, 64)
         if self.size:
             check_size(self.size)  # type: ignore[arg-type]
+        if self.zoom:
+            for factor in self.zoom:
+                _at_least("stage.zoom", factor, 0.05)
+            if len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size:
+                raise ConfigError(
+                    f"stage.zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
+                    "Give the least and the greatest factor, and a size",
+                )
         _at_least("stage.warmup", self.warmup, 0)
         _at_least("stage.lr", self.lr, 0)
         if self.query_passing and self.kind != "video":
@@ -161,6 +180,8 @@ class TrainConfig:
         seed: Of the initial weights and of every draw.
         weight_decay: AdamW's.
         backbone_lr: Multiplier of the backbone's learning rate (paper: 0.5).
+        frozen: Modules of the network that keep the weights they begin with, their BatchNorm in
+            eval mode, by name; for example ``backbone.features.0``.
         clip_norm: Largest norm of the gradient.
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
@@ -178,6 +199,7 @@ class TrainConfig:
     seed: int = 0
     weight_decay: float = 0.05
     backbone_lr: float = 0.5
+    frozen: tuple[str, ...] = ()
     clip_norm: float = 1.0
     ema: float = 0.0
     accumulate: int = 1
@@ -190,9 +212,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("the training configuration has no stage", "Add a [[stages]] table")
-        if self.data.kind != "shapes" and any(stage.size for stage in self.stages):
+        if self.data.kind != "shapes" and any(s.size and not s.zoom for s in self.stages):
             raise ConfigError(
-                "a stage has a size, but only shapes can be drawn at any", "Use short_sides"
+                "a stage has a size, but only shapes can be drawn at any", "Use short_sides or zoom"
+            )
+        if self.data.paste and not all(s.zoom for s in self.stages if s.kind == "image"):
+            raise ConfigError(
+                "data.paste is set, and a stage on pictures has no zoom",
+                "Give it a size and a zoom",
             )
         _one_of("precision", self.precision, get_args(Precision))
         for name in ("accumulate", "log_every", "save_every"):

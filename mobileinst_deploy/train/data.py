@@ -7,7 +7,7 @@ of workers, sees what an undisturbed one would have seen, and no sampler has sta
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,24 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.media.letterbox import PADDING
+from mobileinst_deploy.train.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
 from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.train.objective import Target
 
 MAX_UNREADABLE = 20
-
-
-class LabelledFrames(NamedTuple):
-    """Some frames of one clip and the instances in them.
-
-    Attributes:
-        images: (F, H, W, 3) uint8, RGB.
-        labels: (n,) int64 class indices of the instances that any of the frames shows.
-        masks: (n, F, H, W) bool; all False where an instance is not in a frame.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray
 
 
 class ClipSource(Protocol):
@@ -131,11 +118,33 @@ class Samples(Dataset[Sample]):
             except MediaError as error:
                 last = error
                 continue
-            return Sample(vary(frames, self.config.flip, self.stage, rng), unreadable)
+            return Sample(self._varied(frames, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
         )
+
+    def _varied(self, frames: LabelledFrames, rng: np.random.Generator) -> LabelledFrames:
+        config, stage = self.config, self.stage
+        frames = vary(frames, config.flip, stage, rng)
+        if stage.kind == "image" and config.paste:
+            for _ in range(int(rng.integers(config.paste + 1))):
+                frames = paste(frames, self._donor(rng), rng)
+        if config.colour:
+            frames = frames._replace(images=recolour(frames.images, config.colour, rng))
+        return frames
+
+    def _donor(self, rng: np.random.Generator) -> LabelledFrames:
+        """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
+        clip = int(rng.integers(len(self.source)))
+        try:
+            frames = self.source.read(clip, [int(rng.integers(self.source.length(clip)))])
+        except MediaError:
+            none = np.zeros((0, 1, *self.stage.size), bool)
+            return LabelledFrames(
+                np.zeros((1, *self.stage.size, 3), np.uint8), np.zeros(0, np.int64), none
+            )
+        return vary(frames, self.config.flip, replace(self.stage, zoom=PASTE_ZOOM), rng)
 
     def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
         first = int(rng.integers(length))
@@ -147,51 +156,6 @@ class Samples(Dataset[Sample]):
         if high > low and other >= first:
             other += 1  # skips the frame itself, in either direction of time
         return [first, other]
-
-
-def vary(
-    frames: LabelledFrames, flip: bool, stage: StageConfig, rng: np.random.Generator
-) -> LabelledFrames:
-    """Mirror and rescale, all frames of a sample alike.
-
-    Args:
-        frames: What was read.
-        flip: Whether half of the samples are mirrored.
-        stage: ``short_sides`` and ``long_side`` say how large they become.
-        rng: Where the draws come from; always drawn alike, so that options do not shift them.
-    """
-    mirrored = bool(rng.random() < 0.5)
-    short = rng.random()
-    if flip and mirrored:
-        frames = LabelledFrames(
-            frames.images[:, :, ::-1], frames.labels, frames.masks[:, :, :, ::-1]
-        )
-    if stage.short_sides:
-        side = stage.short_sides[int(short * len(stage.short_sides))]
-        frames = rescale(frames, side, stage.long_side)
-    return frames
-
-
-def rescale(frames: LabelledFrames, short_side: int, long_side: int) -> LabelledFrames:
-    """Resize so that the short side has a length, or the long one its limit if that is smaller."""
-    height, width = frames.images.shape[1:3]
-    scale = min(short_side / min(height, width), long_side / max(height, width))
-    h, w = max(round(height * scale), 1), max(round(width * scale), 1)
-    if (h, w) == (height, width):
-        return frames
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-
-    def masks(mask: np.ndarray) -> np.ndarray:
-        soft = cv2.resize(mask.astype(np.uint8) * 255, (w, h), interpolation=how)
-        return np.asarray(soft) > 127
-
-    n, f = frames.masks.shape[:2]
-    images = np.stack([cv2.resize(image, (w, h), interpolation=how) for image in frames.images])
-    out = np.zeros((n, f, h, w), bool)
-    for i in range(n):
-        for j in range(f):
-            out[i, j] = masks(frames.masks[i, j])
-    return LabelledFrames(images, frames.labels, out)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mobileinst_deploy.train.checkpoints import load_state, save_state
 from mobileinst_deploy.train.config import StageConfig, TrainConfig
 from mobileinst_deploy.train.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.train.ema import Ema
+from mobileinst_deploy.train.frozen import freeze
 from mobileinst_deploy.train.log import TrainingLog
 from mobileinst_deploy.train.objective import Objective
 from mobileinst_deploy.train.sources import ShapesSource
@@ -193,6 +194,7 @@ class _Run:
             self.iteration = int(state["iteration"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
+        freeze(self.model, self.config.frozen)
         self.log = TrainingLog(self.folder / LOG_FILE, self.iteration)
 
     def go(self) -> TrainReport:

@@ -14,8 +14,10 @@ from mobileinst_deploy.data.annotations import Sample
 from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
 from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.media.letterbox import PADDING
+from mobileinst_deploy.train.augment import LabelledFrames
 from mobileinst_deploy.train.config import DataConfig
-from mobileinst_deploy.train.data import ClipSource, LabelledFrames
+from mobileinst_deploy.train.data import ClipSource
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,16 @@ class ShapesSource:
 
 @dataclass(frozen=True)
 class CocoSource:
-    """Pictures of an annotation file in COCO's form; regions of many objects are left out."""
+    """Pictures of an annotation file in COCO's form; regions of many objects are left out.
+
+    Attributes:
+        pictures: The pictures.
+        painted: Whether such regions are painted over, so that training neither asks for what is
+            in them nor punishes finding it.
+    """
 
     pictures: CocoPictures
+    painted: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,14 +94,15 @@ class CocoSource:
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Read a picture; asked for two frames, give it twice."""
-        return _join([self.pictures.sample(clip)] * len(frames))
+        return _join([self.pictures.sample(clip)] * len(frames), self.painted)
 
 
 @dataclass(frozen=True)
 class YtvisSource:
-    """Clips of an annotation file in YouTube-VIS's form."""
+    """Clips of an annotation file in YouTube-VIS's form; the attributes are CocoSource's."""
 
     clips: YtvisClips
+    painted: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,7 +118,7 @@ class YtvisSource:
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Read some frames of a clip."""
-        return _join([self.clips.frame(clip, t) for t in frames])
+        return _join([self.clips.frame(clip, t) for t in frames], self.painted)
 
 
 def open_sources(
@@ -132,13 +142,13 @@ def open_sources(
             held_out if data.validation_clips else None,
         )
 
-    def one(images: str, annotations: str) -> ClipSource:
+    def one(images: str, annotations: str, *, painted: bool = False) -> ClipSource:
         paths = folder / images, folder / annotations
         if data.kind == "coco":
-            return CocoSource(CocoPictures(*paths, model.classes))
-        return YtvisSource(YtvisClips(*paths, model.classes))
+            return CocoSource(CocoPictures(*paths, model.classes), painted)
+        return YtvisSource(YtvisClips(*paths, model.classes), painted)
 
-    source = one(data.images, data.annotations)
+    source = one(data.images, data.annotations, painted=True)
     if len(source) == 0:
         raise DatasetError(f"{data.annotations} lists nothing", "Give another annotation file")
     if not data.validation_annotations:
@@ -146,10 +156,10 @@ def open_sources(
     return source, one(data.validation_images or data.images, data.validation_annotations)
 
 
-def _join(samples: Sequence[Sample]) -> LabelledFrames:
+def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:
     told_apart = [~sample.crowd for sample in samples]
     return aligned(
-        np.stack([sample.image for sample in samples]),
+        np.stack([_without_crowds(s) if painted else s.image for s in samples]),
         [
             dict(zip(s.track_ids[keep].tolist(), s.masks[keep], strict=True))
             for s, keep in zip(samples, told_apart, strict=True)
@@ -160,6 +170,12 @@ def _join(samples: Sequence[Sample]) -> LabelledFrames:
             for track, label in zip(s.track_ids[keep], s.labels[keep], strict=True)
         },
     )
+
+
+def _without_crowds(sample: Sample) -> np.ndarray:
+    """The picture with its regions of many objects in the colour of padding."""
+    crowds = sample.masks[sample.crowd].any(0) & ~sample.masks[~sample.crowd].any(0)
+    return np.where(crowds[..., None], np.array(PADDING, np.uint8), sample.image)
 
 
 def aligned(

@@ -15,6 +15,7 @@ from mobileinst_deploy.core.errors import InputError, OutputError
 from mobileinst_deploy.core.files import (
     canonical_sha256,
     folder_atomically,
+    require_writable,
     sha256_of,
     write_atomically,
     write_json,
@@ -79,6 +80,42 @@ def test_a_refusal_to_write_is_a_sentence(tmp_path, number, said):
     with pytest.raises(OutputError, match=said), folder_atomically(tmp_path / "f", "mark", KNOWN):
         refuse(tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError(2, "No such file", "/elsewhere"), ConnectionResetError(104, "x")]
+)
+def test_what_fails_elsewhere_while_writing_is_not_called_unwritable(tmp_path, failure):
+    def fail(temporary: Path) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        write_atomically(tmp_path / "file", fail)
+    with (
+        pytest.raises(type(failure)),
+        folder_atomically(tmp_path / "f", "mark", KNOWN) as temporary,
+    ):
+        fail(temporary)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["new", "deep/er/new", "folder", "file"])
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / place)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst", "/proc/self"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(place):
+    with pytest.raises(OutputError, match=f"{place}.* cannot be written"):
+        require_writable(Path(place))
+
+
+def test_a_place_without_room_is_told_before_the_work(tmp_path):
+    with pytest.raises(OutputError, match="no space left"):
+        require_writable(tmp_path / "file", room=1 << 60)
 
 
 @pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst"])
