@@ -26,6 +26,16 @@ Weights = Annotated[
 ]
 
 
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="A kernel network of your own code, which is imported and run.",
+    ),
+]
+
+
 def models(json: Json = False) -> None:
     """List the model zoo: what each model is, costs, and whether it has trained weights."""
     from mobileinst_deploy.cli.tables import models_table, zoo_rows
@@ -38,10 +48,12 @@ def models(json: Json = False) -> None:
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="Zoo id, path to a model.toml, or a checkpoint with its config.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Zoo id, path to a model.toml, or a checkpoint with its config."),
+    ] = None,
+    network: Network = None,
     weights: Weights = None,
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
@@ -69,12 +81,20 @@ def export(
     """Export a model as a frame graph and a mask-head graph, and prove them equal to PyTorch."""
     from mobileinst_deploy.core.config import parse_size
     from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.network.user_network import load_network
     from mobileinst_deploy.pair.export import export_model
 
-    with progress_bar() as progress:
-        source = load_model(
-            model, weights=weights, size=parse_size(size) if size is not None else None
+    pixels = parse_size(size) if size is not None else None
+    if (model is None) == (network is None):
+        raise ConfigError(
+            "give either a model or --network" + (", not both" if model else ""),
+            "`mobileinst models` lists the zoo",
         )
+    with progress_bar() as progress:
+        if network is not None:
+            source = load_network(network, weights, pixels)
+        else:
+            source = load_model(str(model), weights=weights, size=pixels)
         bundle = export_model(
             source,
             output,
@@ -106,6 +126,7 @@ def export(
 def verify(
     folder: PairFolder,
     weights: Weights = None,
+    network: Network = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="Your own pictures, as one clip: a keyframe, then reuse frames."),
@@ -137,7 +158,7 @@ def verify(
         from mobileinst_deploy.media.pictures import user_clip
         from mobileinst_deploy.runtimes.pytorch import make_golden
 
-        source = _source_of(bundle, weights)
+        source = _source_of(bundle, weights, network)
         pictures = (golden.images, golden.keyframe)
         if image:
             pictures = user_clip(image, bundle.config.input_size)
@@ -146,10 +167,10 @@ def verify(
     with pair_runner(bundle, device, serial, runtime) as runner:
         report = _climb(bundle, runner, golden, reference)
         if clip is not None and report.passed:
-            report = _follow(bundle, runner, report, weights, clip, clip_length, frames)
+            report = _follow(bundle, runner, report, weights, network, clip, clip_length, frames)
     found = None
     if locate and not report.passed:
-        found = _locate(bundle, golden, weights, report)
+        found = _locate(bundle, golden, weights, network, report)
     if json:
         document = report.to_dict()
         if locate:
@@ -203,6 +224,7 @@ def _follow(
     runner: GraphRunner,
     report: ParityReport,
     weights: Path | None,
+    network: str | None,
     name: str,
     clip_length: str,
     frames: int | None,
@@ -223,7 +245,7 @@ def _follow(
     from mobileinst_deploy.phone.track_loop import DeviceLoop, PlanRunner
     from mobileinst_deploy.runtimes.pytorch import TorchModel
 
-    source = _source_of(bundle, weights)
+    source = _source_of(bundle, weights, network)
 
     def images() -> Iterator[np.ndarray]:
         for picture in islice(open_clip(name), frames):
@@ -264,11 +286,34 @@ def _insist(report: ParityReport, folder: Path) -> None:
         )
 
 
-def _source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
+def _source_of(bundle: ExportBundle, weights: Path | None, network: str | None) -> LoadedModel:
     """The network that a bundle was exported from, rebuilt at the bundle's configuration."""
+    from mobileinst_deploy.core.needs import Needs
     from mobileinst_deploy.core.zoo import zoo_ids
     from mobileinst_deploy.network.loading import build_loaded, load_model
+    from mobileinst_deploy.network.user_network import load_network
 
+    if isinstance(bundle.config, Needs):
+        # Never by what the manifest says: that would run whatever code it names.
+        if network is None:
+            raise ConfigError(
+                f"this pair is of {bundle.model_id[:80]}, code that is not mobileinst's",
+                "Where you trust it, name it with --network",
+            )
+        source = load_network(network, weights, None)
+        if source.config.input_size != bundle.config.input_size:
+            source = load_network(network, weights, bundle.config.input_size)
+        if source.checkpoint_sha256 != bundle.checkpoint_sha256:
+            raise ConfigError(
+                "the weights that this pair was exported from are not at hand",
+                "Give them with --weights",
+            )
+        if source.config != bundle.config:
+            raise ConfigError(
+                f"{network} needs something else than the network of this pair",
+                "Name the network that it was exported from",
+            )
+        return source
     if weights is None and bundle.trained:
         if bundle.model_id in zoo_ids():
             source = load_model(bundle.model_id, size=bundle.config.input_size)
@@ -284,7 +329,11 @@ def _source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
 
 
 def _locate(
-    bundle: ExportBundle, golden: Golden, weights: Path | None, report: ParityReport
+    bundle: ExportBundle,
+    golden: Golden,
+    weights: Path | None,
+    network: str | None,
+    report: ParityReport,
 ) -> dict[str, Any] | None:
     """Find, print and return the first node that differs; None where there is none to find."""
     from dataclasses import asdict
@@ -296,7 +345,7 @@ def _locate(
     if not any(check.rung == "outputs" for check in report.checks):
         people.print("There is no node to locate: nothing was run, as the graphs' borders differ.")
         return None
-    source = _source_of(bundle, weights)
+    source = _source_of(bundle, weights, network)
     specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     opset = bundle.graphs["frame"].opset
     references = trace_pair(source.model, specs, golden.image(0), opset)

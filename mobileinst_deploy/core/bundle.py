@@ -4,6 +4,7 @@
 
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
+       (a network of other code: "id": "package.module:factory", "needs": {Needs} for "config")
      "stride": 8, "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
                 "mask_head": {...}},
@@ -21,11 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
 from mobileinst_deploy.core.errors import BundleError, ConfigError
 from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
+from mobileinst_deploy.core.needs import Description, Needs
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -91,8 +93,8 @@ class ExportBundle:
     Attributes:
         folder: Where it lies.
         pair_id: 16 hex digits that both graphs carry too.
-        model_id: The zoo id or the name given by a model.toml.
-        config: The network.
+        model_id: The zoo id, the name given by a model.toml, or ``package.module:factory``.
+        config: The network: MobileInst's configuration, or what another one needs.
         trained: Whether the weights came from training; False means random ones.
         seed: The seed of random weights, else None.
         checkpoint_sha256: Of the weights file, else None.
@@ -107,7 +109,7 @@ class ExportBundle:
     folder: Path
     pair_id: str
     model_id: str
-    config: ModelConfig
+    config: Description
     trained: bool
     seed: int | None
     checkpoint_sha256: str | None
@@ -166,7 +168,7 @@ def graph_metadata(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     seed: int | None,
     checkpoint_sha256: str | None,
     opset: int,
@@ -179,7 +181,7 @@ def graph_metadata(
         "model_id": model_id,
         "checkpoint_sha256": checkpoint_sha256 or f"random weights, seed {seed}",
         "input_size": f"{height}x{width}",
-        "stride": str(MASK_STRIDE),
+        "stride": str(config.mask_stride),
         "classes": "\n".join(config.classes),
         "mean": " ".join(map(str, config.mean)),
         "std": " ".join(map(str, config.std)),
@@ -192,7 +194,7 @@ def write_manifest(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     trained: bool,
     seed: int | None,
     checkpoint_sha256: str | None,
@@ -212,12 +214,12 @@ def write_manifest(
         "pair_id": pair_id,
         "model": {
             "id": model_id,
-            "config": config.to_dict(),
+            "config" if isinstance(config, ModelConfig) else "needs": config.to_dict(),
             "trained": trained,
             "seed": seed,
             "checkpoint_sha256": checkpoint_sha256,
         },
-        "stride": MASK_STRIDE,
+        "stride": config.mask_stride,
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
         "graphs": {
@@ -278,9 +280,13 @@ def load_bundle(folder: Path) -> ExportBundle:
 def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
     """A manifest's contents; a field of another type raises TypeError, a missing one KeyError."""
     model = _field(document, "model", dict)
-    config = ModelConfig.from_dict(_field(model, "config", dict))
-    if _field(document, "stride", int) != MASK_STRIDE:
-        raise BundleError(f"the manifest's stride is not {MASK_STRIDE}", _EXPORT_AGAIN)
+    config: Description
+    if "needs" in model:
+        config = Needs.from_dict(_field(model, "needs", dict))
+    else:
+        config = ModelConfig.from_dict(_field(model, "config", dict))
+    if _field(document, "stride", int) != config.mask_stride:
+        raise BundleError(f"the manifest's stride is not {config.mask_stride}", _EXPORT_AGAIN)
     trained = _field(model, "trained", bool)
     seed = None if trained else _field(model, "seed", int)
     if seed is not None and not 0 <= seed < 1 << 63:

@@ -180,6 +180,11 @@ class ModelConfig:
         return len(self.classes)
 
     @property
+    def mask_stride(self) -> int:
+        """Pixels of the picture per position of the mask logits."""
+        return MASK_STRIDE
+
+    @property
     def mask_size(self) -> tuple[int, int]:
         """(height, width) of the mask logits: 1/8 of the picture."""
         return self.input_size[0] // MASK_STRIDE, self.input_size[1] // MASK_STRIDE

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.needs import Description
 
 Role = Literal["frame", "mask_head"]
 
@@ -60,15 +60,15 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
 
 
-def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
+def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
     """The signatures of a model's two graphs; the one place where tensor names are written.
 
     ``frame``: image to class_logits (1,N,C), objectness_logits (1,N,1), kernels (1,N,D),
-    mask_logits (1,N,H/8,W/8). ``mask_head``: image and kernels (1,n,D) to mask_logits
-    (1,n,H/8,W/8). ``image`` is (1,3,H,W), RGB, 0 to 255.
+    mask_logits (1,N,h,w). ``mask_head``: image and kernels (1,n,D) to mask_logits (1,n,h,w).
+    ``image`` is (1,3,H,W), RGB, 0 to 255.
 
     Args:
-        config: The model.
+        config: The network.
         dynamic_kernels: Whether the mask-head graph takes any number n of kernels, or exactly N.
     """
     height, width = config.input_size

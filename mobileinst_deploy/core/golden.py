@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import Role, graph_specs
 from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.needs import Description
 
 GOLDEN = "golden.npz"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
@@ -72,7 +72,7 @@ def save_golden(path: Path, golden: Golden) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_golden(path: Path, config: ModelConfig) -> Golden:
+def read_golden(path: Path, config: Description) -> Golden:
     """Read golden data and check that it fits the model.
 
     Raises:

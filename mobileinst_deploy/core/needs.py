@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from mobileinst_deploy.core.config import IMAGENET_MEAN, IMAGENET_STD, LIMIT
+from mobileinst_deploy.core.config import IMAGENET_MEAN, IMAGENET_STD, LIMIT, ModelConfig
 from mobileinst_deploy.core.errors import ConfigError
 
 ChannelOrder = Literal["rgb", "bgr"]
 Scores = Literal["quality", "sigmoid", "softmax"]
 Suppression = Literal["none", "matrix", "box"]
 
+#: The schedule of keyframes compares pictures by cells of so many pixels a side.
+CELL = 32
 #: The logit whose probability is 1 in float32 and that no arithmetic on the way turns into more.
 CERTAIN = 30.0
 
@@ -32,7 +34,7 @@ class Needs:
         num_queries: N, the number of kernels that a keyframe gives.
         width: D, the numbers in one kernel.
         mask_stride: Pixels of the picture per position of the mask logits.
-        size_multiple: What both sides of a picture must be multiples of.
+        size_multiple: What both sides of a picture must be multiples of, besides 32.
         mean: Per-channel mean that the network subtracts, in 0..255 units, in the order R, G, B.
         std: Per-channel divisor, likewise.
         channel_order: The order of the channels that the weights were trained with. Pictures are
@@ -50,7 +52,7 @@ class Needs:
     num_queries: int
     width: int
     mask_stride: int = 8
-    size_multiple: int = 64
+    size_multiple: int = 32
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     channel_order: ChannelOrder = "rgb"
@@ -70,7 +72,7 @@ class Needs:
             "classes is empty or holds something that is not a name",
         )
         _need(len(set(self.classes)) == len(self.classes), "classes names one class twice")
-        step = math.lcm(self.size_multiple, self.mask_stride)
+        step = math.lcm(CELL, self.size_multiple, self.mask_stride)
         _need(
             len(self.input_size) == 2
             and all(
@@ -134,6 +136,10 @@ class Needs:
         for name in ("classes", "input_size", "mean", "std"):
             _need(isinstance(values.get(name, ()), tuple), f"{name} is not a list")
         return cls(**values)
+
+
+#: What a pair says of its network: MobileInst's configuration, or another one's needs.
+Description = ModelConfig | Needs
 
 
 def _need(ok: bool, cause: str) -> None:

@@ -232,6 +232,7 @@ class Tracker:
         self._live: list[Track] = []
         self._hidden: list[Track] = []
         self._kernels = np.empty((1, 0, 0), np.float32)
+        self._mask_size: tuple[int, ...] = (0, 0)
         self._index = -1
         self._since: int | None = None
         #: Every track ever born, by identity.
@@ -266,7 +267,7 @@ class Tracker:
     def _reuse(self, image: np.ndarray) -> np.ndarray:
         if not self._live:
             # Nothing to look for: not even the mask features are needed.
-            return np.empty((0, image.shape[2] // 8, image.shape[3] // 8), np.float32)
+            return np.empty((0, *self._mask_size), np.float32)
         mask_logits: np.ndarray = self._model.mask_head(image, self._kernels)[0]
         return mask_logits
 
@@ -275,6 +276,7 @@ class Tracker:
         class_logits, kernels, mask_logits = (
             outputs[name][0] for name in ("class_logits", "kernels", "mask_logits")
         )
+        self._mask_size = mask_logits.shape[1:]
         objectness = outputs["objectness_logits"][0, :, 0]
         settings = self._settings
         scores = class_scores(class_logits, objectness[:, None]).max(axis=1)

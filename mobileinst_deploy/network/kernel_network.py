@@ -135,6 +135,14 @@ class KernelNetwork(nn.Module):
         """The mask features alone; a network that can leave something out for them says so here."""
         return self.features(image).mask_features
 
+    def own_name(self, name: str) -> str | None:
+        """The network's own name of a tensor in a checkpoint, where its files use others.
+
+        Returns:
+            None for a tensor that the network is not built of.
+        """
+        return name
+
     def normalise(self, image: Tensor) -> Tensor:
         """A picture as :class:`Needs` says that the network wants it, from RGB in 0 to 255."""
         if self.needs.channel_order == "bgr":

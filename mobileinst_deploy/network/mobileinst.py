@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.config import SIZE_MULTIPLE, ModelConfig
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.initialise import initialise, initialise_heads
 from mobileinst_deploy.network.instance_decoder import InstanceDecoder
@@ -68,6 +68,7 @@ def needs_of(config: ModelConfig) -> Needs:
         input_size=config.input_size,
         num_queries=config.num_queries,
         width=config.width,
+        size_multiple=SIZE_MULTIPLE,
         mean=config.mean,
         std=config.std,
     )

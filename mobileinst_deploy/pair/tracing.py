@@ -17,14 +17,14 @@ import torch
 
 from mobileinst_deploy.core.contract import GraphSpec, Role
 from mobileinst_deploy.core.errors import BundleError
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork
 
 DEFAULT_OPSET = 17
 OPSETS = range(13, 21)
 
 
 def trace_pair(
-    model: MobileInst,
+    model: KernelNetwork,
     specs: Mapping[Role, GraphSpec],
     image: np.ndarray,
     opset: int = DEFAULT_OPSET,
@@ -44,7 +44,7 @@ def trace_pair(
     return {"frame": frame, "mask_head": cut_mask_head(frame, specs["mask_head"])}
 
 
-def _trace(model: MobileInst, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
+def _trace(model: KernelNetwork, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import torch
 
 from mobileinst_deploy.core.contract import graph_specs
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork
 
 
 class TorchModel:
@@ -20,10 +20,10 @@ class TorchModel:
         device: Where it runs, by torch's name, such as ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, model: MobileInst, device: str = "cpu") -> None:
+    def __init__(self, model: KernelNetwork, device: str = "cpu") -> None:
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
-        self._outputs = [tensor.name for tensor in graph_specs(model.config)["frame"].outputs]
+        self._outputs = [tensor.name for tensor in graph_specs(model.needs)["frame"].outputs]
 
     def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Segment a keyframe: (1,3,H,W) to the frame graph's outputs by tensor name."""
@@ -42,7 +42,7 @@ class TorchModel:
         return torch.from_numpy(array).to(self._device)
 
 
-def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
+def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) -> Golden:
     """Run PyTorch on pictures: the reference that exported graphs are held to.
 
     Args:
@@ -53,7 +53,7 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
     frames: list[dict[str, np.ndarray]] = []
     reuse: list[np.ndarray] = []
     kernels: list[torch.Tensor] = []
-    names = [t.name for t in graph_specs(model.config)["frame"].outputs]
+    names = [t.name for t in graph_specs(model.needs)["frame"].outputs]
     with torch.inference_mode():
         for index in range(len(images)):
             image = torch.from_numpy(images[index : index + 1]).float()

@@ -26,6 +26,7 @@ from mobileinst_deploy.network.peers.attention import (
 )
 from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
 from mobileinst_deploy.network.peers.layers import ConvGN, PyramidPooling
+from mobileinst_deploy.network.peers.layouts import detectron2
 
 WIDTH = 256
 HIDDEN = 1024
@@ -204,6 +205,10 @@ class FastInst(KernelNetwork):
         )
         self.backbone = build_peer_backbone(backbone)
         self.sem_seg_head = Head(self.backbone.channels[1:], num_queries, len(classes), num_layers)
+
+    def own_name(self, name: str) -> str | None:
+        """See :func:`detectron2`."""
+        return detectron2(name)
 
     def features(self, image: Tensor) -> Features:
         """Mask features (B, 256, H/8, W/8), and the queries that they were refined with."""

@@ -22,6 +22,7 @@ from mobileinst_deploy.network.peers.attention import (
     tokens,
 )
 from mobileinst_deploy.network.peers.backbones import TopFormerMaps
+from mobileinst_deploy.network.peers.layouts import detectron2
 
 WIDTH = 256
 KERNEL_WIDTH = 128
@@ -138,11 +139,24 @@ class ReproducedMobileInst(KernelNetwork):
     def __init__(
         self, classes: tuple[str, ...], input_size: tuple[int, int], num_queries: int = 100
     ) -> None:
-        super().__init__(Needs(classes, input_size, num_queries, KERNEL_WIDTH, mask_threshold=0.45))
+        super().__init__(
+            Needs(
+                classes,
+                input_size,
+                num_queries,
+                KERNEL_WIDTH,
+                size_multiple=64,
+                mask_threshold=0.45,
+            )
+        )
         self.backbone = TopFormerMaps()
         dim = sum(self.backbone.splits)
         self.encoder = Encoder((*self.backbone.channels[1:], dim))
         self.decoder = Decoder(num_queries, len(classes))
+
+    def own_name(self, name: str) -> str | None:
+        """See :func:`detectron2`."""
+        return detectron2(name)
 
     def features(self, image: Tensor) -> Features:
         """Mask features (B, 128, H/8, W/8); beside them what the instance branch reads."""

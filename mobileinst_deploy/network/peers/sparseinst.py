@@ -17,6 +17,7 @@ from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNe
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
 from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
 from mobileinst_deploy.network.peers.layers import PyramidPooling
+from mobileinst_deploy.network.peers.layouts import detectron2
 
 WIDTH = 256
 KERNEL_WIDTH = 128
@@ -136,6 +137,10 @@ class SparseInst(KernelNetwork):
         self.backbone = build_peer_backbone(backbone)
         self.encoder = Encoder(self.backbone.channels[1:])
         self.decoder = Decoder(num_queries, len(classes))
+
+    def own_name(self, name: str) -> str | None:
+        """See :func:`detectron2`."""
+        return detectron2(name)
 
     def features(self, image: Tensor) -> Features:
         """Mask features (B, 128, H/8, W/8); beside them what the instance branch reads."""
