@@ -56,7 +56,8 @@ def export(
     network: Network = None,
     weights: Weights = None,
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH in multiples of 64 (--network: 32); default: its own."),
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
     dynamic_kernels: Annotated[
@@ -79,17 +80,20 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a model as a frame graph and a mask-head graph, and prove them equal to PyTorch."""
-    from mobileinst_deploy.core.config import parse_size
+    from mobileinst_deploy.core.config import SIZE_MULTIPLE, parse_size
+    from mobileinst_deploy.core.needs import CELL
     from mobileinst_deploy.network.loading import load_model
     from mobileinst_deploy.network.user_network import load_network
     from mobileinst_deploy.pair.export import export_model
 
-    pixels = parse_size(size) if size is not None else None
     if (model is None) == (network is None):
         raise ConfigError(
             "give either a model or --network" + (", not both" if model else ""),
             "`mobileinst models` lists the zoo",
         )
+    pixels = None
+    if size is not None:
+        pixels = parse_size(size, multiple=SIZE_MULTIPLE if network is None else CELL)
     with progress_bar() as progress:
         if network is not None:
             source = load_network(network, weights, pixels)

@@ -36,6 +36,9 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.needs import CERTAIN, Needs
 from mobileinst_deploy.network.layers import static_shape
 
+#: Below it a score is nothing, and its logarithm still a number.
+_LEAST = 1e-30
+#: A class that leaves no doubt keeps so much, as rounding would.
 _LEAST_DOUBT = 1e-5
 
 
@@ -146,7 +149,8 @@ class KernelNetwork(nn.Module):
     def normalise(self, image: Tensor) -> Tensor:
         """A picture as :class:`Needs` says that the network wants it, from RGB in 0 to 255."""
         if self.needs.channel_order == "bgr":
-            image = image[:, [2, 1, 0]]
+            # Slices rather than an index: every converter knows them.
+            image = torch.cat([image[:, 2:], image[:, 1:2], image[:, :1]], dim=1)
         return (image - self._mean) * self._scale
 
     def forward(self, image: Tensor) -> FrameOutput:
@@ -191,13 +195,16 @@ def _as_quality(needs: Needs, decoded: Decoded) -> tuple[Tensor, Tensor]:
         return logits, decoded.objectness_logits
     if needs.scores == "sigmoid":
         return squared(logits), logits[..., :1] * 0 + CERTAIN
-    classes, none = logits[..., :-1], logits[..., -1:]
-    highest = classes.amax(-1, keepdim=True)
-    weights = (classes - highest).exp()
-    total = weights.sum(-1, keepdim=True)
-    # Against all other classes; a class that leaves no doubt keeps a little, as rounding would.
-    others = torch.maximum(total - weights, total * _LEAST_DOUBT)
-    return squared(classes - highest - others.log()), squared(highest + total.log() - none)
+    each = logits.softmax(-1)[..., :-1]
+    # A sum as a product: converters for phones lose a sum's axes, and know products.
+    some = torch.matmul(each, logits.new_ones(needs.num_classes, 1))
+    which = logits[..., :-1].softmax(-1)
+    return squared(_logit(which, 1 - which)), squared(_logit(some, 1 - some))
+
+
+def _logit(yes: Tensor, no: Tensor) -> Tensor:
+    """The logit of a probability, from it and its complement; certainty keeps a little doubt."""
+    return yes.clamp(min=_LEAST).log() - no.clamp(min=_LEAST_DOUBT).log()
 
 
 def squared(logits: Tensor) -> Tensor:

@@ -61,10 +61,10 @@ def load_network(name: str, weights: Path | None, size: tuple[int, int] | None) 
         )
     if weights is not None:
         load_state(network, weights)
-    elif any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
-        _guarded(name, lambda: condition(network, needs.input_size, SEED))
     network.eval()
     check_contract(name, network)
+    if weights is None and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+        _guarded(name, lambda: condition(network, needs.input_size, SEED))
     return LoadedModel(
         id=name,
         config=needs,
@@ -151,7 +151,7 @@ class _Contract:
 
     def call(self, method: str, run: Callable[[], _T]) -> _T:
         try:
-            with torch.inference_mode(), _OnePath(self):
+            with torch.no_grad(), _OnePath(self):
                 return run()
         except ConfigError:
             raise
