@@ -7,7 +7,6 @@ follow the authors' code, so that checkpoints trained with it load key by key.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
 from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.coordinates import coordinates
 from mobileinst_deploy.network.peers.layers import PyramidPooling
 from mobileinst_deploy.network.peers.layouts import detectron2
 
@@ -162,10 +162,3 @@ class SparseInst(KernelNetwork):
         x = self.encoder((c3, c4, c5))
         b, _, h, w = static_shape(x)
         return torch.cat([frozen_tensor(coordinates(h, w), x).expand(b, 2, h, w), x], dim=1)
-
-
-def coordinates(height: int, width: int) -> np.ndarray:
-    """(1, 2, height, width) float32: x, then y, each from -1 to 1."""
-    x = np.broadcast_to(np.linspace(-1, 1, width, dtype=np.float32)[None], (height, width))
-    y = np.broadcast_to(np.linspace(-1, 1, height, dtype=np.float32)[:, None], (height, width))
-    return np.ascontiguousarray(np.stack([x, y])[None])
