@@ -152,3 +152,13 @@ def tokens(x: Tensor) -> Tensor:
     """A map (B, C, h, w) as (B, h * w, C)."""
     b, c, h, w = static_shape(x)
     return x.reshape(b, c, h * w).transpose(1, 2)
+
+
+def keep_inside(logits: Tensor) -> Tensor:
+    """Mask logits (B, N, T) as an addend to attention scores (B, 1, N, T).
+
+    A query looks at its mask alone; one whose mask is empty looks everywhere.
+    """
+    inside = (logits >= 0).to(logits)
+    outside = (1 - inside) * inside.amax(-1, keepdim=True)
+    return (outside * NEVER).unsqueeze(1)

@@ -17,11 +17,11 @@ from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import resize_like, static_shape
 from mobileinst_deploy.network.peers.attention import (
-    NEVER,
     CrossAttention,
     FeedForward,
     Mlp,
     SelfAttention,
+    keep_inside,
     tokens,
 )
 from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
@@ -151,16 +151,6 @@ class Predictor(nn.Module):
         kernels = self.mask_embed_layers[head](self._normed(head, queries))
         logits = torch.matmul(kernels, self.mask_features_layers[head](pixels).transpose(1, 2))
         return keep_inside(F.pad(logits, (0, 0, 0, HELPERS), value=1.0))
-
-
-def keep_inside(logits: Tensor) -> Tensor:
-    """Mask logits (B, N, T) as an addend to attention scores (B, 1, N, T).
-
-    A query looks at its mask alone; one whose mask is empty looks everywhere.
-    """
-    inside = (logits >= 0).to(logits)
-    outside = (1 - inside) * inside.amax(-1, keepdim=True)
-    return (outside * NEVER).unsqueeze(1)
 
 
 class Head(nn.Module):
