@@ -59,6 +59,22 @@ def load_network(name: str, weights: Path | None, size: tuple[int, int] | None) 
             f"{name} was asked for {_shape(size)} and built {_shape(needs.input_size)}",
             "Let the factory take input_size, or leave --size out",
         )
+    return loaded(name, network, weights)
+
+
+def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedModel:
+    """A network with its weights, held to the contract.
+
+    Args:
+        name: What the pair will call it.
+        network: As built; put into eval mode.
+        weights: As for :func:`load_network`.
+
+    Raises:
+        ConfigError: It breaks the contract.
+        CheckpointError: The weights are unreadable or of another network.
+    """
+    needs = network.needs
     if weights is not None:
         load_state(network, weights)
     network.eval()

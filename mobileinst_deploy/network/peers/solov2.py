@@ -163,7 +163,7 @@ class Solov2(KernelNetwork):
         backbone: PeerBackbone,
         classes: tuple[str, ...],
         input_size: tuple[int, int],
-        num_queries: int = 100,
+        num_queries: int = 200,
         variant: Variant = FULL,
         origin: Origin = "mmdetection",
     ) -> None:
