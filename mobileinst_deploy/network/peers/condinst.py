@@ -116,15 +116,31 @@ class MaskBranch(nn.Module):
 def aligned_resize(x: Tensor, factor: int) -> Tensor:
     """``factor`` times as large, bilinearly, so that a position keeps its pixel's middle.
 
-    Position i of the map stands at ``factor * i + factor / 2``; before the first one the map goes
-    on as it begins.
+    Position i of the map stands at ``factor * i + factor / 2``; before the first one and after the
+    last one the map goes on as it is there. Written out, since ONNX's resize would fix the number
+    of instances.
+
+    Args:
+        x: (B, n, h, w).
+        factor: Even.
+
+    Returns:
+        (B, n, factor * h, factor * w).
     """
-    h, w = static_shape(x)[-2:]
-    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    size = (factor * h + 1, factor * w + 1)
-    x = F.interpolate(x, size, mode="bilinear", align_corners=True)
-    x = F.pad(x, (factor // 2, 0, factor // 2, 0), mode="replicate")
-    return x[:, :, : factor * h, : factor * w]
+    b, _, h, w = static_shape(x)
+    rows = _between_neighbours(x, F.pad(x, (0, 0, 1, 1), mode="replicate"), 2, factor)
+    x = torch.stack(rows, 3).reshape(b, -1, factor * h, w)
+    columns = _between_neighbours(x, F.pad(x, (1, 1, 0, 0), mode="replicate"), 3, factor)
+    return torch.stack(columns, 4).reshape(b, -1, factor * h, factor * w)
+
+
+def _between_neighbours(x: Tensor, padded: Tensor, axis: int, factor: int) -> list[Tensor]:
+    """What lies at each of ``factor`` places around every position along an axis."""
+    length = static_shape(x)[axis]
+    before = padded.narrow(axis, 0, length)
+    after = padded.narrow(axis, 2, length)
+    places = [(j - factor // 2) / factor for j in range(factor)]
+    return [x + ((before if p < 0 else after) - x) * abs(p) if p else x for p in places]
 
 
 class CondInst(KernelNetwork):
