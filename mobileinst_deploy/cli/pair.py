@@ -36,28 +36,42 @@ Network = Annotated[
 ]
 
 
-def models(json: Json = False) -> None:
+def models(
+    peers: Annotated[
+        bool, typer.Option("--peers", help="List the paper's Tables 1 and 2 instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the model zoo: what each model is, costs, and whether it has trained weights."""
-    from mobileinst_deploy.cli.tables import models_table, zoo_rows
+    from mobileinst_deploy.cli.tables import models_table, peer_rows, peers_table, zoo_rows
 
-    rows = zoo_rows()
+    rows = peer_rows() if peers else zoo_rows()
     if json:
-        print_json({"models": rows})
-    else:
+        print_json({"peers" if peers else "models": rows})
+    elif not peers:
         people.print(models_table(rows))
+    else:
+        people.print(peers_table(rows))
+        for row in rows:
+            if "not_built" in row:
+                people.print(f"{row['id']}: not built. {row['not_built']}", markup=False)
 
 
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     model: Annotated[
         str | None,
-        typer.Argument(help="Zoo id, path to a model.toml, or a checkpoint with its config."),
+        typer.Argument(
+            help="Id of the zoo or a peer, path to a model.toml, or checkpoint with its config."
+        ),
     ] = None,
     network: Network = None,
     weights: Weights = None,
     size: Annotated[
         str | None,
-        typer.Option(help="HEIGHTxWIDTH in multiples of 64 (--network: 32); default: its own."),
+        typer.Option(
+            help="HEIGHTxWIDTH in multiples of 64, of other networks 32; default: its own."
+        ),
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.")] = 17,
     dynamic_kernels: Annotated[
@@ -83,6 +97,7 @@ def export(
     from mobileinst_deploy.core.config import SIZE_MULTIPLE, parse_size
     from mobileinst_deploy.core.needs import CELL
     from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
     from mobileinst_deploy.network.user_network import load_network
     from mobileinst_deploy.pair.export import export_model
 
@@ -93,10 +108,13 @@ def export(
         )
     pixels = None
     if size is not None:
-        pixels = parse_size(size, multiple=SIZE_MULTIPLE if network is None else CELL)
+        own = network is None and model not in PEERS
+        pixels = parse_size(size, multiple=SIZE_MULTIPLE if own else CELL)
     with progress_bar() as progress:
         if network is not None:
             source = load_network(network, weights, pixels)
+        elif model in PEERS or model in NOT_BUILT:
+            source = load_peer(model, weights, pixels)
         else:
             source = load_model(str(model), weights=weights, size=pixels)
         bundle = export_model(
@@ -295,10 +313,14 @@ def _source_of(bundle: ExportBundle, weights: Path | None, network: str | None) 
     from mobileinst_deploy.core.needs import Needs
     from mobileinst_deploy.core.zoo import zoo_ids
     from mobileinst_deploy.network.loading import build_loaded, load_model
+    from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
     from mobileinst_deploy.network.user_network import load_network
 
     if isinstance(bundle.config, Needs):
         # Never by what the manifest says: that would run whatever code it names.
+        if network is None and bundle.model_id in PEERS:
+            source = load_peer(bundle.model_id, weights, bundle.config.input_size)
+            return _same(bundle, source)
         if network is None:
             raise ConfigError(
                 f"this pair is of {bundle.model_id[:80]}, code that is not mobileinst's",
@@ -307,17 +329,7 @@ def _source_of(bundle: ExportBundle, weights: Path | None, network: str | None) 
         source = load_network(network, weights, None)
         if source.config.input_size != bundle.config.input_size:
             source = load_network(network, weights, bundle.config.input_size)
-        if source.checkpoint_sha256 != bundle.checkpoint_sha256:
-            raise ConfigError(
-                "the weights that this pair was exported from are not at hand",
-                "Give them with --weights",
-            )
-        if source.config != bundle.config:
-            raise ConfigError(
-                f"{network} needs something else than the network of this pair",
-                "Name the network that it was exported from",
-            )
-        return source
+        return _same(bundle, source)
     if weights is None and bundle.trained:
         if bundle.model_id in zoo_ids():
             source = load_model(bundle.model_id, size=bundle.config.input_size)
@@ -330,6 +342,21 @@ def _source_of(bundle: ExportBundle, weights: Path | None, network: str | None) 
     return build_loaded(
         bundle.model_id, bundle.config, weights, seed=bundle.seed or 0, tolerance=bundle.tolerance
     )
+
+
+def _same(bundle: ExportBundle, source: LoadedModel) -> LoadedModel:
+    """The source, once it is what the pair was exported from."""
+    if source.checkpoint_sha256 != bundle.checkpoint_sha256:
+        raise ConfigError(
+            "the weights that this pair was exported from are not at hand",
+            "Give them with --weights",
+        )
+    if source.config != bundle.config:
+        raise ConfigError(
+            f"{source.id} needs something else than the network of this pair",
+            "Name the network that it was exported from",
+        )
+    return source
 
 
 def _locate(

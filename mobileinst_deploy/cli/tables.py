@@ -56,6 +56,54 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def peer_rows() -> list[dict[str, Any]]:
+    """One JSON row per network of the paper's Tables 1 and 2: its cost, and the paper's figures."""
+    from mobileinst_deploy.network.macs import count_network_macs
+    from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS
+
+    rows: list[dict[str, Any]] = []
+    for peer in PEERS.values():
+        frame = count_network_macs(peer.network)
+        reuse = count_network_macs(peer.network, "mask_head")
+        rows.append(
+            {
+                "id": peer.id,
+                "input_size": list(peer.input_size),
+                "parameters": peer.parameters,
+                "macs": frame.total,
+                "reuse_macs": reuse.total,
+                "paper": None if peer.published is None else asdict(peer.published),
+                "checkpoints": peer.source,
+            }
+        )
+    return rows + [{"id": name, "not_built": why} for name, why in NOT_BUILT.items()]
+
+
+def peers_table(rows: list[dict[str, Any]]) -> Table:
+    """The peers for people."""
+    table = Table(
+        title="Peers of the paper's tables",
+        caption="MACs are counted here. ms and AP are the paper's: one core of a Snapdragon 778G, "
+        "TNN; COCO test-dev, or YouTube-VIS 2019. Nothing of the paper's was measured here.",
+    )
+    for name in ("id", "input", "parameters", "MACs", "of a reuse frame", "paper ms", "paper AP"):
+        table.add_column(name, justify="left" if name == "id" else "right", no_wrap=True)
+    for row in rows:
+        if "not_built" in row:
+            continue
+        paper = row["paper"] or {}
+        table.add_row(
+            row["id"],
+            "x".join(map(str, row["input_size"])),
+            f"{row['parameters'] / 1e6:.2f} M",
+            _giga(row["macs"]),
+            _giga(row["reuse_macs"]),
+            f"{paper['ms']:g}" if paper else "-",
+            f"{paper['ap']:g}" if paper else "-",
+        )
+    return table
+
+
 def parity_table(report: ParityReport) -> Table:
     """The ladder and the tensors' differences."""
     table = Table(
