@@ -235,7 +235,8 @@ def check_size(size: tuple[int, int], multiple: int = SIZE_MULTIPLE) -> None:
     """Check a picture size (height, width).
 
     Raises:
-        ConfigError: It is not two positive multiples of ``multiple``, or above :data:`LIMIT` pixels a side.
+        ConfigError: It is not two positive multiples of ``multiple``, or a side is above
+            :data:`LIMIT` pixels.
     """
     ok = len(size) == 2 and all(
         isinstance(v, int) and 0 < v <= LIMIT and v % multiple == 0 for v in size

@@ -43,8 +43,9 @@ class Needs:
             one quality logit per kernel. ``sigmoid``: sigmoid(class). ``softmax``: softmax over
             the classes and, last, "no object".
         mask_threshold: Probability from which a pixel belongs to a mask, in (0, 1).
-        suppression: What removes duplicates. ``none``: a set-based network finds every object once.
-            ``matrix`` (SOLOv2) and ``box`` (CondInst, YOLACT): a dense one finds it many times.
+        maskness: Whether its evaluation multiplies a score by the mean probability inside the mask.
+        suppression: What removes duplicates in its evaluation. ``none``: a set-based network finds
+            every object once. ``matrix`` (SOLOv2) and ``box`` (CondInst, YOLACT): a dense one finds it many times.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +59,7 @@ class Needs:
     channel_order: ChannelOrder = "rgb"
     scores: Scores = "quality"
     mask_threshold: float = 0.5
+    maskness: bool = False
     suppression: Suppression = "none"
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Needs:
             _finite(self.mask_threshold) and 0 < self.mask_threshold < 1,
             f"mask_threshold is {self.mask_threshold!r}, not between 0 and 1",
         )
+        _need(isinstance(self.maskness, bool), f"maskness is {self.maskness!r}, not true or false")
         for name, kind in (
             ("channel_order", ChannelOrder),
             ("scores", Scores),

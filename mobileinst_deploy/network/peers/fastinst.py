@@ -191,6 +191,7 @@ class FastInst(KernelNetwork):
                 WIDTH,
                 size_multiple=64 if backbone.startswith("topformer") else 32,
                 scores="softmax",
+                maskness=True,
             )
         )
         self.backbone = build_peer_backbone(backbone)

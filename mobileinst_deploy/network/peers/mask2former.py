@@ -265,6 +265,7 @@ class Mask2Former(KernelNetwork):
                 mask_stride=4,
                 size_multiple=64 if backbone.startswith("topformer") else 32,
                 scores="softmax",
+                maskness=True,
             )
         )
         self.backbone = build_peer_backbone(backbone)

@@ -147,6 +147,7 @@ class ReproducedMobileInst(KernelNetwork):
                 KERNEL_WIDTH,
                 size_multiple=64,
                 mask_threshold=0.45,
+                maskness=True,
             )
         )
         self.backbone = TopFormerMaps()

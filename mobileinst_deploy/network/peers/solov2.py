@@ -179,6 +179,7 @@ class Solov2(KernelNetwork):
                 std=(1.0, 1.0, 1.0) if caffe else Needs.std,
                 channel_order="bgr" if caffe else "rgb",
                 scores="sigmoid",
+                maskness=True,
                 suppression="matrix",
             )
         )

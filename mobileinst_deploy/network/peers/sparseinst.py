@@ -132,6 +132,7 @@ class SparseInst(KernelNetwork):
                 KERNEL_WIDTH,
                 size_multiple=64 if backbone.startswith("topformer") else 32,
                 mask_threshold=0.45,
+                maskness=True,
             )
         )
         self.backbone = build_peer_backbone(backbone)
