@@ -14,10 +14,10 @@ from pathlib import Path
 import typer
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.cli.tables import zoo_rows
+from mobileinst_deploy.cli.tables import peer_rows, zoo_rows
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "networks.md")
 WIDTH = 120
 
 
@@ -49,6 +49,28 @@ def zoo() -> str:
         )
         cards.append(f"[{row['id']}]: models/{row['id']}/MODEL_CARD.md")
     return "\n".join([*rows, "", *cards])
+
+
+def peers() -> str:
+    """A row per peer: what it costs here, and the paper's figures with what they come to."""
+    rows = [
+        "| id | input | parameters | MACs | of a reuse frame | paper ms | ms per G | paper AP |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in peer_rows():
+        if "not_built" in row:
+            continue
+        height, width = row["input_size"]
+        giga = row["macs"] / 1e9
+        paper = row["paper"]
+        figures = "| | | "
+        if paper is not None:
+            figures = f"| {paper['ms']:g} | {paper['ms'] / giga:.1f} | {paper['ap']:g} "
+        rows.append(
+            f"| `{row['id']}` | {height}x{width} | {row['parameters'] / 1e6:.2f} M | {giga:.2f} G "
+            f"| {row['reuse_macs'] / 1e9:.2f} G {figures}|"
+        )
+    return "\n".join(rows)
 
 
 def module_map(package: Path = ROOT / "mobileinst_deploy") -> str:
@@ -101,7 +123,7 @@ def _from_the_top(package: Path, modules: dict[Path, ast.Module]) -> list[str]:
     return order[::-1]
 
 
-PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo, "map": module_map}
+PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo, "peers": peers, "map": module_map}
 
 
 def generated(text: str) -> str:

@@ -63,13 +63,14 @@ def peer_rows() -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     for peer in PEERS.values():
-        frame = count_network_macs(peer.network)
-        reuse = count_network_macs(peer.network, "mask_head")
+        network = peer.weightless()
+        frame = count_network_macs(network)
+        reuse = count_network_macs(network, "mask_head")
         rows.append(
             {
                 "id": peer.id,
                 "input_size": list(peer.input_size),
-                "parameters": peer.parameters,
+                "parameters": sum(p.numel() for p in network.parameters()),
                 "macs": frame.total,
                 "reuse_macs": reuse.total,
                 "paper": None if peer.published is None else asdict(peer.published),

@@ -99,16 +99,15 @@ def count_macs(
     return _count(model, image, kernels, role, PARTS, _part)
 
 
-def count_network_macs(build: Callable[[], KernelNetwork], role: Role = "frame") -> MacReport:
+def count_network_macs(network: KernelNetwork, role: Role = "frame") -> MacReport:
     """Count any kernel network at its own picture size; a part is a direct child of the network.
 
     Args:
-        build: Makes the network; it is called where tensors have no data.
+        network: In eval mode and on torch's meta device, where tensors have no data.
         role: The graph to count, the mask head with all N kernels.
     """
+    needs = network.needs
     with torch.device("meta"):
-        network = build().eval()
-        needs = network.needs
         image = torch.empty(1, 3, *needs.input_size)
         kernels = torch.empty(1, needs.num_queries, needs.width)
     parts = (*(name for name, _ in network.named_children()), "masks")

@@ -163,3 +163,12 @@ def test_another_network_than_the_pairs_is_refused(pair: Path, tmp_path: Path):
                    weights(tmp_path / "w.safetensors")),
         "at hand",
     )  # fmt: skip
+
+
+def test_the_network_of_the_documents_is_exported_and_verified(tmp_path: Path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
+    (tmp_path / "dots.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    result = mobileinst("export", "--network", "dots:Dots", "-o", "pair")
+    assert result.exit_code == 0, result.stderr
+    sys.modules.pop("dots")

@@ -71,11 +71,10 @@ class Peer:
         """Build it, at its own size or at another."""
         return self.build(load_model_toml(self.classes).config.classes, size or self.input_size)
 
-    @property
-    def parameters(self) -> int:
-        """The number of its weights, also of those that only training reads."""
+    def weightless(self) -> KernelNetwork:
+        """The network where tensors have shapes and no data, to count with."""
         with torch.device("meta"):
-            return sum(p.numel() for p in self.network().parameters())
+            return self.network().eval()
 
 
 #: In the paper's tables and without a mobile latency there, so without a row to compare with.
