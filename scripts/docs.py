@@ -1,10 +1,11 @@
-"""Write the generated parts of the documents again: the commands, the zoo, the map of the package.
+"""Write what is generated again: the zoo's costs; the documents' commands, zoo and map.
 
 A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. With ``--check`` nothing is
 written, and the exit code is 1 when a part is out of date.
 """
 
 import ast
+import json
 import re
 import sys
 import textwrap
@@ -14,7 +15,8 @@ from pathlib import Path
 import typer
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.cli.tables import peer_rows, zoo_rows
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models, peers as list_peers
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "networks.md")
@@ -38,16 +40,16 @@ def zoo() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     cards = []
-    for row in zoo_rows():
-        macs = row["macs"]
+    for row in models():
+        macs = row.macs
         size = f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
-        height, width = row["input_size"]
+        height, width = row.input_size
         rows.append(
-            f"| [{row['id']}] | {row['backbone']} "
-            f"| {height}x{width} | {row['classes']} | {row['parameters'] / 1e6:.2f} M | {size} "
-            f"| {'trained' if row['trained_weights'] else 'none: random'} |"
+            f"| [{row.id}] | {row.backbone} "
+            f"| {height}x{width} | {row.classes} | {row.parameters / 1e6:.2f} M | {size} "
+            f"| {'trained' if row.trained_weights else 'none: random'} |"
         )
-        cards.append(f"[{row['id']}]: models/{row['id']}/MODEL_CARD.md")
+        cards.append(f"[{row.id}]: models/{row.id}/MODEL_CARD.md")
     return "\n".join([*rows, "", *cards])
 
 
@@ -57,18 +59,15 @@ def peers() -> str:
         "| id | input | parameters | MACs | of a reuse frame | paper ms | ms per G | paper AP |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in peer_rows():
-        if "not_built" in row:
-            continue
-        height, width = row["input_size"]
-        giga = row["macs"] / 1e9
-        paper = row["paper"]
+    for row in list_peers():
+        height, width = row.input_size
+        giga = row.macs / 1e9
         figures = "| | | "
-        if paper is not None:
-            figures = f"| {paper['ms']:g} | {paper['ms'] / giga:.1f} | {paper['ap']:g} "
+        if row.paper_ms is not None:
+            figures = f"| {row.paper_ms:g} | {row.paper_ms / giga:.1f} | {row.paper_ap:g} "
         rows.append(
-            f"| `{row['id']}` | {height}x{width} | {row['parameters'] / 1e6:.2f} M | {giga:.2f} G "
-            f"| {row['reuse_macs'] / 1e9:.2f} G {figures}|"
+            f"| `{row.id}` | {height}x{width} | {row.parameters / 1e6:.2f} M | {giga:.2f} G "
+            f"| {row.reuse_macs / 1e9:.2f} G {figures}|"
         )
     return "\n".join(rows)
 
@@ -123,7 +122,12 @@ def _from_the_top(package: Path, modules: dict[Path, ast.Module]) -> list[str]:
     return order[::-1]
 
 
-PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo, "peers": peers, "map": module_map}
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "zoo": zoo,
+    "peers": peers,
+    "map": module_map,
+}
 
 
 def generated(text: str) -> str:
@@ -135,11 +139,18 @@ def generated(text: str) -> str:
     return re.sub(r"(<!-- generated: (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.DOTALL)
 
 
+def costs() -> str:
+    """What each model of the zoo costs, for ``mobileinst models`` to read."""
+    counted = {model_id: count_cost(load_model_toml(model_id).config) for model_id in zoo_ids()}
+    return json.dumps(counted, indent=2) + "\n"
+
+
 if __name__ == "__main__":
     outdated = False
-    for document in DOCUMENTS:
-        before = document.read_text(encoding="utf-8")
-        after = generated(before)
+    # The README's zoo reads the costs, so that they come first.
+    for document in (zoo_folder() / COSTS_FILE, *DOCUMENTS):
+        before = document.read_text(encoding="utf-8") if document.exists() else ""
+        after = costs() if document.name == COSTS_FILE else generated(before)
         outdated |= before != after
         if "--check" not in sys.argv:
             document.write_text(after, encoding="utf-8")

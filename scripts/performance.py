@@ -27,12 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.cli.runners import for_device, ncnn_on_host
 from mobileinst_deploy.core.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
 from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.core.progress import silent
-from mobileinst_deploy.core.tracker import RunnerModel
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.optimize import optimize_graph, passes
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
@@ -42,6 +40,7 @@ from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize import halve_pair, quantize_pair, read_pictures
+from mobileinst_deploy.runtimes import for_device, open_host
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.evaluate import evaluate_pictures
@@ -90,7 +89,7 @@ def make_forms(model: str, folder: Path, names: list[str], pictures: Path | None
     forms = [Form("plain", plain, "onnxruntime", CpuRunner(plain))]
     for name in names:
         if name == "ncnn":
-            forms.append(Form(name, plain, name, ncnn_on_host(plain)))
+            forms.append(Form(name, plain, name, open_host(plain, name)))
         elif name != "plain":
             if not (folder / name).exists():
                 makers[name](folder / name)
@@ -142,12 +141,11 @@ def parity(form: Form) -> dict[str, Any]:
 
 def average_precision(form: Form, images: Path, annotations: Path, journals: Path) -> float:
     """Mask AP on COCO's form of pictures."""
-    specs = {role: graph.spec for role, graph in form.pair.graphs.items()}
     subject = replace(
         open_subject(str(form.pair.folder)),
         runtime=form.runtime,
         sha256=f"{form.pair.sha256}-{form.runtime}",
-        model=RunnerModel(form.runner, specs),
+        runner=form.runner,
     )
     ap = evaluate_pictures(subject, images, annotations, journals=journals).metrics["AP"]
     return float("nan") if ap is None else ap

@@ -104,7 +104,8 @@ def models() -> str:
     """The page that lists the model cards: the zoo's table out of the README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- generated: zoo -->\n(.*?)<!-- end -->", readme, re.DOTALL)
-    assert found is not None
+    if found is None:
+        raise ValueError("README.md has no generated list of models")
     return "# Models\n\n" + relink(found[1], "README.md")
 
 

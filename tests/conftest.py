@@ -33,6 +33,12 @@ def exported(tiny_source: LoadedModel, tmp_path_factory: pytest.TempPathFactory)
     return export_model(tiny_source, tmp_path_factory.mktemp("exported") / "tiny")
 
 
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """What is measured in a test goes into no user's history."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+
+
 @pytest.fixture
 def pair(exported: ExportBundle, tmp_path: Path) -> Path:
     """A copy of the exported pair's folder that a test may spoil."""

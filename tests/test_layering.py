@@ -21,7 +21,7 @@ LAYERS = (
     {"optimize", "quantize"},
     {"pair"},
     {"runtimes"},
-    {"phone", "train"},
+    {"phone", "training"},
     {"data", "network"},
     {"media", "measure"},
     {"core"},
@@ -29,9 +29,10 @@ LAYERS = (
 HEIGHT = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
 
 #: Where PyTorch may be imported.
-TORCH = ("network/", "train/", "runtimes/pytorch.py", "pair/tracing.py")
-#: Foreign packages that core may use; scipy solves the assignment of tracks.
-CORE_PACKAGES = {"numpy", "scipy"}
+TORCH = ("network/", "training/", "runtimes/pytorch.py", "pair/tracing.py")
+#: Foreign packages that core may use; msgspec holds documents to their types, scipy solves the
+#: assignment of tracks.
+CORE_PACKAGES = {"msgspec", "numpy", "scipy"}
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from mobileinst_deploy.runtimes.onnxruntime import open_session
 threads = lambda: len(os.listdir("/proc/self/task"))
 before = threads()
-session = open_session(Path(sys.argv[1]))
+session = open_session(Path(sys.argv[1]).read_bytes())
 session.run(None, {"image": np.zeros((1, 3, 64, 128), np.float32)})
 print(threads() - before, os.environ.get("ORT_DISABLE_TELEMETRY"))
 """

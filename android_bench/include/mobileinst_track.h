@@ -3,12 +3,31 @@
  *
  * It runs no network. The caller runs the frame graph on keyframes and the mask-head graph on the
  * frames between them, with whatever runtime it likes, and feeds the outputs; the tracker says
- * which frame is a keyframe, which kernels are live, and who is where. examples/track_example.c is
- * the whole loop.
+ * which frame is a keyframe, which kernels are live, and who is where. examples/track_example.c
+ * shows the loop, and examples/app_loop.c beside the README a whole app's.
  *
  * The rules, thresholds and results are those of mobileinst_deploy/core/tracker.py. Arrays are dense,
  * float32, in C order. One tracker belongs to one thread at a time; several trackers do not know of
  * each other. No function throws, prints or ends the process.
+ *
+ * From a picture to the graphs' input `image`, for an input of H x W pixels:
+ *   1. The picture is h0 x w0 pixels, 8-bit RGB, upright (EXIF rotation, a film's display matrix).
+ *   2. scale = min(H / h0, W / w0) in double: the aspect is kept.
+ *   3. The content is min(max(1, rint(side * scale)), input side) pixels, each side for itself;
+ *      rint takes halves to the even neighbour.
+ *   4. Resize to the content: not at all where it has that size; by area (OpenCV's INTER_AREA) where
+ *      scale < 1; else bilinearly with pixel centres at halves (INTER_LINEAR).
+ *   5. Place it at the top left; fill the right and the bottom with RGB (124, 116, 104).
+ *   6. image is (1,3,H,W) float32: planes R, G, B, values as they are, 0 to 255. The graphs
+ *      normalise; subtract and divide nothing.
+ * A mask-head graph of a fixed number of kernels gets zeros for the missing ones, and what they give
+ * is dropped. With no live kernel it is not run.
+ *
+ * From outputs to instances, all of it done here:
+ *   score = sqrt(sigmoid(largest class logit) * sigmoid(objectness logit)), in double.
+ *   The picture's pixel (y, x) belongs to a mask where the mask logits (h,w), sampled bilinearly at
+ *   row (y + 0.5) * (content height / h0) * (h / H) - 0.5 and the column likewise, are above 0; the
+ *   outermost logits hold beyond the border.
  */
 #ifndef MOBILEINST_TRACK_H
 #define MOBILEINST_TRACK_H
@@ -26,8 +45,8 @@ typedef enum {
   MOBILEINST_TRACK_OK = 0,
   MOBILEINST_TRACK_BAD_ARGUMENT = 1, /* a null pointer, an index or an option out of range */
   MOBILEINST_TRACK_NO_KEYFRAME = 2,  /* a reuse frame before the first keyframe */
-  MOBILEINST_TRACK_NOT_FINITE =
-      3,                          /* NaN or infinity in a graph's output; the frame was not taken */
+  MOBILEINST_TRACK_NOT_FINITE = 3, /* NaN, or a value beyond 1e30 either way, in a graph's output;
+                                      the frame was not taken */
   MOBILEINST_TRACK_BAD_STATE = 4, /* a saved state that is damaged or of another model */
   MOBILEINST_TRACK_TOO_SMALL = 5, /* the buffer does not hold what is to be saved */
   MOBILEINST_TRACK_OUT_OF_MEMORY = 6 /* the tracker may only be destroyed now */
@@ -39,9 +58,9 @@ typedef struct {
   int32_t kernel_width; /* D, 1 to 65536 */
   int32_t mask_height;  /* of the mask logits: input height / 8, 1 to 4096 */
   int32_t mask_width;   /* input width / 8, 1 to 4096 */
-  /* The picture that masks are made for, 1 to 32768 pixels a side, and how much of the network
-   * input it fills from the top left once resized, in pixels. All four 0: masks have the size of
-   * the mask logits. */
+  /* The picture that masks are made for, 1 to 32768 pixels a side, and the content: how much of the
+   * network input it fills from the top left once resized, in pixels. mobileinst_track_fit sets all
+   * four. All four 0: masks have the size of the mask logits. */
   int32_t picture_height, picture_width;
   int32_t content_height, content_width;
   int32_t clip_length; /* T: a keyframe every T frames, 1 to 1000000; the most where automatic */
@@ -67,16 +86,22 @@ typedef struct {
 } mobileinst_track_instance;
 
 /* COCO's compressed run lengths: column by column, zeros first. `counts` ends with a NUL and lives
- * until the next frame is fed. */
+ * until the next frame is fed or a state is loaded. */
 typedef struct {
   int32_t height, width;
   const char* counts;
   size_t length; /* of counts, without the NUL */
+  int64_t area;  /* pixels of the mask; 0: the instance is not seen in this frame */
 } mobileinst_track_rle;
 
 /* Fills in everything but the sizes: T = 3, not automatic, and the settings that mobileinst run
  * has. With `automatic`, that command's T is 6. */
 void mobileinst_track_defaults(mobileinst_track_options* options);
+
+/* Sets the picture and its content, points 2 and 3 above, for the mask sizes that the options have
+ * by then. */
+mobileinst_track_status mobileinst_track_fit(mobileinst_track_options* options,
+                                             int32_t picture_height, int32_t picture_width);
 
 mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
                                                 mobileinst_tracker** tracker);
@@ -101,8 +126,8 @@ mobileinst_track_status mobileinst_track_keyframe(mobileinst_tracker* tracker,
                                                   const float* objectness_logits,
                                                   const float* kernels, const float* mask_logits);
 
-/* The latest keyframe's kernels of the instances now shown, (n,D): the mask-head graph's input.
- * Null when n is 0: nothing to run. */
+/* The latest keyframe's kernels of the instances now shown, (n,D): the mask-head graph's input. They
+ * live until the next keyframe is fed or a state is loaded. Null when n is 0: nothing to run. */
 const float* mobileinst_track_live_kernels(const mobileinst_tracker* tracker, int32_t* n);
 
 /* Feeds a reuse frame: mask_logits (n,h,w) for the n live kernels; may be null when n is 0. */
@@ -127,7 +152,8 @@ mobileinst_track_status mobileinst_track_seen(const mobileinst_tracker* tracker,
                                               mobileinst_track_instance* instance);
 
 /* Everything that the next frame depends on, as bytes for this machine's byte order: to go on
- * later, or in another process. The masks of the frame fed last are not part of it. `needed` is
+ * later, or in another process. A state may come from anybody: one that no tracker of these options
+ * can have left is refused, and the tracker stays as it was. The masks of the frame fed last are not part of it. `needed` is
  * always set; with a null buffer nothing else happens. */
 mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker, void* buffer,
                                               size_t capacity, size_t* needed);

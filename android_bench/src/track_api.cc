@@ -1,4 +1,6 @@
 // include/mobileinst_track.h over the tracker: arguments are checked here, and no exception passes.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -27,9 +29,10 @@ bool within(T value, T low, T high) {
   return low <= value && value <= high;  // false for NaN
 }
 
+constexpr int32_t kMostLogits = 4096, kMostPixels = 32768, kStride = 8;
+
 bool usable(const mobileinst_track_options& o) {
-  constexpr int32_t kMostQueries = 4096, kMostValues = 65536, kMostLogits = 4096,
-                    kMostPixels = 32768;
+  constexpr int32_t kMostQueries = 4096, kMostValues = 65536;
   if (!within(o.queries, 1, kMostQueries) || !within(o.classes, 1, kMostValues) ||
       !within(o.kernel_width, 1, kMostValues))
     return false;
@@ -38,8 +41,8 @@ bool usable(const mobileinst_track_options& o) {
                           o.content_width == 0;
   if (!no_picture &&
       (!within(o.picture_height, 1, kMostPixels) || !within(o.picture_width, 1, kMostPixels) ||
-       !within(o.content_height, 1, 8 * o.mask_height) ||
-       !within(o.content_width, 1, 8 * o.mask_width))) {
+       !within(o.content_height, 1, kStride * o.mask_height) ||
+       !within(o.content_width, 1, kStride * o.mask_width))) {
     return false;
   }
   return within(o.clip_length, 1, 1000000) && within(o.score, 0.0, 1.0) &&
@@ -63,6 +66,27 @@ void mobileinst_track_defaults(mobileinst_track_options* options) {
   options->memory = 30;
   options->change = 16.0;
   options->certainty = 0.9;
+}
+
+mobileinst_track_status mobileinst_track_fit(mobileinst_track_options* options,
+                                             int32_t picture_height, int32_t picture_width) {
+  if (options == nullptr || !within(picture_height, 1, kMostPixels) ||
+      !within(picture_width, 1, kMostPixels) || !within(options->mask_height, 1, kMostLogits) ||
+      !within(options->mask_width, 1, kMostLogits)) {
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  }
+  const int32_t height = kStride * options->mask_height, width = kStride * options->mask_width;
+  const double scale = std::min(static_cast<double>(height) / picture_height,
+                                static_cast<double>(width) / picture_width);
+  const auto content = [scale](int32_t side, int32_t most) {
+    const auto fitted = static_cast<int32_t>(std::nearbyint(side * scale));
+    return std::min(std::max(1, fitted), most);
+  };
+  options->picture_height = picture_height;
+  options->picture_width = picture_width;
+  options->content_height = content(picture_height, height);
+  options->content_width = content(picture_width, width);
+  return MOBILEINST_TRACK_OK;
 }
 
 mobileinst_track_status mobileinst_track_create(const mobileinst_track_options* options,
@@ -137,9 +161,10 @@ mobileinst_track_status mobileinst_track_mask(mobileinst_tracker* tracker, int32
   if (index < 0 || index >= mobileinst_track_count(tracker) || mask == nullptr)
     return MOBILEINST_TRACK_BAD_ARGUMENT;
   return guarded([&] {
-    const auto& counts = tracker->tracker.run_lengths(static_cast<std::size_t>(index));
+    const auto& found = tracker->tracker.mask(static_cast<std::size_t>(index));
     const auto& sampler = tracker->tracker.sampler();
-    *mask = {sampler.height(), sampler.width(), counts.c_str(), counts.size()};
+    *mask = {sampler.height(), sampler.width(), found.counts.c_str(), found.counts.size(),
+             found.area};
     return MOBILEINST_TRACK_OK;
   });
 }

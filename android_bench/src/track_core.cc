@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "track_assign.h"
+#include "track_associate.h"
 
 namespace mobileinst::track {
 namespace {
@@ -12,34 +12,11 @@ namespace {
 // Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
 constexpr float kKernelsRemembered = 10.0F;
 
-template <typename Real>
-Real sigmoid(Real value) {
-  return Real{1} / (Real{1} + std::exp(-value));
-}
+double sigmoid(double value) { return 1 / (1 + std::exp(-value)); }
 
-std::vector<float> unit(const float* kernel, std::size_t width) {
-  double squares = 0.0;
-  for (std::size_t i = 0; i < width; ++i)
-    squares += static_cast<double>(kernel[i]) * static_cast<double>(kernel[i]);
-  const float length = std::max(static_cast<float>(std::sqrt(squares)), 1e-12F);
-  std::vector<float> direction(width);
-  for (std::size_t i = 0; i < width; ++i) direction[i] = kernel[i] / length;
-  return direction;
-}
-
-// Eight sums side by side: of a single one no compiler may change the order, and so use a core's
-// vectors.
-float dot(const float* a, const float* b, std::size_t count) {
-  constexpr std::size_t kSums = 8;
-  float sums[kSums] = {};
-  std::size_t i = 0;
-  for (; i + kSums <= count; i += kSums) {
-    for (std::size_t k = 0; k < kSums; ++k) sums[k] += a[i + k] * b[i + k];
-  }
-  float total = 0.0F;
-  for (; i < count; ++i) total += a[i] * b[i];
-  for (const float sum : sums) total += sum;
-  return total;
+// In double, so that what is rounded to float is rounded as the host does.
+double combined(float class_logit, double objectness) {
+  return std::sqrt(sigmoid(static_cast<double>(class_logit)) * sigmoid(objectness));
 }
 
 // A mask as bits, for overlaps.
@@ -63,12 +40,11 @@ float iou(const Bits& a, const Bits& b) {
 
 }  // namespace
 
-bool all_finite(const float* values, std::size_t count) {
-  // Zero times a finite number is zero; times NaN or infinity it is NaN. No branch, so that it runs
-  // at memory speed.
-  float sum = 0.0F;
-  for (std::size_t i = 0; i < count; ++i) sum += values[i] * 0.0F;
-  return sum == 0.0F;
+bool usable(const float* values, std::size_t count) {
+  // No branch, so that it runs at memory speed. False for NaN.
+  int good = 1;
+  for (std::size_t i = 0; i < count; ++i) good &= static_cast<int>(std::abs(values[i]) <= kLargest);
+  return good != 0;
 }
 
 int Track::class_index() const {
@@ -76,41 +52,10 @@ int Track::class_index() const {
 }
 
 double Track::score() const {
-  const float best = classes[static_cast<std::size_t>(class_index())];
-  return std::sqrt(static_cast<double>(sigmoid(best)) * sigmoid(objectness));
+  return combined(classes[static_cast<std::size_t>(class_index())], objectness);
 }
 
 Instance Track::instance() const { return {id, class_index(), score()}; }
-
-std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
-                                      const std::vector<const float*>& found, std::size_t width,
-                                      double similarity) {
-  // What a pair lies above the threshold is its worth, so that a hopeless pair is worth as much as
-  // none and never pushes a good pair aside.
-  const auto worth = [&](std::size_t f, std::size_t k) {
-    return std::max(dot(found[f], known[k], width) - static_cast<float>(similarity), 0.0F);
-  };
-  std::vector<std::ptrdiff_t> match(found.size(), -1);
-  if (known.empty() || found.empty()) return match;
-  const bool tall = found.size() > known.size();  // the assignment wants the shorter side as rows
-  const std::size_t rows = tall ? known.size() : found.size(),
-                    columns = tall ? found.size() : known.size();
-  std::vector<double> cost(rows * columns);
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < columns; ++c)
-      cost[r * columns + c] = tall ? -worth(c, r) : -worth(r, c);
-  }
-  const auto pairs = assign(cost, rows, columns);
-  for (std::size_t r = 0; r < rows; ++r) {
-    if (!(cost[r * columns + pairs[r]] < 0)) continue;
-    if (tall) {
-      match[pairs[r]] = static_cast<std::ptrdiff_t>(r);
-    } else {
-      match[r] = static_cast<std::ptrdiff_t>(pairs[r]);
-    }
-  }
-  return match;
-}
 
 Tracker::Tracker(const Options& options)
     : queries_(static_cast<std::size_t>(options.queries)),
@@ -131,8 +76,8 @@ std::vector<Query> Tracker::distinct(const float* classes, const float* objectne
   std::vector<Query> strong;
   for (std::size_t q = 0; q < queries_; ++q) {
     const float* const row = classes + q * classes_;
-    const float score =
-        std::sqrt(sigmoid(*std::max_element(row, row + classes_)) * sigmoid(objectness[q]));
+    const auto score = static_cast<float>(
+        combined(*std::max_element(row, row + classes_), static_cast<double>(objectness[q])));
     if (score >= lowest) strong.push_back({q, score});
   }
   std::stable_sort(strong.begin(), strong.end(),
@@ -157,8 +102,8 @@ std::vector<Query> Tracker::distinct(const float* classes, const float* objectne
 
 Status Tracker::keyframe(const float* classes, const float* objectness, const float* kernels,
                          const float* masks) {
-  if (!all_finite(classes, queries_ * classes_) || !all_finite(objectness, queries_) ||
-      !all_finite(kernels, queries_ * width_) || !all_finite(masks, queries_ * pixels_)) {
+  if (!usable(classes, queries_ * classes_) || !usable(objectness, queries_) ||
+      !usable(kernels, queries_ * width_) || !usable(masks, queries_ * pixels_)) {
     return MOBILEINST_TRACK_NOT_FINITE;
   }
   const auto found = distinct(classes, objectness, masks);
@@ -229,7 +174,7 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
 
 Status Tracker::reuse(const float* masks) {
   if (since_ < 0) return MOBILEINST_TRACK_NO_KEYFRAME;
-  if (!live_.empty() && !all_finite(masks, live_.size() * pixels_))
+  if (!live_.empty() && !usable(masks, live_.size() * pixels_))
     return MOBILEINST_TRACK_NOT_FINITE;
   std::vector<std::size_t> which(live_.size());
   for (std::size_t i = 0; i < which.size(); ++i) which[i] = i;
@@ -243,16 +188,13 @@ void Tracker::take_masks(const float* masks, const std::vector<std::size_t>& whi
   masks_.clear();
   for (const auto i : which)
     masks_.insert(masks_.end(), masks + i * pixels_, masks + (i + 1) * pixels_);
-  counts_.assign(which.size(), {});
-  counted_.assign(which.size(), 0);
+  counted_.assign(which.size(), {});
 }
 
-const std::string& Tracker::run_lengths(std::size_t index) {
-  if (counted_[index] == 0) {
-    counts_[index] = sampler_.run_lengths(masks_.data() + index * pixels_);
-    counted_[index] = 1;
-  }
-  return counts_[index];
+const RunLengths& Tracker::mask(std::size_t index) {
+  auto& found = counted_[index];
+  if (found.counts.empty()) found = sampler_.run_lengths(masks_.data() + index * pixels_);
+  return found;
 }
 
 }  // namespace mobileinst::track

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "mobileinst_track.h"
@@ -22,7 +21,7 @@ struct Track {
   std::int64_t keyframes = 1;  // how many showed it
   std::int64_t missed = 0;     // keyframes since the last one that did
   double objectness = 0.0;     // mean logit over those keyframes
-  std::vector<float> kernel;   // the mean direction, of length 1
+  std::vector<float> kernel;   // the mean direction, from unit()
   std::vector<float> classes;  // mean logits
 
   int class_index() const;
@@ -52,7 +51,7 @@ class Tracker {
   const std::vector<float>& kernels() const { return kernels_; }
   const std::vector<Track>& live() const { return live_; }
   const std::vector<Instance>& seen() const { return seen_; }
-  const std::string& run_lengths(std::size_t index);
+  const RunLengths& mask(std::size_t index);
   const float* logits(std::size_t index) const { return masks_.data() + index * pixels_; }
   const MaskSampler& sampler() const { return sampler_; }
 
@@ -72,18 +71,15 @@ class Tracker {
   std::vector<Instance> seen_;
   std::vector<float> kernels_;  // of the live ones, as the network made them
   std::vector<float> masks_;    // logits of the latest frame
-  std::vector<std::string> counts_;
-  std::vector<char> counted_;
+  std::vector<RunLengths> counted_;  // of the latest frame, those that were asked for
   std::int64_t born_ = 0;
   std::int64_t since_ = -1;  // frames since the keyframe; -1 before the first
 };
 
-// For each found kernel the index of the known one it belongs to, or -1; all of length 1, `width`
-// values each.
-std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
-                                      const std::vector<const float*>& found, std::size_t width,
-                                      double similarity);
+// No network gives more; beyond it, means would overflow.
+constexpr float kLargest = 1e30F;
 
-bool all_finite(const float* values, std::size_t count);
+// Whether every value is a number of at most kLargest.
+bool usable(const float* values, std::size_t count);
 
 }  // namespace mobileinst::track

@@ -40,7 +40,7 @@ MaskSampler::MaskSampler(int height, int width, int picture_height, int picture_
                                   : axis(width, width, width * kStride)),
       column_(static_cast<std::size_t>(height)) {}
 
-std::string MaskSampler::run_lengths(const float* logits) {
+RunLengths MaskSampler::run_lengths(const float* logits) {
   const int height = rows_.length, width = columns_.length;
   int top = height, bottom = -1, left = width, right = -1;  // the box of the positive logits
   for (int y = 0; y < height; ++y) {
@@ -57,7 +57,7 @@ std::string MaskSampler::run_lengths(const float* logits) {
   const std::int64_t all_rows = this->height(), all_columns = this->width();
   if (bottom < 0) {
     emit(false, all_rows * all_columns);
-    return compress(runs_);
+    return {compress(runs_), 0};
   }
   // Only pixels whose sample touches the box can be inside; beyond the outermost logits the
   // border's value holds.
@@ -82,7 +82,9 @@ std::string MaskSampler::run_lengths(const float* logits) {
   else
     emit(false, (x1 - x0) * all_rows);
   emit(false, (all_columns - x1) * all_rows);
-  return compress(runs_);
+  RunLengths found{compress(runs_), 0};
+  for (std::size_t i = 1; i < runs_.size(); i += 2) found.area += runs_[i];
+  return found;
 }
 
 void MaskSampler::columns_between(const float* logits, int left, int right, int top, int bottom) {

@@ -8,6 +8,12 @@
 
 namespace mobileinst::track {
 
+// One mask.
+struct RunLengths {
+  std::string counts;     // COCO's compressed form; never empty once made
+  std::int64_t area = 0;  // its pixels
+};
+
 // Where a picture's pixels lie among the mask logits, and the run lengths of the pixels whose
 // bilinear sample is above 0.
 class MaskSampler {
@@ -20,8 +26,8 @@ class MaskSampler {
   int height() const { return static_cast<int>(rows_.low.size()); }
   int width() const { return static_cast<int>(columns_.low.size()); }
 
-  // COCO's compressed run lengths of one map of logits.
-  std::string run_lengths(const float* logits);
+  // The mask of one map of logits.
+  RunLengths run_lengths(const float* logits);
 
  private:
   struct Axis {

@@ -4,13 +4,16 @@
 #include <cstdlib>
 #include <utility>
 
+#include "track_settled.h"
+
 namespace mobileinst::track {
 namespace {
 
 constexpr std::size_t kCell = 32, kStep = 4;  // pixels: of a cell's side, from sample to sample
 constexpr std::int32_t kSamples = 3 * (kCell / kStep) * (kCell / kStep);  // of a cell
 
-// How far inside their masks pixels are from the threshold: the mean of tanh(logit / 2), 0 to 1.
+// How far inside their masks pixels are from the threshold: the mean of tanh(logit / 2), 0 to 1,
+// settled.
 double certainty(const std::vector<float>& logits) {
   double sum = 0.0;
   std::size_t inside = 0;
@@ -19,7 +22,7 @@ double certainty(const std::vector<float>& logits) {
     sum += std::tanh(static_cast<double>(logit) / 2);
     ++inside;
   }
-  return inside > 0 ? sum / static_cast<double>(inside) : 0.0;
+  return inside > 0 ? settled(sum / static_cast<double>(inside)) : 0.0;
 }
 
 }  // namespace

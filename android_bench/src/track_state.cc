@@ -1,9 +1,10 @@
-// A tracker's state as bytes: a header, what the schedule remembers, the tracks, the live kernels. What is read back is believed
-// only as far as it holds.
+// A tracker's state as bytes: a header, what the schedule remembers, the tracks, the live kernels.
+// What is read back may come from a stranger: it is taken only if a tracker can have left it.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "track_associate.h"
 #include "track_core.h"
 
 namespace mobileinst::track {
@@ -115,11 +116,13 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
     track.classes.resize(classes_);
     state.get_all(track.kernel.data(), width_);
     state.get_all(track.classes.data(), classes_);
+    const bool lives = i < live;
     const bool sane = track.id >= 1 && track.id <= born && track.keyframes >= 1 &&
-                      track.keyframes <= kMost && track.missed >= 0 && track.missed <= kMost &&
-                      std::isfinite(track.objectness) && all_finite(track.kernel.data(), width_) &&
-                      all_finite(track.classes.data(), classes_) &&
-                      (i == 0 || i >= live || ids.back() < track.id);
+                      track.keyframes <= kMost && track.missed >= 0 &&
+                      track.missed <= (lives ? 0 : kMost) &&
+                      std::abs(track.objectness) <= static_cast<double>(kLargest) &&
+                      is_unit(track.kernel) && usable(track.classes.data(), classes_) &&
+                      (i == 0 || !lives || ids.back() < track.id);
     if (!sane) return MOBILEINST_TRACK_BAD_STATE;
     ids.push_back(track.id);
     tracks.push_back(std::move(track));
@@ -128,7 +131,7 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   state.get_all(kernels.data(), kernels.size());
   std::sort(ids.begin(), ids.end());
   if (!state.ended() || std::adjacent_find(ids.begin(), ids.end()) != ids.end() ||
-      !all_finite(kernels.data(), kernels.size())) {
+      !usable(kernels.data(), kernels.size())) {
     return MOBILEINST_TRACK_BAD_STATE;
   }
   const auto middle = tracks.begin() + static_cast<std::ptrdiff_t>(live);
@@ -142,8 +145,7 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   seen_.clear();
   // No frame's masks: those of the frame fed last are not part of a state.
   masks_.assign(live_.size() * pixels_, -1.0F);
-  counts_.assign(live_.size(), {});
-  counted_.assign(live_.size(), 0);
+  counted_.assign(live_.size(), {});
   return MOBILEINST_TRACK_OK;
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../src/clock.h"
-#include "track_core.h"
+#include "track_associate.h"
 
 namespace {
 

@@ -1,9 +1,18 @@
-"""The command line: parse, call one stage, print, choose the exit code.
+"""The command line: parse, call one workflow, print, choose the exit code.
 
-Each module holds the commands of one theme and imports its stage inside the command, so that
-``mobileinst --help`` answers without torch, onnx or cv2.
+Each module holds one command and imports its workflow inside it, so that ``mobileinst --help``
+answers without torch, onnx or cv2.
 """
 
-from mobileinst_deploy.cli.app import main
+from mobileinst_deploy.cli import process
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    process.begin()
+    try:
+        from mobileinst_deploy.cli.app import app
+
+        app()
+    finally:
+        process.finish()

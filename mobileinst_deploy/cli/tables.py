@@ -1,206 +1,123 @@
-"""Records as tables for people and rows for machines."""
+"""Latencies and executed instructions as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
-from mobileinst_deploy.core.records import BenchReport, ParityReport
-from mobileinst_deploy.core.zoo import load_model_toml, zoo_ids
-from mobileinst_deploy.pair.onnx_file import GraphSummary
+from mobileinst_deploy.cli.console import styled
+from mobileinst_deploy.measure import latency_table as latency
+from mobileinst_deploy.measure.instructions import InstructionRecord
+from mobileinst_deploy.measure.record import LatencyRecord
+from mobileinst_deploy.measure.slowdown import CONFIDENCE
+from mobileinst_deploy.workflows.against import GateResult
+from mobileinst_deploy.workflows.history import History
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.training.plan import TrainPlan
 
 
-def zoo_rows() -> list[dict[str, Any]]:
-    """One JSON row per zoo model: id, backbone, input, classes, parameters, MACs, weights."""
-    from mobileinst_deploy.network.macs import count_macs
-
-    rows = []
-    for model_id in zoo_ids():
-        entry = load_model_toml(model_id)
-        macs = count_macs(entry.config)
-        rows.append(
-            {
-                "id": entry.id,
-                "backbone": entry.config.backbone,
-                "input_size": list(entry.config.input_size),
-                "classes": entry.config.num_classes,
-                "parameters": sum(macs.parameters.values()),
-                "macs": macs.total,
-                "trained_weights": entry.weights is not None,
-                "summary": entry.summary,
-            }
-        )
-    return rows
-
-
-def models_table(rows: list[dict[str, Any]]) -> Table:
-    """The zoo for people."""
-    table = Table(title="The zoo")
-    for name in ("id", "backbone", "input", "classes", "parameters", "MACs", "weights"):
-        right = name in ("classes", "parameters", "MACs")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row["id"],
-            row["backbone"],
-            "x".join(map(str, row["input_size"])),
-            str(row["classes"]),
-            f"{row['parameters'] / 1e6:.2f} M",
-            _giga(row["macs"]),
-            "[green]trained[/]" if row["trained_weights"] else "[yellow]none: random[/]",
-        )
+def latency_table(records: Sequence[LatencyRecord]) -> Table:
+    """Latency on host and phones: a row for each device and clip length."""
+    content = latency.latency_table(records)
+    table = Table(
+        title=content.title,
+        caption="\n".join(content.captions),
+        caption_justify="left",
+    )
+    for name in content.columns:
+        left = name == "device"
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for row in content.rows:
+        table.add_row(*row)
     return table
 
 
-def peer_rows() -> list[dict[str, Any]]:
-    """One JSON row per network of the paper's Tables 1 and 2: its cost, and the paper's figures."""
-    from mobileinst_deploy.network.macs import count_network_macs
-    from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS
-
-    rows: list[dict[str, Any]] = []
-    for peer in PEERS.values():
-        network = peer.weightless()
-        frame = count_network_macs(network)
-        reuse = count_network_macs(network, "mask_head")
-        rows.append(
-            {
-                "id": peer.id,
-                "input_size": list(peer.input_size),
-                "parameters": sum(p.numel() for p in network.parameters()),
-                "macs": frame.total,
-                "reuse_macs": reuse.total,
-                "paper": None if peer.published is None else asdict(peer.published),
-                "checkpoints": peer.source,
-            }
-        )
-    return rows + [{"id": name, "not_built": why} for name, why in NOT_BUILT.items()]
-
-
-def peers_table(rows: list[dict[str, Any]]) -> Table:
-    """The peers for people."""
+def slowdown_table(found: GateResult) -> Table:
+    """What the gate found, for each clip length."""
+    how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
     table = Table(
-        title="Peers of the paper's tables",
-        caption="MACs are counted here. ms and AP are the paper's: one core of a Snapdragon 778G, "
-        "TNN; COCO test-dev, or YouTube-VIS 2019. Nothing of the paper's was measured here.",
+        title=f"Against {found.baseline}, {how}",
+        caption=f"An interval of {CONFIDENCE:.0%}; too much is more than {found.fail_above:+.1%}",
     )
-    for name in ("id", "input", "parameters", "MACs", "of a reuse frame", "paper ms", "paper AP"):
-        table.add_column(name, justify="left" if name == "id" else "right", no_wrap=True)
-    for row in rows:
-        if "not_built" in row:
-            continue
-        paper = row["paper"] or {}
-        table.add_row(
-            row["id"],
-            "x".join(map(str, row["input_size"])),
-            f"{row['parameters'] / 1e6:.2f} M",
-            _giga(row["macs"]),
-            _giga(row["reuse_macs"]),
-            f"{paper['ms']:g}" if paper else "-",
-            f"{paper['ap']:g}" if paper else "-",
-        )
-    return table
-
-
-def parity_table(report: ParityReport) -> Table:
-    """The ladder and the tensors' differences."""
-    table = Table(
-        title=escape(f"Parity of {report.model_id} on {report.device} by {report.runtime}"),
-        caption=f"Reference: {report.reference}. "
-        + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing."),
-    )
-    table.add_column("rung")
-    table.add_column("")
-    table.add_column("what was found", overflow="fold")
-    for check in report.checks:
-        table.add_row(check.rung, _mark(check.passed), escape(check.detail))
-    for tensor in report.tensors:
-        table.add_row(
-            f"  {tensor.graph}",
-            _mark(tensor.passed),
-            f"{tensor.tensor}: max abs {tensor.max_abs:.2e}, max rel {tensor.max_rel:.2e}, "
-            f"cosine {tensor.cosine:.8f}",
-        )
-    return table
-
-
-def latency_table(report: BenchReport) -> Table:
-    """Amortised latency for each clip length; an emulated device's times are not shown."""
-    device = f"{report.device.get('name')} ({report.device.get('processor', '')})"
-    height, width = report.input_size
-    table = Table(
-        title=escape(f"{report.model_id} {height}x{width} on {device}"),
-        caption=". ".join((*report.notes, *(f"INVALID: {reason}" for reason in report.invalid))),
-    )
-    table.add_column("T", justify="right")
-    for name in ("amortised", "keyframe p50", "p90", "MAD", "reuse p50", "p90", "worst", "runs"):
+    for name in ("T", "change", "from", "to", "clips", ""):
         table.add_column(name, justify="right")
-    for clip in report.clips:
-        cells = [str(clip.clip_length)]
-        if report.emulated:
-            cells += ["emulated"] * 7
-        else:
-            reuse = clip.reuse
-            cells += [
-                f"[bold]{clip.amortised_ms:.2f} ms[/]",
-                *(f"{v:.2f}" for v in (clip.keyframe.p50, clip.keyframe.p90, clip.keyframe.mad)),
-                f"{reuse.p50:.2f}" if reuse is not None else "-",
-                f"{reuse.p90:.2f}" if reuse is not None else "-",
-                f"{clip.worst_ms:.2f}",
-            ]
-        runs = len(clip.keyframe.samples_ms)
-        cells.append(f"{runs}+{len(clip.reuse.samples_ms) if clip.reuse is not None else 0}")
-        table.add_row(*cells)
+    colours = {"slower": "bold red", "not slower": "green", "unknown": "yellow"}
+    for each in found.slowdowns:
+        answer = each.answer(found.fail_above)
+        cells = (f"{value - 1:+.1%}" for value in (each.ratio, each.low, each.high))
+        clips = str(each.comparisons)
+        table.add_row(str(each.clip_length), *cells, clips, styled(answer, colours[answer]))
     return table
 
 
-def instructions_table(document: Mapping[str, Any]) -> Table:
+def history_table(history: History) -> Table:
+    """A row for each measurement, the newest last."""
+    table = Table(
+        title="Measurements kept on this machine",
+        caption="".join(f"damaged: {cause}\n" for cause in history.damaged)
+        + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
+        caption_justify="left",
+    )
+    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+        table.add_column(name, overflow="fold")
+    for entry in history.entries:
+        record = entry.record
+        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        table.add_row(
+            entry.name,
+            f"{record.device.serial} {record.device.soc or ''}",
+            record.pair.model_id,
+            record.pair.form,
+            record.runtime,
+            "emulated" if record.emulated else times,
+            styled("valid", "green") if record.valid else styled("invalid", "red"),
+        )
+    return table
+
+
+def instructions_table(record: InstructionRecord) -> Table:
     """Executed ARM instructions per graph."""
     table = Table(
-        title=f"Executed ARM instructions of {document['model_id']}", caption=document["note"]
+        title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
+        caption=record.note,
     )
     for name in ("graph", "instructions", "of the keyframe", "equal runs"):
         table.add_column(name, justify="left" if name == "graph" else "right")
-    counts = document["instructions"]
-    for role, value in counts.items():
-        name = role if role == "frame" else f"{role}, {document['live_kernels']} kernels"
-        share = f"{value / counts['frame']:.3f}"
-        table.add_row(name, f"{value:,}", share, str(document["equal_runs"][role]))
+    for role, value in record.instructions.items():
+        name = role if role == "frame" else f"{role}, {record.live_kernels} kernels"
+        share = f"{value / record.instructions['frame']:.3f}"
+        table.add_row(name, f"{value:,}", share, str(record.equal_runs[role]))
     return table
 
 
-def summary_json(summary: GraphSummary) -> dict[str, Any]:
-    """A graph's description as JSON."""
-    return asdict(summary)
-
-
-def summary_table(name: str, summary: GraphSummary) -> Table:
-    """A graph's description for people."""
-    table = Table(title=escape(name), show_header=False)
-    table.add_column("what", style="bold")
-    table.add_column("value", overflow="fold")
-    for kind, tensors in (("input", summary.inputs), ("output", summary.outputs)):
-        for tensor in tensors:
-            shape = " x ".join(map(str, tensor.shape))
-            table.add_row(kind, escape(f"{tensor.name}: {tensor.dtype} {shape}"))
-    assumed = ", ".join(f"{axis} = {length}" for axis, length in summary.free_axes.items())
-    macs = "unknown: its shapes are not fixed" if summary.macs is None else _giga(summary.macs)
-    table.add_row("MACs", escape(macs + (f" at {assumed}" if assumed else "")))
-    table.add_row("parameters", f"{summary.parameters / 1e6:.2f} M")
-    table.add_row("size", f"{summary.bytes / 1e6:.1f} MB, opset {summary.opset}")
-    table.add_row("operators", escape(", ".join(f"{op} {n}" for op, n in summary.ops.items())))
-    for key, value in summary.metadata.items():
-        if key != "classes":
-            table.add_row(escape(key), escape(value))
+def plan_table(plan: TrainPlan) -> Table:
+    """A training run that was not begun: one row a stage, the whole in the caption."""
+    table = Table(
+        title=f"{plan.model}: {plan.parameters / 1e6:.2f} M parameters, {plan.processes} process"
+        + ("es" if plan.processes > 1 else "")
+    )
+    for column in (
+        "stage",
+        "steps",
+        "samples",
+        "learning rate",
+        "largest size",
+        "s a step",
+        "hours",
+    ):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.kind,
+            f"{stage.iterations:,}" if stage.iterations else f"{stage.epochs:g} epochs",
+            f"{stage.samples:,}" if stage.samples else "?",
+            ", ".join(f"{lr:.1e} from {at:,}" for at, lr in stage.rates),
+            "x".join(map(str, stage.size)),
+            f"{stage.step_seconds:.2f}",
+            f"{stage.hours:.1f}" if stage.hours is not None else "?",
+        )
+    table.caption = plan.note
     return table
-
-
-def _mark(passed: bool) -> str:
-    return "[green]ok[/]" if passed else "[bold red]FAIL[/]"
-
-
-def _giga(macs: int) -> str:
-    return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"

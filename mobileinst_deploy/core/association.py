@@ -6,6 +6,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from mobileinst_deploy.core.masks import iou, threshold
+from mobileinst_deploy.core.settled import settled
+
+#: A kernel shorter than this points nowhere.
+_SHORTEST = 1e-12
 
 
 def distinct_instances(
@@ -41,10 +45,12 @@ def distinct_instances(
 
 
 def unit(kernels: np.ndarray) -> np.ndarray:
-    """Kernels (n, D) scaled to length 1; zeros stay zeros."""
-    length = np.linalg.norm(kernels, axis=1, keepdims=True)
-    scaled: np.ndarray = kernels / np.maximum(length, 1e-12)
-    return scaled
+    """Kernels (n, D) scaled to length 1; one that is all but zero becomes zeros."""
+    # In float64, where no square overflows or vanishes.
+    wide = kernels.astype(np.float64)
+    length = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    scaled = np.where(length > _SHORTEST, wide / np.maximum(length, _SHORTEST), 0)
+    return scaled.astype(kernels.dtype)
 
 
 def associate(known: np.ndarray, found: np.ndarray, similarity: float) -> np.ndarray:
@@ -59,8 +65,10 @@ def associate(known: np.ndarray, found: np.ndarray, similarity: float) -> np.nda
         (n,) int64: for each found one the index of the known one, or -1.
     """
     # What a pair lies above the threshold is its worth, so that a hopeless pair is worth as much as
-    # none and never pushes a good pair aside.
-    worth = np.maximum(found @ known.T - similarity, 0)
+    # none and never pushes a good pair aside. Settled, since equal kernels are not rare: without
+    # that, rounding would choose among pairs that are worth the same.
+    cosine = settled(found.astype(np.float64) @ known.T.astype(np.float64))
+    worth = np.maximum(cosine - settled(similarity), 0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
     match = np.full(len(found), -1, np.int64)
     taken = worth[rows, columns] > 0

@@ -5,7 +5,8 @@
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
        (a network of other code: "id": "package.module:factory", "needs": {Needs} for "config")
-     "stride": 8, "optimized": [pass names], "tolerance": {Tolerance},
+     "stride": 8, "pictures": {how a picture becomes the input, and outputs instances},
+     "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
                 "mask_head": {...}},
      "golden": {"file", "sha256", "bytes"}, "tools": {name: version}}
@@ -16,22 +17,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
-from mobileinst_deploy.core.errors import BundleError, ConfigError
-from mobileinst_deploy.core.files import canonical_sha256, sha256_of, write_json
+from mobileinst_deploy.core.documents import (
+    JSON_BYTES,
+    Blame,
+    convert,
+    parse_json,
+)
+from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
-from mobileinst_deploy.core.needs import Description, Needs
+from mobileinst_deploy.core.manifest import Manifest
+from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.picture_rules import picture_rules
+from mobileinst_deploy.core.text import shown
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The step that stores weights as float16.
+HALF_WEIGHTS = "half-weights"
 #: The folder of what was measured of a pair.
 RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
@@ -56,9 +69,13 @@ BUNDLE_FILES = frozenset(
         *(name for names in NCNN_FILES.values() for name in names),
     }
 )
-_MAX_MANIFEST_BYTES = 4 << 20
+_READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
+# A graph of protobuf has at most 2 GiB.
+_MAX_FILE_BYTES = 2 << 30
+#: How often a pair is read anew because another took its place meanwhile.
+_MOST_READS = 100
+_GIVE_FOLDER = "Give the folder that `mobileinst export -o` wrote"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -67,23 +84,28 @@ class GraphFile:
 
     Attributes:
         spec: Its signature as the manifest states it.
-        path: The ONNX file, or what was converted from it: ncnn's ``.param``.
+        files: What a runtime is given, as it was read and checked: the ONNX file, or what was
+            converted from it, ncnn's ``.param`` and ``.bin``.
         sha256: Of the ONNX file's bytes.
         bytes: Its size.
         opset: ONNX operator set version.
     """
 
     spec: GraphSpec
-    path: Path
+    files: tuple[Content, ...]
     sha256: str
     bytes: int
     opset: int
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """What a runtime reads: the file, and beside ncnn's ``.param`` its ``.bin``."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.path.suffix == ".param" else (self.path,)
+    def onnx(self) -> Content:
+        """The ONNX file of a pair that was not converted."""
+        return self.files[0]
+
+    @property
+    def path(self) -> Path:
+        """Where the first file was read."""
+        return self.files[0].path
 
 
 @dataclass(frozen=True)
@@ -93,15 +115,15 @@ class ExportBundle:
     Attributes:
         folder: Where it lies.
         pair_id: 16 hex digits that both graphs carry too.
-        model_id: The zoo id, the name given by a model.toml, or ``package.module:factory``.
-        config: The network: MobileInst's configuration, or what another one needs.
+        model_id: The zoo id or the name given by a model.toml.
+        config: The network.
         trained: Whether the weights came from training; False means random ones.
         seed: The seed of random weights, else None.
         checkpoint_sha256: Of the weights file, else None.
         tolerance: What ``verify`` allows.
         optimized: Names of graph passes applied after simplification, in order.
         graphs: By role.
-        golden: The golden data's file.
+        golden: The golden data, as it was read and checked.
         tools: Versions of what made it.
         sha256: Of the manifest's bytes; reports carry it, so that they name what they measured.
     """
@@ -116,7 +138,7 @@ class ExportBundle:
     tolerance: Tolerance
     optimized: tuple[str, ...]
     graphs: Mapping[Role, GraphFile]
-    golden: Path
+    golden: Content
     tools: Mapping[str, str]
     sha256: str
 
@@ -133,16 +155,26 @@ class ExportBundle:
         )
 
     @property
+    def specs(self) -> dict[Role, GraphSpec]:
+        """The signatures of both graphs."""
+        return {role: graph.spec for role, graph in self.graphs.items()}
+
+    @property
     def precision(self) -> str:
         """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
 
     @property
+    def halved(self) -> bool:
+        """Whether the weights are stored as float16."""
+        return HALF_WEIGHTS in self.optimized
+
+    @property
     def form(self) -> str:
         """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
         steps = set(self.optimized)
-        int8, half = self.precision == "int8", "half-weights" in steps
-        rewritten = not int8 and bool(steps - {"half-weights"})
+        int8, half = self.precision == "int8", self.halved
+        rewritten = not int8 and bool(steps - {HALF_WEIGHTS})
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
@@ -220,6 +252,7 @@ def write_manifest(
             "checkpoint_sha256": checkpoint_sha256,
         },
         "stride": config.mask_stride,
+        "pictures": picture_rules(config),
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
         "graphs": {
@@ -241,62 +274,72 @@ def write_manifest(
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
+    Every file is read once, and what was read is what was checked. When the folder is replaced
+    meanwhile, the pair that took its place is read.
+
     Raises:
         BundleError: Something is missing, edited, damaged, or from another export.
         InputError: A file cannot be read.
     """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise BundleError(f"{folder} {what}", "Give the folder that `mobileinst export -o` wrote")
-    if not path.is_file():
+    for attempt in range(_MOST_READS):
+        try:
+            with open_folder(folder, _READ) as opened:
+                try:
+                    return _load(opened)
+                except BundleError:
+                    if attempt == _MOST_READS - 1 or not opened.replaced():
+                        raise
+        except NotADirectoryError:
+            raise BundleError(f"{folder} is a file, not a folder", _GIVE_FOLDER) from None
+        except FileNotFoundError:
+            raise BundleError(f"{folder} does not exist", _GIVE_FOLDER) from None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folder} cannot be read: {error.strerror}",
+                "Check the path and its permissions",
+            ) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _load(folder: OpenFolder) -> ExportBundle:
+    path = folder.path / MANIFEST
+    manifest = folder.read(MANIFEST, JSON_BYTES)
+    if manifest is None:
+        raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
+    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
+    if manifest.bytes > JSON_BYTES:
+        raise blame.wrong(f"it has more bytes, and {JSON_BYTES:,} are the most")
+    document = parse_json(manifest.data, dict[str, Any], blame)
+    if document.get("schema") != SCHEMA:
+        schema = shown(repr(document.get("schema")), 40)
         raise BundleError(
-            f"{folder} has no {MANIFEST}", "Give the folder that `mobileinst export -o` wrote"
-        )
-    try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is too large to be a manifest", _EXPORT_AGAIN)
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not readable JSON", _EXPORT_AGAIN) from error
-    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise BundleError(f"{path} is not a manifest of an exported pair", _EXPORT_AGAIN)
-    if document["schema"] != SCHEMA:
-        raise BundleError(
-            f"{path} has schema {document['schema']}, and this version reads schema {SCHEMA}",
+            f"{path} has schema {schema}, and this version reads schema {SCHEMA}",
             "Use the mobileinst version that wrote it, or export again",
         )
     try:
         digest = canonical_sha256({k: v for k, v in document.items() if k != "digest"})
-        if document.get("digest") != digest:
-            raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
-        return _read(folder, document, sha256_of(path))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path} lacks or misspells a field: {error}", _EXPORT_AGAIN) from error
-    except ConfigError as error:
-        raise BundleError(f"{path} describes no model: {error.cause}", _EXPORT_AGAIN) from error
+    except RecursionError:
+        raise blame.wrong("it is nested too deeply") from None
+    if document.get("digest") != digest:
+        raise BundleError(f"{path} was edited after it was written", _EXPORT_AGAIN)
+    return _checked(folder, convert(document, Manifest, blame), manifest.sha256)
 
 
-def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
-    """A manifest's contents; a field of another type raises TypeError, a missing one KeyError."""
-    model = _field(document, "model", dict)
-    config: Description
-    if "needs" in model:
-        config = Needs.from_dict(_field(model, "needs", dict))
-    else:
-        config = ModelConfig.from_dict(_field(model, "config", dict))
-    if _field(document, "stride", int) != config.mask_stride:
+def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundle:
+    """A manifest's contents, held against its model and the files beside it."""
+    model, config = manifest.model, manifest.model.description
+    if manifest.stride != config.mask_stride:
         raise BundleError(f"the manifest's stride is not {config.mask_stride}", _EXPORT_AGAIN)
-    trained = _field(model, "trained", bool)
-    seed = None if trained else _field(model, "seed", int)
-    if seed is not None and not 0 <= seed < 1 << 63:
-        raise ValueError(f"seed is {seed}")
-    checkpoint_sha256 = _field(model, "checkpoint_sha256", str) if trained else None
+    # Pairs of version 0.1 carry no rules; they were made for the same ones.
+    if manifest.pictures not in (None, picture_rules(config)):
+        raise BundleError(
+            "the manifest's pictures are prepared, or its instances read, in another way than here",
+            "Use the mobileinst version that wrote it, or export again",
+        )
     graphs: dict[Role, GraphFile] = {}
     for role in ROLES:
-        entry = _field(_field(document, "graphs", dict), role, dict)
-        inputs, outputs = (_tensors(_field(entry, k, list)) for k in ("inputs", "outputs"))
-        spec = GraphSpec(role, inputs, outputs)
+        entry = getattr(manifest.graphs, role)
+        spec = GraphSpec(role, entry.inputs, entry.outputs)
         dynamic = any(isinstance(v, str) for t in spec.inputs for v in t.shape)
         if spec != graph_specs(config, dynamic)[role]:
             raise BundleError(
@@ -305,53 +348,53 @@ def _read(folder: Path, document: dict[str, Any], sha256: str) -> ExportBundle:
             )
         graphs[role] = GraphFile(
             spec=spec,
-            path=_checked_file(folder, entry),
-            sha256=_field(entry, "sha256", str),
-            bytes=_field(entry, "bytes", int),
-            opset=_field(entry, "opset", int),
+            files=(_whole_graph(_checked_file(folder, entry.file, entry.bytes, entry.sha256)),),
+            sha256=entry.sha256,
+            bytes=entry.bytes,
+            opset=entry.opset,
         )
+    golden = manifest.golden
     return ExportBundle(
-        folder=folder,
-        pair_id=_field(document, "pair_id", str),
-        model_id=_field(model, "id", str),
+        folder=folder.path,
+        pair_id=manifest.pair_id,
+        model_id=model.id,
         config=config,
-        trained=trained,
-        seed=seed,
-        checkpoint_sha256=checkpoint_sha256,
-        tolerance=Tolerance(**_field(document, "tolerance", dict)),
-        optimized=tuple(str(name) for name in _field(document, "optimized", list)),
+        trained=model.trained,
+        seed=None if model.trained else model.seed,
+        checkpoint_sha256=model.checkpoint_sha256 if model.trained else None,
+        tolerance=manifest.tolerance,
+        optimized=manifest.optimized,
         graphs=graphs,
-        golden=_checked_file(folder, _field(document, "golden", dict)),
-        tools={k: str(v) for k, v in _field(document, "tools", dict).items()},
+        golden=_checked_file(folder, golden.file, golden.bytes, golden.sha256),
+        tools=manifest.tools,
         sha256=sha256,
     )
 
 
-def _field(entry: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
-    value = entry[name]
-    # bool is an int to Python; in JSON they are different things.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {str(value)[:40]!r}")
-    return value
-
-
-def _checked_file(folder: Path, entry: Mapping[str, Any]) -> Path:
-    name = _field(entry, "file", str)
-    if PurePath(name).name != name or name in ("", ".", ".."):
+def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Content:
+    if PurePath(name).name != name or name in (".", "..") or "\0" in name:
         raise BundleError(f"the manifest names {name!r}, a path outside its folder", _EXPORT_AGAIN)
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is missing or not a plain file", _EXPORT_AGAIN)
-    if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+    content = folder.read(name, min(size, _MAX_FILE_BYTES))
+    if content is None:
+        raise BundleError(f"{folder.path / name} is missing or not a plain file", _EXPORT_AGAIN)
+    if content.bytes != size or content.sha256 != sha256:
         raise BundleError(
-            f"{path} is not the file that the manifest was written with (sha256 differs)",
+            f"{folder.path / name} is not the file that the manifest was written with"
+            " (sha256 differs)",
             _EXPORT_AGAIN,
         )
-    return path
+    return content
 
 
-def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
+def _whole_graph(graph: Content) -> Content:
+    """A graph that keeps nothing in other files, which no checksum of the manifest would cover."""
+    try:
+        external = has_external_data(graph.data)
+    except ValueError as error:
+        raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
+    if external:
+        raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
+    return graph
 
 
 def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
@@ -359,4 +402,5 @@ def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
 
 
 def _file_entry(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+    content = read_content(path)
+    return {"file": content.name, "sha256": content.sha256, "bytes": content.bytes}

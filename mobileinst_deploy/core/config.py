@@ -6,11 +6,13 @@ wrong configuration fails where it was written and not three steps later.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
+from mobileinst_deploy.core.documents import Blame, check, convert
 from mobileinst_deploy.core.errors import ConfigError
 
 Backbone = Literal[
@@ -19,15 +21,35 @@ Backbone = Literal[
 Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
 DecoderBlock = Literal["conv", "separable"]
+ContextReuse = Literal["none", "x6", "x5", "x4"]
 Stage = Literal["global", "local"]
 Pool = Literal["max", "avg"]
 
+#: Channels of X6 by backbone, which the network knows and the graphs' signatures need.
+X6_CHANNELS: dict[Backbone, int] = {
+    "topformer-base": 384,
+    "topformer-small": 296,
+    "topformer-tiny": 208,
+    "seaformer-base": 256,
+    "mobilenetv2": 320,
+}
 MASK_STRIDE = 8
 SIZE_MULTIPLE = 64
 #: Of a picture's side, and of queries and channels: beyond it a number is a slip or an attack.
 LIMIT = 4096
+#: Convolutions in a row; the paper has up to 4.
+MAX_CONVOLUTIONS = 64
+MAX_CLASSES = 1 << 16
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+
+Count = Annotated[int, Meta(ge=1, le=LIMIT)]
+Name = Annotated[str, Meta(min_length=1, max_length=1000)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Tolerated = Annotated[float, Meta(ge=0, le=1e6)]
+Agreement = Annotated[float, Meta(ge=0, le=1)]
+Level = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
 
 
 @dataclass(frozen=True)
@@ -44,23 +66,13 @@ class Tolerance:
         min_mask_iou: Lowest IoU, in [0, 1], of a thresholded mask with its reference.
     """
 
-    atol: float = 1e-3
-    rtol: float = 1e-3
-    min_cosine: float = 0.9999
-    min_mask_iou: float = 0.99
+    atol: Tolerated = 1e-3
+    rtol: Tolerated = 1e-3
+    min_cosine: Agreement = 0.9999
+    min_mask_iou: Agreement = 0.99
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if not _is_number(value) or value < 0:
-                raise ConfigError(
-                    f"tolerance {f.name} is {value!r}, not a finite number from 0 up", "Correct it"
-                )
-        for name in ("min_cosine", "min_mask_iou"):
-            if getattr(self, name) > 1:
-                raise ConfigError(
-                    f"tolerance {name} is {getattr(self, name)!r}, above 1", "Use at most 1"
-                )
+        check(self, ConfigError)
 
 
 @dataclass(frozen=True)
@@ -81,98 +93,70 @@ class ModelConfig:
         decoder: Mask decoder: the paper's, or Table 6's FPN or SparseInst ones.
         decoder_convs: SparseInst's number of mask-branch convolutions (Table 6: 1, 2, 4); the
             other decoders take no notice of it.
-        decoder_block: What stands for each of the nine 3x3 convolutions of the paper's decoder: that
-            convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The other
-            decoders take no notice of it.
+        decoder_block: What stands at each of the nine 3x3 convolutions of the paper's decoder:
+            that convolution, or a depthwise 3x3 before a pointwise one, a ninth of its cost. The
+            other decoders take no notice of it.
         enhancer: Whether the semantic enhancer is in the paper's mask decoder (Table 6).
         stages: Order of the instance decoder's stages (Table 3).
         pool: How the local stage pools the mask features (Table 5).
         pool_size: Kernel and stride of that pooling; 1 means none (Table 5).
-        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or on
-            the right and bottom alone, as TensorFlow's. Weights know only the one that they were
-            trained with: ImageNet's lose nine points of top-1 with the other.
+        padding: How MobileNetV2's stride-2 convolutions pad an even side: evenly, as PyTorch's, or
+            on the right and bottom alone, as TensorFlow's. Weights know only the one that they
+            were trained with: ImageNet's from TensorFlow lose nine points of top-1 with the other.
+        reuse_context: From which map on a reuse frame takes over what its keyframe computed: the
+            paper's ``none``, ``x6`` alone, or from ``x5`` or ``x4`` on, of backbone and mask
+            decoder. Any weights can be used either way.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """
 
     backbone: Backbone
-    classes: tuple[str, ...]
-    input_size: tuple[int, int]
-    num_queries: int = 100
-    width: int = 256
-    num_heads: int = 8
+    classes: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_CLASSES)]
+    input_size: tuple[Count, Count]
+    num_queries: Count = 100
+    width: Count = 256
+    num_heads: Count = 8
     decoder: Decoder = "mobileinst"
-    decoder_convs: int = 4
+    decoder_convs: Annotated[int, Meta(ge=1, le=MAX_CONVOLUTIONS)] = 4
     decoder_block: DecoderBlock = "conv"
     enhancer: bool = True
-    stages: tuple[Stage, ...] = ("global", "local")
+    stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=MAX_CONVOLUTIONS)] = (
+        "global",
+        "local",
+    )
     pool: Pool = "max"
-    pool_size: int = 8
+    pool_size: Literal[1, 2, 4, 8] = 8
     padding: Padding = "even"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    reuse_context: ContextReuse = "none"
+    mean: tuple[Level, Level, Level] = IMAGENET_MEAN
+    std: tuple[Divisor, Divisor, Divisor] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        def need(ok: bool, cause: str, next_step: str) -> None:
-            if not ok:
-                raise ConfigError(cause, next_step)
-
-        for name, kind in (
-            ("backbone", Backbone),
-            ("padding", Padding),
-            ("decoder", Decoder),
-            ("decoder_block", DecoderBlock),
-            ("pool", Pool),
-        ):
-            allowed = get_args(kind)
-            value = getattr(self, name)
-            need(value in allowed, f"{name} {value!r} is unknown", f"Use {_either(allowed)}")
-        need(
-            self.padding == "even" or self.backbone == "mobilenetv2",
-            f"padding {self.padding!r} is not for the backbone {self.backbone}",
-            'Leave it out, or use the backbone "mobilenetv2"',
-        )
-        need(
-            bool(self.stages) and all(s in get_args(Stage) for s in self.stages),
-            f"stages {self.stages!r} is not a list of 'global' and 'local'",
-            'Use for example ["global", "local"]',
-        )
+        check(self, ConfigError)
+        if self.padding != "even" and self.backbone != "mobilenetv2":
+            raise ConfigError(
+                f"padding {self.padding!r} is not for the backbone {self.backbone}",
+                'Leave it out, or use the backbone "mobilenetv2"',
+            )
+        if self.reuse_context != "none" and self.decoder != "mobileinst":
+            raise ConfigError(
+                f"reuse_context {self.reuse_context!r} is not for the decoder {self.decoder}",
+                'Use "none", or the decoder "mobileinst"',
+            )
+        if self.reuse_context == "x6" and not self.enhancer:
+            raise ConfigError(
+                "reuse_context 'x6' has nothing to reuse: without the enhancer no reuse frame "
+                "computes X6",
+                'Use "none", "x5" or "x4"',
+            )
         check_size(self.input_size)
-        for name in ("num_queries", "width", "num_heads", "decoder_convs", "pool_size"):
-            value = getattr(self, name)
-            need(
-                isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LIMIT,
-                f"{name} is {value!r}, not a whole number from 1 to {LIMIT}",
-                "Correct it in the model's configuration",
+        if self.width % self.num_heads or self.width % 4:
+            raise ConfigError(
+                f"width {self.width} is not a multiple of 4 and of num_heads {self.num_heads}",
+                "Choose a width that both divide",
             )
-        need(
-            self.width % self.num_heads == 0 and self.width % 4 == 0,
-            f"width {self.width} is not a multiple of 4 and of num_heads {self.num_heads}",
-            "Choose a width that both divide",
-        )
-        need(
-            self.pool_size in (1, 2, 4, 8),
-            f"pool_size {self.pool_size} does not divide the 1/8 map of every picture size",
-            "Use 1, 2, 4 or 8",
-        )
-        need(
-            bool(self.classes) and all(isinstance(c, str) and c for c in self.classes),
-            "classes is empty or holds something that is not a name",
-            "List one name per class",
-        )
-        need(
-            len(set(self.classes)) == len(self.classes),
-            "classes names one class twice",
-            "Give every class its own name",
-        )
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            need(
-                len(value) == 3 and all(map(_is_number, value)),
-                f"{name} is {value!r}, not three finite numbers",
-                "Give one number for each of R, G and B, in 0..255 units",
-            )
-        need(min(self.std) > 0, "std holds a value that is not positive", "Correct it")
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError("classes names one class twice", "Give every class its own name")
 
     @property
     def num_classes(self) -> int:
@@ -200,35 +184,8 @@ class ModelConfig:
         Raises:
             ConfigError: A field is missing, unknown, of another type or out of range.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ConfigError(
-                f"the model configuration has unknown fields: {', '.join(map(str, unknown))}",
-                f"Known are {', '.join(sorted(known))}",
-            )
-        missing = sorted({"backbone", "classes", "input_size"} - set(data))
-        if missing:
-            raise ConfigError(
-                f"the model configuration lacks {', '.join(missing)}", "Add the missing fields"
-            )
-        values: dict[str, Any] = {}
-        for f in fields(cls):
-            if f.name not in data:
-                continue
-            value = data[f.name]
-            if isinstance(value, list):
-                value = tuple(value)
-            if f.type.startswith("tuple") and not isinstance(value, tuple):
-                raise ConfigError(f"{f.name} is {value!r}, not a list", "Write it as a list")
-            if f.type == "bool" and not isinstance(value, bool):
-                raise ConfigError(f"{f.name} is {value!r}, not true or false", "Correct it")
-            if f.name in ("mean", "std"):
-                if not all(map(_is_number, value)):
-                    raise ConfigError(f"{f.name} is {value!r}, not finite numbers", "Correct it")
-                value = tuple(float(v) for v in value)
-            values[f.name] = value
-        return cls(**values)
+        blame = Blame("the model configuration", ConfigError, "Correct it")
+        return convert(dict(data), cls, blame)
 
 
 def check_size(size: tuple[int, int], multiple: int = SIZE_MULTIPLE) -> None:
@@ -265,17 +222,3 @@ def parse_size(text: str, *, multiple: int = SIZE_MULTIPLE) -> tuple[int, int]:
     size = (int(parts[0]), int(parts[1]))
     check_size(size, multiple)
     return size
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a finite number; an int beyond a float's range is not."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]

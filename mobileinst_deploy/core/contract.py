@@ -6,17 +6,21 @@ runner and the manifest all read them here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from mobileinst_deploy.core.config import X6_CHANNELS, ModelConfig
 from mobileinst_deploy.core.needs import Description
 
 Role = Literal["frame", "mask_head"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+#: Arrays by tensor name.
+Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def input(self, name: str) -> TensorSpec:
+        """The input of that name."""
+        return next(tensor for tensor in self.inputs if tensor.name == name)
+
 
 def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
     """The signatures of a model's two graphs; the one place where tensor names are written.
@@ -67,14 +75,20 @@ def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role,
     mask_logits (1,N,h,w). ``mask_head``: image and kernels (1,n,D) to mask_logits (1,n,h,w).
     ``image`` is (1,3,H,W), RGB, 0 to 255.
 
+    With context reuse the frame graph also gives, after these, what the mask-head graph then takes
+    after the kernels: ``context_x6``, or ``context_p`` and ``context_m``, the results of the mask
+    decoder's two top-down passes (1,D,H/32,W/32) for ``x5`` and (1,D,H/16,W/16) for ``x4``. All
+    that a reuse frame is given must be of one keyframe.
+
     Args:
-        config: The network.
+        config: The model.
         dynamic_kernels: Whether the mask-head graph takes any number n of kernels, or exactly N.
     """
     height, width = config.input_size
     n, d = config.num_queries, config.width
     live: int | str = "n" if dynamic_kernels else n
     image = TensorSpec("image", "float32", (1, 3, height, width))
+    context = _context(config)
     return {
         "frame": GraphSpec(
             "frame",
@@ -84,14 +98,33 @@ def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role,
                 TensorSpec("objectness_logits", "float32", (1, n, 1)),
                 TensorSpec("kernels", "float32", (1, n, d)),
                 TensorSpec("mask_logits", "float32", (1, n, *config.mask_size)),
+                *context,
             ),
         ),
         "mask_head": GraphSpec(
             "mask_head",
-            (image, TensorSpec("kernels", "float32", (1, live, d))),
+            (image, TensorSpec("kernels", "float32", (1, live, d)), *context),
             (TensorSpec("mask_logits", "float32", (1, live, *config.mask_size)),),
         ),
     }
+
+
+def is_carried(name: str) -> bool:
+    """Whether a tensor of that name goes from the frame graph to the mask-head graph."""
+    return name == "kernels" or name.startswith("context_")
+
+
+def _context(config: Description) -> tuple[TensorSpec, ...]:
+    """What passes from a keyframe to its reuse frames beside the kernels."""
+    if not isinstance(config, ModelConfig) or config.reuse_context == "none":
+        return ()
+    height, width = config.input_size
+    if config.reuse_context == "x6":
+        shape = (1, X6_CHANNELS[config.backbone], height // 64, width // 64)
+        return (TensorSpec("context_x6", "float32", shape),)
+    stride = 32 if config.reuse_context == "x5" else 16
+    shape = (1, config.width, height // stride, width // stride)
+    return tuple(TensorSpec(f"context_{name}", "float32", shape) for name in ("p", "m"))
 
 
 @dataclass(frozen=True)
@@ -99,23 +132,28 @@ class Call:
     """One run of one graph: its role and its inputs by tensor name."""
 
     role: Role
-    inputs: Mapping[str, np.ndarray] = field(repr=False)
+    inputs: Tensors = field(repr=False)
 
 
 class GraphRunner(Protocol):
-    """Whatever can run the exported pair: this machine, a phone over adb, qemu.
+    """Whatever computes a pair's graphs: this machine, a phone over adb, qemu, PyTorch.
+
+    The one protocol for all of them. What is tracked, verified, run or evaluated is a runner, and
+    a runtime of one's own needs no more than this.
 
     Attributes:
-        name: For people and reports, such as ``cpu`` or ``adb:SERIAL``.
+        name: Where it runs, for people and reports, such as ``cpu`` or ``adb:SERIAL``.
         runtime: What runs the graphs there, such as ``onnxruntime 1.32.0``.
         emulated: Whether its times must never be shown as latencies.
+        specs: The signatures of the graphs.
     """
 
     name: str
     runtime: str
     emulated: bool
+    specs: Mapping[Role, GraphSpec]
 
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         """Run each call in order and return its outputs by tensor name.
 
         Raises:

@@ -16,7 +16,8 @@
 
 An error is one sentence that names the cause, and one that names the next step. The command line
 catches :class:`MobileInstError` once, prints both and exits with ``exit_code``; nothing else there
-decides what a failure means.
+decides what a failure means. A signal ends a command with 128 and its number: 130 for Ctrl-C, 143
+for SIGTERM, 129 for SIGHUP.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ class MobileInstError(Exception):
     Args:
         cause: What went wrong, one sentence without a full stop at the end.
         next_step: What the user can do about it, one sentence without a full stop at the end.
+        where: The place alone, for machines: a file, an option, a device; None where none is known.
     """
 
     exit_code: int = EXIT_BAD_INPUT
 
-    def __init__(self, cause: str, next_step: str) -> None:
+    def __init__(self, cause: str, next_step: str, where: str | None = None) -> None:
         super().__init__(cause, next_step)
         self.cause = cause
         self.next_step = next_step
+        self.where = where
 
     def __str__(self) -> str:
         return f"{self.cause}. {self.next_step}."

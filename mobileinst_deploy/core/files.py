@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.errors import InputError, OutputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def sha256_of(path: Path) -> str:
@@ -104,7 +108,8 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
 
     An existing ``folder`` is replaced only when it is empty, or an older one of its kind: it holds
     ``mark`` and nothing that such a folder is not known to hold. After a failure or an interruption
-    it is there as it was.
+    it is there as it was. Whoever looks finds the older folder or the new one: they change places
+    in one step. A file system that cannot do that has a moment in between without any.
 
     Args:
         folder: The folder to make.
@@ -128,15 +133,48 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
         with _output_errors(folder, temporary, older):
             temporary.mkdir()
             yield temporary
-            if folder.exists():
-                folder.rename(older)
-            temporary.rename(folder)
+            require_replaceable(folder, mark, replaceable)  # it may have filled meanwhile
+            _put_in_place(temporary, folder, older)
     finally:
-        # Interrupted between the two renames, the older folder goes back to its place.
+        # Interrupted between two renames, the older folder goes back to its place.
         if older.exists() and not folder.exists():
             older.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)
+
+
+def _put_in_place(fresh: Path, folder: Path, older: Path) -> None:
+    """Let ``fresh`` become ``folder``; what was there lies at one of the other two paths then."""
+    try:
+        fresh.rename(folder)  # there is none, or an empty one
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if not exchange(fresh, folder):
+        folder.rename(older)
+        fresh.rename(folder)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places in one step, so that neither is ever missing.
+
+    Returns:
+        False where the system or its file system cannot: outside Linux, and on network and FUSE
+        file systems.
+
+    Raises:
+        OSError: It can, and does not.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:

@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import Role, graph_specs
+from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.contract import Role, graph_specs, is_carried
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.needs import Description
 
@@ -46,14 +49,17 @@ class Golden:
 
     def kernels(self, index: int) -> np.ndarray:
         """The kernels (1, N, D) that picture ``index`` reuses."""
+        return self.carried(index)["kernels"]
+
+    def carried(self, index: int) -> dict[str, np.ndarray]:
+        """What picture ``index`` is given of its keyframe, by name: kernels, and context if any."""
         key = int(self.keyframe[index])
-        kernels: np.ndarray = self.frame["kernels"][key : key + 1]
-        return kernels
+        return {name: self.frame[name][key : key + 1] for name in self.frame if is_carried(name)}
 
     def inputs(self, role: Role, index: int) -> dict[str, np.ndarray]:
         """What a graph takes for picture ``index``, by name."""
         image = {"image": self.image(index)}
-        return image if role == "frame" else image | {"kernels": self.kernels(index)}
+        return image if role == "frame" else image | self.carried(index)
 
     def outputs(self, role: Role) -> dict[str, np.ndarray]:
         """What PyTorch gives for a graph's inputs, by name, over all pictures (P, ...)."""
@@ -72,23 +78,24 @@ def save_golden(path: Path, golden: Golden) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_golden(path: Path, config: Description) -> Golden:
+def read_golden(content: Content, config: Description) -> Golden:
     """Read golden data and check that it fits the model.
 
     Raises:
         BundleError: It is unreadable, or its arrays do not fit the model.
     """
+    path = content.path
     outputs = graph_specs(config)["frame"].outputs
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content.data)) as archive:
             # Stored members cannot unpack to more than the file's own size.
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("compressed")
-        with np.load(path, allow_pickle=False) as data:
-            images = data["images"]
-            keyframe = data["keyframe"]
-            frame = {t.name: data[f"frame/{t.name}"] for t in outputs}
-            mask_logits = data["mask_head/mask_logits"]
+        with np.load(io.BytesIO(content.data), allow_pickle=False) as data:
+            images = _array(data, "images")
+            keyframe = _array(data, "keyframe")
+            frame = {t.name: _array(data, f"frame/{t.name}") for t in outputs}
+            mask_logits = _array(data, "mask_head/mask_logits")
     except Exception as error:  # a damaged archive can fail in any way
         raise BundleError(f"{path} is not readable golden data", _EXPORT_AGAIN) from error
     count = len(images) if images.ndim else 0
@@ -108,6 +115,14 @@ def read_golden(path: Path, config: Description) -> Golden:
     if not all(np.isfinite(a).all() for a in (*frame.values(), mask_logits)):
         raise BundleError(f"{path} holds values that are not finite", _EXPORT_AGAIN)
     return Golden(images, keyframe, frame, mask_logits)
+
+
+def _array(data: Mapping[str, Any], name: str) -> np.ndarray:
+    """A member of the archive; numpy hands out what is not in its form as plain bytes."""
+    value = data[name]
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return value
 
 
 def _is_schedule(keyframe: np.ndarray, count: int) -> bool:

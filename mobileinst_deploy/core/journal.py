@@ -76,6 +76,28 @@ class Journal:
         return self._file
 
 
+class Journals:
+    """The journals of one piece of work, which go together once all of it is kept elsewhere.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: list[Journal] = []
+
+    def journal(self, key: Mapping[str, Any]) -> Journal:
+        """The journal of one part of the work; see :class:`Journal`."""
+        self._opened.append(Journal(self._folder, key))
+        return self._opened[-1]
+
+    def remove(self) -> None:
+        """Forget every part: the whole work is done, and its result kept."""
+        for journal in self._opened:
+            journal.remove()
+
+
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     try:

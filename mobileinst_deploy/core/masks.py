@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.picture_rules import MASK_THRESHOLD
 
 _REPAIR = "Write masks in COCO's run-length form, one number of pixels per run"
 # A run never needs more 5-bit digits than this: sizes are bounded to 2**31 pixels.
@@ -164,25 +165,9 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def threshold(logits: np.ndarray) -> np.ndarray:
-    """Mask logits of any shape to masks: a pixel belongs to the mask when its logit is above 0."""
-    positive: np.ndarray = logits > 0
+    """Mask logits of any shape to masks: inside is above the mask threshold, 0."""
+    positive: np.ndarray = logits > MASK_THRESHOLD
     return positive
-
-
-def resize(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear resize, as torch's ``interpolate(mode="bilinear", align_corners=False)``.
-
-    Args:
-        logits: (n, h, w) float32.
-        size: (height, width) wanted.
-
-    Returns:
-        (n, height, width) float32.
-    """
-    _, h, w = logits.shape
-    rows = (np.arange(size[0]) + 0.5) * (h / size[0]) - 0.5
-    columns = (np.arange(size[1]) + 0.5) * (w / size[1]) - 0.5
-    return sample(logits, rows, columns)
 
 
 def sample(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -215,7 +200,7 @@ def sample_masks(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
         (n, R, S) bool.
     """
     masks = np.zeros((len(logits), len(rows), len(columns)), bool)
-    positive = logits > 0
+    positive = threshold(logits)
     for out, logit, inside in zip(masks, logits, positive, strict=True):
         x, y, w, h = box(inside)
         if not w:
@@ -223,7 +208,7 @@ def sample_masks(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
         top, bottom = np.searchsorted(rows, (_before(y), _after(y + h, logit.shape[0])))
         left, right = np.searchsorted(columns, (_before(x), _after(x + w, logit.shape[1])))
         window = sample(logit[None], rows[top:bottom], columns[left:right])[0]
-        np.greater(window, 0, out=out[top:bottom, left:right])
+        np.greater(window, MASK_THRESHOLD, out=out[top:bottom, left:right])
     return masks
 
 

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
-from mobileinst_deploy.core.config import IMAGENET_MEAN, IMAGENET_STD, LIMIT, ModelConfig
+from msgspec import Meta
+
+from mobileinst_deploy.core.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MAX_CLASSES,
+    Count,
+    Divisor,
+    Level,
+    ModelConfig,
+    Name,
+)
+from mobileinst_deploy.core.documents import Blame, check, convert
 from mobileinst_deploy.core.errors import ConfigError
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -45,62 +57,35 @@ class Needs:
         mask_threshold: Probability from which a pixel belongs to a mask, in (0, 1).
         maskness: Whether its evaluation multiplies a score by the mean probability inside the mask.
         suppression: What removes duplicates in its evaluation. ``none``: a set-based network finds
-            every object once. ``matrix`` (SOLOv2) and ``box`` (CondInst, YOLACT): a dense one finds it many times.
+            every object once. ``matrix`` (SOLOv2) and ``box`` (CondInst, YOLACT): a dense one finds
+            it many times.
     """
 
-    classes: tuple[str, ...]
-    input_size: tuple[int, int]
-    num_queries: int
-    width: int
-    mask_stride: int = 8
-    size_multiple: int = 32
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    classes: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_CLASSES)]
+    input_size: tuple[Count, Count]
+    num_queries: Count
+    width: Count
+    mask_stride: Count = 8
+    size_multiple: Count = 32
+    mean: tuple[Level, Level, Level] = IMAGENET_MEAN
+    std: tuple[Divisor, Divisor, Divisor] = IMAGENET_STD
     channel_order: ChannelOrder = "rgb"
     scores: Scores = "quality"
-    mask_threshold: float = 0.5
+    mask_threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     maskness: bool = False
     suppression: Suppression = "none"
 
     def __post_init__(self) -> None:
-        for name in ("num_queries", "width", "mask_stride", "size_multiple"):
-            value = getattr(self, name)
-            _need(
-                isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LIMIT,
-                f"{name} is {value!r}, not a whole number from 1 to {LIMIT}",
-            )
-        _need(
-            bool(self.classes) and all(isinstance(c, str) and c for c in self.classes),
-            "classes is empty or holds something that is not a name",
-        )
-        _need(len(set(self.classes)) == len(self.classes), "classes names one class twice")
+        check(self, ConfigError)
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError("classes names one class twice", "Give every class its own name")
         step = math.lcm(CELL, self.size_multiple, self.mask_stride)
-        _need(
-            len(self.input_size) == 2
-            and all(
-                isinstance(v, int) and 0 < v <= LIMIT and v % step == 0 for v in self.input_size
-            ),
-            f"input_size {self.input_size!r} is not (height, width) in multiples of {step}",
-        )
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            _need(
-                len(value) == 3 and all(_finite(v) for v in value),
-                f"{name} is {value!r}, not three finite numbers",
+        if any(side % step for side in self.input_size):
+            shown = "x".join(map(str, self.input_size))
+            raise ConfigError(
+                f"input_size {shown} is not height and width in multiples of {step}",
+                "Choose another size",
             )
-        _need(min(self.std) > 0, "std holds a value that is not positive")
-        _need(
-            _finite(self.mask_threshold) and 0 < self.mask_threshold < 1,
-            f"mask_threshold is {self.mask_threshold!r}, not between 0 and 1",
-        )
-        _need(isinstance(self.maskness, bool), f"maskness is {self.maskness!r}, not true or false")
-        for name, kind in (
-            ("channel_order", ChannelOrder),
-            ("scores", Scores),
-            ("suppression", Suppression),
-        ):
-            value, known = getattr(self, name), get_args(kind)
-            _need(value in known, f"{name} {value!r} is none of {', '.join(known)}")
 
     @property
     def num_classes(self) -> int:
@@ -128,32 +113,9 @@ class Needs:
         Raises:
             ConfigError: A field is missing, unknown or out of range.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(map(str, set(data) - known))
-        _need(not unknown, f"there are unknown fields: {', '.join(unknown)}")
-        missing = sorted({"classes", "input_size", "num_queries", "width"} - set(data))
-        _need(not missing, f"there is no {', '.join(missing)}")
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-        }
-        for name in ("classes", "input_size", "mean", "std"):
-            _need(isinstance(values.get(name, ()), tuple), f"{name} is not a list")
-        return cls(**values)
+        blame = Blame("the network's needs", ConfigError, "Correct its `needs`")
+        return convert(dict(data), cls, blame)
 
 
 #: What a pair says of its network: MobileInst's configuration, or another one's needs.
 Description = ModelConfig | Needs
-
-
-def _need(ok: bool, cause: str) -> None:
-    if not ok:
-        raise ConfigError(f"the network's needs are wrong: {cause}", "Correct its `needs`")
-
-
-def _finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

@@ -2,165 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Every timed run of one graph, so that any statistic can be recomputed.
-
-    Attributes:
-        samples_ms: One entry per run in the order they ran, in milliseconds, inference alone.
-    """
-
-    samples_ms: tuple[float, ...]
-
-    @property
-    def min(self) -> float:
-        """Fastest run, ms."""
-        return min(self.samples_ms)
-
-    @property
-    def p50(self) -> float:
-        """Median, ms: the headline."""
-        return statistics.median(self.samples_ms)
-
-    @property
-    def p90(self) -> float:
-        """90th percentile by linear interpolation, ms."""
-        ordered = sorted(self.samples_ms)
-        position = 0.9 * (len(ordered) - 1)
-        low = int(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean, ms: what other tools' published numbers are."""
-        return statistics.fmean(self.samples_ms)
-
-    @property
-    def mad(self) -> float:
-        """Median absolute deviation from the median, ms: the spread."""
-        middle = self.p50
-        return statistics.median(abs(s - middle) for s in self.samples_ms)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Statistics beside the raw samples."""
-        return {
-            "runs": len(self.samples_ms),
-            "min_ms": self.min,
-            "p50_ms": self.p50,
-            "p90_ms": self.p90,
-            "mad_ms": self.mad,
-            "mean_ms": self.mean,
-            "samples_ms": list(self.samples_ms),
-        }
-
-
-@dataclass(frozen=True)
-class ClipLatency:
-    """One clip length's schedule: keyframe, T-1 reuse frames, keyframe, ...
-
-    Attributes:
-        clip_length: T.
-        keyframe: The frame graph's runs within this schedule.
-        reuse: The mask-head graph's runs within it; None at T = 1.
-        prepare_ms: Median time to fill the input tensors, timed apart, ms; None if not measured.
-    """
-
-    clip_length: int
-    keyframe: Latency
-    reuse: Latency | None
-    prepare_ms: float | None = None
-
-    @property
-    def amortised_ms(self) -> float:
-        """Median keyframe and T-1 median reuse frames, per frame, ms (paper, table 4)."""
-        reuse = 0.0 if self.reuse is None else (self.clip_length - 1) * self.reuse.p50
-        return (self.keyframe.p50 + reuse) / self.clip_length
-
-    @property
-    def worst_ms(self) -> float:
-        """The slowest single frame, ms: what a viewer notices."""
-        reuse = () if self.reuse is None else self.reuse.samples_ms
-        return max(self.keyframe.samples_ms + reuse)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "clip_length": self.clip_length,
-            "amortised_ms": self.amortised_ms,
-            "worst_ms": self.worst_ms,
-            "prepare_ms": self.prepare_ms,
-            "keyframe": self.keyframe.to_dict(),
-            "reuse": None if self.reuse is None else self.reuse.to_dict(),
-        }
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """A latency measurement and all that decides whether to believe it.
-
-    Attributes:
-        bundle_sha256: Of the measured bundle's manifest.
-        model_id: Of the measured model.
-        input_size: (height, width), pixels.
-        trained: Whether the weights were trained; it does not change the speed.
-        device: Who ran it: ``kind`` (``host``, ``adb``, ``qemu``), ``name``, and what is known.
-        emulated: Whether the times are those of an emulator and must never be shown as latencies.
-        settings: Protocol name, warm-ups, runs, seconds, threads, core asked for and read back.
-        clips: One entry per clip length.
-        state_before: Clocks, temperatures, battery before; unknown values are null.
-        state_after: The same after.
-        invalid: Reasons why the measurement must not be believed; empty when valid.
-        notes: What a reader must know, such as why it is not comparable with the paper.
-    """
-
-    bundle_sha256: str
-    model_id: str
-    input_size: tuple[int, int]
-    trained: bool
-    device: Mapping[str, Any]
-    emulated: bool
-    settings: Mapping[str, Any]
-    clips: tuple[ClipLatency, ...]
-    state_before: Mapping[str, Any] = field(default_factory=dict)
-    state_after: Mapping[str, Any] = field(default_factory=dict)
-    invalid: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def valid(self) -> bool:
-        """Whether the protocol's conditions held throughout."""
-        return not self.invalid
-
-    def to_dict(self) -> dict[str, Any]:
-        """The form of ``latency.json``.
-
-        An emulator's samples lie under another name, so that nobody reads them as latencies.
-        """
-        return {
-            "schema": SCHEMA,
-            "bundle_sha256": self.bundle_sha256,
-            "model_id": self.model_id,
-            "input_size": list(self.input_size),
-            "trained": self.trained,
-            "device": dict(self.device),
-            "emulated": self.emulated,
-            "settings": dict(self.settings),
-            "valid": self.valid,
-            "invalid": list(self.invalid),
-            "notes": list(self.notes),
-            "emulated_clips" if self.emulated else "clips": [clip.to_dict() for clip in self.clips],
-            "state_before": dict(self.state_before),
-            "state_after": dict(self.state_after),
-        }
 
 
 @dataclass(frozen=True)
@@ -314,7 +160,8 @@ class EvalBlock:
         objects: Annotated objects that count, crowds included.
         frames: Pictures that were run.
         keyframes: How many of them by the frame graph; the others reused its kernels.
-        skipped: What of the annotations was left out, by reason.
+        skipped: How many annotations were left out, by reason.
+        examples: Where the first of each reason is.
         settings: What counted as a track; empty for pictures.
         metrics: By COCO's or YouTube-VIS's names, in [0, 1]; None where nothing could be measured.
         per_class: AP by class name, likewise.
@@ -327,6 +174,7 @@ class EvalBlock:
     frames: int
     keyframes: int
     skipped: Mapping[str, int]
+    examples: Mapping[str, str]
     settings: Mapping[str, float]
     metrics: Mapping[str, float | None]
     per_class: Mapping[str, float | None]

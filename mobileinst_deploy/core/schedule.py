@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.settled import settled
 
 
 class Schedule(Protocol):
@@ -108,11 +109,13 @@ class Auto:
 def mask_certainty(mask_logits: np.ndarray) -> float:
     """How far inside their masks pixels are from the threshold: mean of tanh(logit / 2), 0 to 1.
 
+    Settled, so that masks of one certainty are as certain as each other, whatever their sizes.
+
     Args:
         mask_logits: (k, h, w); only logits above 0 count. 0 when there are none.
     """
     inside = mask_logits[mask_logits > 0]
-    return float(np.tanh(inside / 2, dtype=np.float64).mean()) if inside.size else 0.0
+    return float(settled(np.tanh(inside / 2, dtype=np.float64).mean())) if inside.size else 0.0
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

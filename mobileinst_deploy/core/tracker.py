@@ -2,13 +2,13 @@
 
 A keyframe runs the frame graph; the reuse frames after it apply its kernels to their own mask
 features. Between consecutive keyframes, instances are the same when their kernels point the same
-way. Everything here is numpy over :class:`FrameModel`, so that PyTorch, ONNX Runtime on this
-machine and a phone are driven by one and the same code.
+way. Everything here is numpy over :class:`~mobileinst_deploy.core.contract.GraphRunner`, so that
+PyTorch, ONNX Runtime on this machine and a phone are driven by one and the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,73 +16,11 @@ import numpy as np
 from scipy.special import expit
 
 from mobileinst_deploy.core.association import associate, distinct_instances, unit
-from mobileinst_deploy.core.contract import Call, GraphRunner, GraphSpec, Role
-from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.graphs import Graphs
+from mobileinst_deploy.core.picture_rules import KERNELS_REMEMBERED, SCORE_THRESHOLD
 from mobileinst_deploy.core.schedule import Schedule
-
-#: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
-_KERNELS_REMEMBERED = 10
-
-
-class FrameModel(Protocol):
-    """The two graphs of a model, whatever runs them. Arrays are float32."""
-
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Segment a keyframe: (1,3,H,W) to the frame graph's outputs by tensor name."""
-        ...
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        """Segment a reuse frame: (1,3,H,W) and kernels (1,n,D) to mask logits (1,n,H/8,W/8)."""
-        ...
-
-
-class RunnerModel:
-    """A :class:`FrameModel` over a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
-
-    It checks what comes back, since that may come from a phone.
-
-    Args:
-        runner: Runs the pair.
-        specs: The pair's signatures. A mask-head graph of a fixed number of kernels is given
-            zeros for the missing ones.
-    """
-
-    def __init__(self, runner: GraphRunner, specs: Mapping[Role, GraphSpec]) -> None:
-        self._runner = runner
-        self._specs = specs
-        self._slots = specs["mask_head"].inputs[1].shape[1]
-
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        """See :meth:`FrameModel.frame`.
-
-        Raises:
-            DeviceError: The runner failed or returned what the graph cannot have made.
-        """
-        return self._call("frame", {"image": image})
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        """See :meth:`FrameModel.mask_head`.
-
-        Raises:
-            DeviceError: As for :meth:`frame`.
-        """
-        live = kernels.shape[1]
-        if isinstance(self._slots, int):
-            kernels = np.pad(kernels, ((0, 0), (0, self._slots - live), (0, 0)))
-        return self._call("mask_head", {"image": image, "kernels": kernels})["mask_logits"][
-            :, :live
-        ]
-
-    def _call(self, role: Role, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self._runner.outputs([Call(role, inputs)])[0]
-        for tensor in self._specs[role].outputs:
-            value = outputs.get(tensor.name)
-            if value is None or not tensor.accepts(value) or not np.isfinite(value).all():
-                raise DeviceError(
-                    f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
-                    "Check the exported pair there with `mobileinst verify`",
-                )
-        return outputs
 
 
 @dataclass(frozen=True)
@@ -99,7 +37,7 @@ class TrackSettings:
         duplicate_iou: Mask IoU, in (0, 1], from which the weaker of two queries is a duplicate.
     """
 
-    score: float = 0.3
+    score: float = SCORE_THRESHOLD
     keep: float = 0.5
     similarity: float = 0.5
     memory: int = 30
@@ -179,7 +117,7 @@ class Track:
     def saw(self, kernel: np.ndarray, class_logits: np.ndarray, objectness_logit: float) -> None:
         """Take one more keyframe into account; the arguments are that keyframe's."""
         self.keyframes += 1
-        share = min(self.keyframes, _KERNELS_REMEMBERED)
+        share = min(self.keyframes, KERNELS_REMEMBERED)
         self.kernel = unit((self.kernel + (kernel - self.kernel) / share)[None])[0]
         self.missed = 0
         self.class_logits = self.class_logits + (class_logits - self.class_logits) / self.keyframes
@@ -218,21 +156,20 @@ class Tracker:
     Its memory does not grow with the clip, but for one :class:`Track` per instance ever seen.
 
     Args:
-        model: Runs the two graphs.
+        runner: Computes the two graphs.
         schedule: Says which frames become keyframes.
         settings: What counts as an instance and when two are the same.
     """
 
     def __init__(
-        self, model: FrameModel, schedule: Schedule, settings: TrackSettings | None = None
+        self, runner: GraphRunner, schedule: Schedule, settings: TrackSettings | None = None
     ) -> None:
-        self._model = model
+        self._graphs = Graphs(runner)
         self._schedule = schedule
         self._settings = settings or TrackSettings()
         self._live: list[Track] = []
         self._hidden: list[Track] = []
-        self._kernels = np.empty((1, 0, 0), np.float32)
-        self._mask_size: tuple[int, ...] = (0, 0)
+        self._keyframe_outputs: dict[str, np.ndarray] = {}
         self._index = -1
         self._since: int | None = None
         #: Every track ever born, by identity.
@@ -267,16 +204,15 @@ class Tracker:
     def _reuse(self, image: np.ndarray) -> np.ndarray:
         if not self._live:
             # Nothing to look for: not even the mask features are needed.
-            return np.empty((0, *self._mask_size), np.float32)
-        mask_logits: np.ndarray = self._model.mask_head(image, self._kernels)[0]
+            return np.empty((0, *self._graphs.mask_size), np.float32)
+        mask_logits: np.ndarray = self._graphs.mask_head(image, self._keyframe_outputs)[0]
         return mask_logits
 
     def _keyframe(self, image: np.ndarray) -> np.ndarray:
-        outputs = self._model.frame(image)
+        outputs = self._graphs.frame(image)
         class_logits, kernels, mask_logits = (
             outputs[name][0] for name in ("class_logits", "kernels", "mask_logits")
         )
-        self._mask_size = mask_logits.shape[1:]
         objectness = outputs["objectness_logits"][0, :, 0]
         settings = self._settings
         scores = class_scores(class_logits, objectness[:, None]).max(axis=1)
@@ -314,13 +250,14 @@ class Tracker:
         self._hidden = [t for t in known if t.id not in living and t.missed <= settings.memory]
         queries = np.array([query for _, query in shown], np.int64)
         # The graph gets the kernels as the network made them; only association compares directions.
-        self._kernels = np.ascontiguousarray(kernels[None, queries])
+        live = np.ascontiguousarray(kernels[None, queries])
+        self._keyframe_outputs = {**outputs, "kernels": live}
         shown_logits: np.ndarray = mask_logits[queries]
         return shown_logits
 
 
 def track_clip(
-    model: FrameModel,
+    runner: GraphRunner,
     images: Iterable[np.ndarray],
     schedule: Schedule,
     settings: TrackSettings | None = None,
@@ -330,7 +267,7 @@ def track_clip(
     Yields:
         One result per image, as soon as it is there.
     """
-    tracker = Tracker(model, schedule, settings)
+    tracker = Tracker(runner, schedule, settings)
     for image in images:
         yield tracker.step(image)
 
@@ -341,6 +278,11 @@ def class_scores(class_logits: np.ndarray, objectness_logits: np.ndarray) -> np.
     Args:
         class_logits: (..., C).
         objectness_logits: (..., 1), or anything that broadcasts against the class logits.
+
+    Returns:
+        (..., C) of the arguments' common dtype. Computed in float64, so that what is rounded to
+        float32 is rounded alike on every machine, also near 1, where scores are dense.
     """
-    scores: np.ndarray = np.sqrt(expit(class_logits) * expit(objectness_logits))
-    return scores
+    wide = (expit(np.asarray(v, np.float64)) for v in (class_logits, objectness_logits))
+    scores: np.ndarray = np.sqrt(np.multiply(*wide))
+    return scores.astype(np.result_type(class_logits, objectness_logits), copy=False)

@@ -14,17 +14,36 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Annotated
 
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from msgspec import Meta
+
+from mobileinst_deploy.core.config import ModelConfig, Name, Seed, Tolerance
+from mobileinst_deploy.core.documents import Blame, Sha256, read_toml
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import sha256_of
 
 MODEL_FILE = "model.toml"
-_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    file: Name
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class _ModelToml:
+    """What a model.toml may hold."""
+
+    id: Name
+    config: ModelConfig
+    summary: Annotated[str, Meta(max_length=1000)] = ""
+    seed: Seed = 0
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    weights: _Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -87,59 +106,27 @@ def load_model_toml(id_or_path: str) -> ZooEntry:
             f"there is no model {id_or_path!r}",
             f"Use a path to a model.toml or one of {', '.join(zoo_ids())}",
         )
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not readable TOML: {error}", "Correct the file") from error
-    try:
-        return _read(path, data)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.cause}", error.next_step) from error
-
-
-def _read(path: Path, data: dict[str, Any]) -> ZooEntry:
-    unknown = sorted(set(data) - {"id", "summary", "seed", "config", "tolerance", "weights"})
-    if unknown:
-        raise ConfigError(f"there are unknown fields: {', '.join(unknown)}", "Remove them")
-    seed = _field(data, "seed", int, 0)
-    if not 0 <= seed < 1 << 63:
-        raise ConfigError(f"seed {seed} is not from 0 to 2^63 - 1", "Choose another one")
-    tolerance = _field(data, "tolerance", dict, {})
-    foreign = sorted(set(tolerance) - {f.name for f in fields(Tolerance)})
-    if foreign:
-        raise ConfigError(f"tolerance has unknown fields: {', '.join(foreign)}", "Remove them")
-    weights, sha256 = None, None
-    if "weights" in data:
-        named = _field(data, "weights", dict)
-        name, sha256 = _field(named, "file", str), _field(named, "sha256", str)
+    blame = Blame(str(path), ConfigError, "Compare it with a model.toml of the zoo")
+    data = read_toml(path, _ModelToml, blame)
+    weights = None
+    if data.weights is not None:
+        name = data.weights.file
         if PurePath(name).name != name:
-            raise ConfigError("it names weights outside its folder", "Put them beside it")
+            raise ConfigError(f"{path}: it names weights outside its folder", "Put them beside it")
         if (path.parent / name).is_file():
             weights = path.parent / name
-            if sha256_of(weights) != sha256:
+            if sha256_of(weights) != data.weights.sha256:
                 raise ConfigError(
-                    f"{name} is not the file that it names (sha256 differs)",
+                    f"{path}: {name} is not the file that it names (sha256 differs)",
                     "Restore the file, or correct sha256 if you mean to replace the weights",
                 )
     return ZooEntry(
-        id=_field(data, "id", str),
-        summary=_field(data, "summary", str, ""),
-        config=ModelConfig.from_dict(_field(data, "config", dict)),
-        tolerance=Tolerance(**tolerance),
-        seed=seed,
+        id=data.id,
+        summary=data.summary,
+        config=data.config,
+        tolerance=data.tolerance,
+        seed=data.seed,
         weights=weights,
-        weights_sha256=sha256,
+        weights_sha256=data.weights.sha256 if data.weights is not None else None,
         folder=path.parent,
     )
-
-
-def _field(table: dict[str, Any], name: str, kind: type[_T], default: _T | None = None) -> _T:
-    value = table.get(name, default)
-    if value is None:
-        raise ConfigError(f"{name} is missing", "Compare it with a model.toml of the zoo")
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(
-            f"{name} is {str(value)[:40]!r}, not of the type that it should be",
-            "Compare it with a model.toml of the zoo",
-        )
-    return value

@@ -1,31 +1,49 @@
 """What COCO's and YouTube-VIS's annotation files share, checked as it is read.
 
 A file that contradicts itself is refused in one sentence. A single annotation that shows nothing
-(no mask, no area, nothing inside the picture) is left out and counted, since real collections hold
-a few of them.
+(no mask, no area, nothing inside the picture) is left out, counted by reason and remembered with an
+example, since real collections hold a few of them.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import hotcoco.mask
+import msgspec
 import numpy as np
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
-from mobileinst_deploy.core.masks import Rle, decode, encode, rle_area, rle_size
-from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.core.text import shown, size_text
+from mobileinst_deploy.data.annotation_file import (
+    Category,
+    ClipAnnotation,
+    ClipFile,
+    PictureAnnotation,
+    PictureEntry,
+    PictureFile,
+    VideoEntry,
+    crowd,
+    file_names,
+    number,
+    read_file,
+    wrong,
+)
+from mobileinst_deploy.data.segmentation import FEW_POINTS, FLAT, NO_MASK, REASONS, problem, to_mask
+from mobileinst_deploy.media.picture_file import MAX_PIXELS
+from mobileinst_deploy.media.pictures import is_turned, read_picture
 
-NO_MASK = "annotations without a mask"
-NO_AREA = "annotations of no area"
-OUTSIDE = "annotations outside their picture"
-BROKEN = "annotations with a broken mask"
+CROWD = "regions of many objects (iscrowd)"
+_NO_MASKS = msgspec.Raw(b"null")
+_USE_MASKS = "Export them with masks: boxes are not enough to learn or to measure masks"
+_NEXT_STEPS = {
+    NO_MASK: _USE_MASKS,
+    FEW_POINTS: _USE_MASKS,
+    FLAT: "Write each segmentation as a list of polygons, [[x, y, x, y, x, y]]",
+    CROWD: "Set iscrowd to 0 where an annotation is one object",
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +75,15 @@ class Annotation:
         id: Its number in the file.
         label: Class index.
         crowd: Whether it is a region of many objects.
-        segmentations: One entry per frame, a single one for a picture: COCO's polygons or run
-            lengths, or None where the object does not show.
+        segmentations: One entry per frame, a single one for a picture: the JSON text of COCO's
+            polygons or run lengths, or None where the object does not show.
         area: In pixels as the file states it, or None.
     """
 
     id: int
     label: int
     crowd: bool
-    segmentations: tuple[Any, ...]
+    segmentations: tuple[msgspec.Raw | None, ...]
     area: float | None
 
 
@@ -86,21 +104,72 @@ class Media:
     objects: list[Annotation] = field(default_factory=list)
 
 
+@dataclass
+class LeftOut:
+    """What of a file could not be used, by reason.
+
+    Attributes:
+        counts: How many.
+        examples: Where the first of each reason is.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one more."""
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, example)
+
+    def lines(self) -> list[str]:
+        """One line for each reason, for people."""
+        return [
+            f"{n} {reason}, such as {self.examples[reason]}" for reason, n in self.counts.items()
+        ]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """An annotation file, read and checked.
 
     Attributes:
+        path: The file.
         media: Pictures or clips in the file's order.
         classes: Class names in label order.
         category_ids: The file's own number of each class, or None for a class that it lacks.
-        skipped: How many of what was left out, by reason.
+        left_out: What could not be used.
     """
 
+    path: Path
     media: list[Media]
     classes: tuple[str, ...]
     category_ids: tuple[int | None, ...]
-    skipped: Counter[str]
+    left_out: LeftOut
+
+    def require_objects(self, purpose: str) -> None:
+        """Insist that there is a single object told apart.
+
+        Args:
+            purpose: What for, such as ``evaluate on``.
+
+        Raises:
+            DatasetError: There is none; it says why.
+        """
+        if any(not item.crowd for medium in self.media for item in medium.objects):
+            return
+        nothing = f"{self.path} holds nothing to {purpose}"
+        if not self.left_out.counts and not any(medium.objects for medium in self.media):
+            raise DatasetError(
+                f"{nothing}: it has no annotations, as splits whose annotations are kept back",
+                "Give a split with annotations, such as val for COCO or train for YouTube-VIS",
+            )
+        reasons = self.left_out.lines()
+        crowds = sum(len(medium.objects) for medium in self.media)
+        reason = self.left_out.counts.most_common(1)[0][0] if self.left_out.counts else CROWD
+        if crowds:
+            reasons.append(f"{crowds} {CROWD}")
+        next_step = _NEXT_STEPS.get(reason, "Check how the annotations were written")
+        raise DatasetError(f"{nothing}; left out are {'; '.join(reasons)}", next_step)
 
 
 def read_catalogue(
@@ -115,46 +184,43 @@ def read_catalogue(
         clips: Whether it is in YouTube-VIS's form, else in COCO's.
 
     Raises:
-        DatasetError: The file is broken, contradicts itself, names classes that the model does not
-            have, or names pictures that are missing.
+        DatasetError: The file is broken, contradicts itself, has annotations of classes that the
+            model does not have, or names pictures that are missing.
     """
-    kind = "videos" if clips else "images"
-    document = _read_json(annotations, kind)
-    try:
-        names, labels = _match_classes(document["categories"], classes, annotations)
-        media = {}
-        for number, entry in enumerate(document[kind]):
-            medium = _medium(entry, f"{kind[:-1]} {number}", annotations, clips=clips)
-            if medium.id in media:
-                raise _wrong(annotations, f"lists {kind[:-1]} {medium.id} twice")
-            media[medium.id] = medium
-        skipped: Counter[str] = Counter()
-        parent = "video_id" if clips else "image_id"
-        for number, entry in enumerate(document["annotations"]):
-            owner = media.get(_whole(entry[parent]))
-            label = labels.get(_whole(entry["category_id"]))
-            if owner is None:
-                raise _wrong(
-                    annotations,
-                    f"has an annotation of {parent} {entry[parent]}, which it does not list",
-                )
-            if label is None:
-                raise _wrong(
-                    annotations,
-                    f"has an annotation of category {entry['category_id']}, which it does not list",
-                )
-            found = _annotation(entry, number, label, owner, annotations, clips=clips)
-            if isinstance(found, str):
-                skipped[found] += 1
-            else:
-                owner.objects.append(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = f"field {error}" if isinstance(error, KeyError) else str(error)
-        raise _wrong(annotations, f"lacks or misspells something: {detail}") from error
+    file = read_file(annotations, clips=clips)
+    media = _media(file, annotations)
+    entries: Sequence[PictureAnnotation | ClipAnnotation] = file.annotations or []
+    kinds = [
+        number(entry.category_id, f"annotations[{n}].category_id", annotations)
+        for n, entry in enumerate(entries)
+    ]
+    names, labels = _match_classes(file.categories, set(kinds), classes, annotations)
+    left_out = LeftOut()
+    known: set[tuple[int, int]] = set()
+    for n, (entry, kind) in enumerate(zip(entries, kinds, strict=True)):
+        parent = "image_id" if isinstance(entry, PictureAnnotation) else "video_id"
+        place = f"annotations[{n}]"
+        owner = media.get(number(getattr(entry, parent), f"{place}.{parent}", annotations))
+        if owner is None:
+            value = shown(repr(getattr(entry, parent)), 60)
+            raise wrong(annotations, f"{place}.{parent} is {value}, which it does not list")
+        identity = n + 1 if entry.id is None else number(entry.id, f"{place}.id", annotations)
+        if (owner.id, identity) in known:
+            identity = -n - 1  # some writers number every annotation alike
+        known.add((owner.id, identity))
+        found = _annotation(entry, place, identity, labels[kind], owner, annotations)
+        if isinstance(found, str):
+            left_out.add(found, f"{place} of {shown(owner.files[0], 80)}")
+        else:
+            owner.objects.append(found)
     _check_files(media.values(), folder, annotations)
     ids = {label: category for category, label in labels.items()}
     return Catalogue(
-        list(media.values()), names, tuple(ids.get(i) for i in range(len(names))), skipped
+        annotations,
+        list(media.values()),
+        names,
+        tuple(ids.get(i) for i in range(len(names))),
+        left_out,
     )
 
 
@@ -171,13 +237,21 @@ def read_frame(medium: Media, frame: int, folder: Path) -> np.ndarray:
     """
     path = folder / medium.files[frame]
     image = read_picture(path)
-    if image.shape[:2] != medium.size:
+    size = image.shape[0], image.shape[1]
+    if size == medium.size:
+        return image
+    if size[::-1] == medium.size and is_turned(path):
         raise MediaError(
-            f"{path} has {image.shape[0]}x{image.shape[1]} pixels, and its annotations are for "
-            f"{medium.size[0]}x{medium.size[1]}",
-            "Use the pictures that were annotated",
+            f"{path} is turned by its EXIF orientation: it shows as {size_text(size)} "
+            f"(height x width) and is stored, and annotated, as {size_text(medium.size)}",
+            "Turn the stored pictures and drop their EXIF orientation, or annotate them as they"
+            " show",
         )
-    return image
+    raise MediaError(
+        f"{path} has {size_text(size)} pixels (height x width), and its annotations are for "
+        f"{size_text(medium.size)}",
+        "Use the pictures that were annotated",
+    )
 
 
 def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
@@ -187,171 +261,128 @@ def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
         MediaError: The picture cannot be read, or has another size than the file states.
     """
     image = read_frame(medium, frame, folder)
-    shown: list[tuple[Annotation, np.ndarray]] = []
+    shows: list[tuple[Annotation, np.ndarray]] = []
     for item in medium.objects:
         segmentation = item.segmentations[frame]
         if segmentation is None:
             continue
         mask = to_mask(segmentation, medium.size)
         if mask.any():
-            shown.append((item, mask))
+            shows.append((item, mask))
     return Sample(
         image_id=medium.id,
         image=image,
-        masks=np.stack([mask for _, mask in shown]) if shown else np.zeros((0, *medium.size), bool),
-        labels=np.array([item.label for item, _ in shown], np.int64),
-        crowd=np.array([item.crowd for item, _ in shown], bool),
-        track_ids=np.array([item.id for item, _ in shown], np.int64),
+        masks=np.stack([mask for _, mask in shows]) if shows else np.zeros((0, *medium.size), bool),
+        labels=np.array([item.label for item, _ in shows], np.int64),
+        crowd=np.array([item.crowd for item, _ in shows], bool),
+        track_ids=np.array([item.id for item, _ in shows], np.int64),
     )
 
 
-def to_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W), bool, of a checked segmentation: polygons or run lengths."""
-    return decode(to_rle(segmentation, size))
-
-
-def to_rle(segmentation: Any, size: tuple[int, int]) -> Rle:
-    """The compressed run lengths of a checked segmentation: polygons or run lengths."""
-    if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) >= 6]
-        merged = hotcoco.mask.merge(hotcoco.mask.frPyObjects(polygons, *size))
-        return {"size": list(size), "counts": merged["counts"].decode("ascii")}
-    if isinstance(segmentation["counts"], str):
-        return {"size": list(size), "counts": segmentation["counts"]}
-    return encode(decode(segmentation))
-
-
-def _read_json(path: Path, kind: str) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(
-            f"{path} cannot be read: {error.strerror}", "Check the path of the annotations"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"{path} is not whole JSON ({error})", "Download or write the annotations again"
-        ) from error
-    wanted = (kind, "annotations", "categories")
-    if not isinstance(document, dict):
-        raise _wrong(path, "is no annotation file")
-    for key in wanted:
-        if not isinstance(document.get(key), list):
-            other = "images" if kind == "videos" else "videos"
-            hint = f"; it lists {other}" if isinstance(document.get(other), list) else ""
-            raise DatasetError(
-                f"{path} has no list of {key}{hint}",
-                "Give an annotation file in COCO's form for pictures, in YouTube-VIS's for clips",
-            )
-    return document
-
-
 def _match_classes(
-    categories: list[Any], classes: Sequence[str] | None, path: Path
+    categories: list[Category], used: set[int], classes: Sequence[str] | None, path: Path
 ) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Class names in label order and the label of each of the file's category numbers."""
-    names = {_whole(entry["id"]): entry["name"] for entry in categories}
-    if not names or not all(isinstance(name, str) and name for name in names.values()):
-        raise _wrong(path, "names no categories, or one without a name")
-    if len(names) != len(categories) or len(set(names.values())) != len(names):
-        raise _wrong(path, "lists a category twice")
-    wanted = tuple(classes) if classes is not None else tuple(names[i] for i in sorted(names))
+    """Class names in label order, and the label of each category that annotations use.
+
+    What no annotation uses does not matter: labelme's ``_background_``, Roboflow's root.
+    """
+    names: dict[int, str] = {}
+    for n, category in enumerate(categories):
+        identity = number(category.id, f"categories[{n}].id", path)
+        if identity in used and names.get(identity, category.name) != category.name:
+            raise wrong(path, f"categories[{n}] is number {identity} for the second time")
+        names.setdefault(identity, category.name)
+    if unlisted := sorted(used - set(names)):
+        raise wrong(path, f"annotations are of category {unlisted[0]}, which it does not list")
+    owners: dict[str, int] = {}
+    for identity in sorted(used):
+        name = names[identity]
+        if name in owners:
+            raise wrong(
+                path,
+                f"annotations use {shown(name, 60)!r} under two numbers, {owners[name]} and "
+                f"{identity}",
+            )
+        owners[name] = identity
+    for identity in sorted(set(names) - used):
+        owners.setdefault(names[identity], identity)
+    wanted = (
+        tuple(classes) if classes is not None else tuple(sorted(owners, key=owners.__getitem__))
+    )
     labels = {name: label for label, name in enumerate(wanted)}
-    unknown = [name for name in names.values() if name not in labels]
+    unknown = [names[i] for i in sorted(used) if names[i] not in labels]
     if unknown:
-        lacking = [name for name in wanted if name not in names.values()]
+        lacking = [name for name in wanted if name not in owners]
         rest = f", and lacks the model's {_listed(lacking)}" if lacking else ""
         raise DatasetError(
             f"{path} names classes that the model does not have: {_listed(unknown)}{rest}",
             "Use a model and annotations of the same classes",
         )
-    return wanted, {category: labels[name] for category, name in names.items()}
+    return wanted, {owners[name]: label for name, label in labels.items() if name in owners}
 
 
-def _medium(entry: Mapping[str, Any], where: str, path: Path, *, clips: bool) -> Media:
-    files = entry["file_names"] if clips else [entry["file_name"]]
-    if not isinstance(files, list) or not files:
-        raise _wrong(path, f"lists no picture for {where}")
-    for name in files:
-        pure = PurePosixPath(name)
-        if not name or pure.is_absolute() or ".." in pure.parts or "\0" in name:
-            raise _wrong(path, f"names {name!r} in {where}, a path outside the pictures' folder")
-    size = _whole(entry["height"]), _whole(entry["width"])
-    if min(size) < 1 or max(size) > 2**15:
-        raise _wrong(path, f"states the size {size[0]}x{size[1]} for {where}")
-    return Media(_whole(entry["id"]), size, tuple(files))
+def _media(file: PictureFile | ClipFile, path: Path) -> dict[int, Media]:
+    """Pictures or clips by number."""
+    kind = "videos" if isinstance(file, ClipFile) else "images"
+    entries: Sequence[PictureEntry | VideoEntry] = (
+        file.videos if isinstance(file, ClipFile) else file.images
+    )
+    media: dict[int, Media] = {}
+    for n, entry in enumerate(entries):
+        place = f"{kind}[{n}]"
+        identity = number(entry.id, f"{place}.id", path)
+        if identity in media:
+            raise wrong(path, f"{place} is number {identity} for the second time")
+        if entry.height * entry.width > MAX_PIXELS:
+            size = size_text((entry.height, entry.width))
+            raise wrong(path, f"{place} states {size} pixels, and {MAX_PIXELS:,} are the most")
+        files = file_names(entry, place, path)
+        media[identity] = Media(identity, (entry.height, entry.width), files)
+    return media
 
 
 def _annotation(
-    entry: Mapping[str, Any], number: int, label: int, owner: Media, path: Path, *, clips: bool
+    entry: PictureAnnotation | ClipAnnotation,
+    place: str,
+    identity: int,
+    label: int,
+    owner: Media,
+    path: Path,
 ) -> Annotation | str:
     """The annotation, or why it is left out."""
-    if clips:
-        segmentations = entry.get("segmentations") or [None] * len(owner.files)
-        if len(segmentations) != len(owner.files):
-            raise _wrong(
-                path,
-                f"has an annotation of {len(segmentations)} masks for video {owner.id} of "
-                f"{len(owner.files)} frames",
-            )
+    if isinstance(entry, PictureAnnotation):
+        segmentations, area = [entry.segmentation], entry.area
     else:
-        segmentations = [entry.get("segmentation")]
-    problems = [_problem(segmentation, owner.size) for segmentation in segmentations]
+        segmentations, area = _by_frame(entry, place, owner, path), None
+    problems = [problem(segmentation, owner.size) for segmentation in segmentations]
     if all(problems):
-        # The most telling one: a clip's object may well be without a mask in some frames.
-        return max((p for p in problems if p), key=(NO_MASK, NO_AREA, OUTSIDE, BROKEN).index)
-    area = entry.get("area")
+        return max((p for p in problems if p), key=REASONS.index)
     return Annotation(
-        id=_whole(entry.get("id", number + 1)),
+        id=identity,
         label=label,
-        crowd=bool(entry.get("iscrowd", 0)),
+        crowd=crowd(entry.iscrowd, f"{place}.iscrowd", path),
         segmentations=tuple(
-            None if problem else segmentation
-            for segmentation, problem in zip(segmentations, problems, strict=True)
+            None if why else segmentation
+            for segmentation, why in zip(segmentations, problems, strict=True)
         ),
-        area=float(area) if isinstance(area, (int, float)) and math.isfinite(area) else None,
+        area=area,
     )
 
 
-def _problem(segmentation: Any, size: tuple[int, int]) -> str | None:
-    """Why a segmentation shows nothing, found without drawing it; None when it may show some."""
-    if not segmentation:
-        return NO_MASK
-    if isinstance(segmentation, dict):
-        try:
-            if rle_size(segmentation) != size:
-                return BROKEN
-            return None if rle_area(segmentation) else NO_AREA
-        except DatasetError:
-            return BROKEN
-    if not isinstance(segmentation, list):
-        return BROKEN
+def _by_frame(entry: ClipAnnotation, place: str, owner: Media, path: Path) -> list[msgspec.Raw]:
+    """A clip annotation's masks, one for each frame."""
     try:
-        polygons = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation if len(p) >= 6]
-    except (TypeError, ValueError):
-        return BROKEN
-    if not polygons:
-        return NO_MASK
-    points = np.concatenate(polygons)
-    if not np.isfinite(points).all():
-        return BROKEN
-    (left, top), (right, bottom) = points.min(0), points.max(0)
-    if left >= size[1] or top >= size[0] or right <= 0 or bottom <= 0:
-        return OUTSIDE
-    # Only what is thinner than a pixel, or mostly outside, can miss every pixel's centre: drawing
-    # the rest just to see that it is there would take minutes for the whole of COCO.
-    area = sum(_area(polygon) for polygon in polygons)
-    inside = left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
-    if (area <= max(right - left, bottom - top) or not inside) and not rle_area(
-        to_rle(segmentation, size)
-    ):
-        return NO_AREA
-    return None
-
-
-def _area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+        masks = msgspec.json.decode(entry.segmentations, type=list[msgspec.Raw] | None)
+    except msgspec.DecodeError:
+        raise wrong(path, f"{place}.segmentations is not a list") from None
+    if not masks:
+        return [_NO_MASKS] * len(owner.files)
+    if len(masks) != len(owner.files):
+        raise wrong(
+            path,
+            f"{place} has {len(masks)} masks, and its video {owner.id} {len(owner.files)} frames",
+        )
+    return masks
 
 
 def _check_files(media: Iterable[Media], folder: Path, path: Path) -> None:
@@ -372,21 +403,11 @@ def _check_files(media: Iterable[Media], folder: Path, path: Path) -> None:
     if missing:
         raise DatasetError(
             f"{len(missing)} of the {total} pictures of {path} are missing from {folder}, "
-            f"the first is {missing[0]}",
+            f"the first is {shown(missing[0], 100)}",
             "Check that the pictures' folder belongs to the annotations",
         )
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
-
-
-def _wrong(path: Path, what: str) -> DatasetError:
-    return DatasetError(f"{path} {what}", "Download or write the annotations again")
-
-
 def _listed(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    listed = ", ".join(shown(name, 60) for name in names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

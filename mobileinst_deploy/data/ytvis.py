@@ -21,7 +21,7 @@ class YtvisClips:
         classes: Class names in label order.
         category_ids: The file's own number of each class, or None for a class that it lacks.
         media: The clips as the file lists them.
-        skipped: How many annotations were left out, by reason.
+        left_out: What of the annotations cannot be used, by reason.
 
     Raises:
         DatasetError: The file is broken or does not fit the pictures or the classes.
@@ -30,12 +30,12 @@ class YtvisClips:
     def __init__(
         self, images: Path, annotations: Path, classes: Sequence[str] | None = None
     ) -> None:
-        catalogue = read_catalogue(annotations, images, classes, clips=True)
+        self.catalogue = read_catalogue(annotations, images, classes, clips=True)
         self.folder = images
-        self.classes = catalogue.classes
-        self.category_ids = catalogue.category_ids
-        self.media: list[Media] = catalogue.media
-        self.skipped = catalogue.skipped
+        self.classes = self.catalogue.classes
+        self.category_ids = self.catalogue.category_ids
+        self.media: list[Media] = self.catalogue.media
+        self.left_out = self.catalogue.left_out
 
     def __len__(self) -> int:
         return len(self.media)

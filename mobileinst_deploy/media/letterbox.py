@@ -14,9 +14,7 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError
 from mobileinst_deploy.core.masks import sample_masks
-
-#: RGB of the padding: the ImageNet mean in whole numbers, next to zero once normalised.
-PADDING = (124, 116, 104)
+from mobileinst_deploy.core.picture_rules import PADDING
 
 
 @dataclass(frozen=True)
@@ -90,29 +88,38 @@ def fit(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, Geo
     return padded, geometry
 
 
-def fit_masks(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Masks of a picture on its network input; the padding belongs to none.
-
-    Args:
-        masks: (K, H0, W0) bool.
-        geometry: From :func:`fit` of the picture.
+def as_image(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) uint8, RGB, of the input size as both graphs take them.
 
     Returns:
-        (K, height, width) bool.
+        (1, 3, H, W) float32, RGB, 0 to 255, C-contiguous.
     """
-    height, width = geometry.content
-    fitted = np.zeros((len(masks), *geometry.input_size), bool)
-    for out, mask in zip(fitted, masks, strict=True):
-        grey = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
-        out[:height, :width] = _resize(grey, geometry) > 127
-    return fitted
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+
+
+def prepare(picture: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, Geometry]:
+    """A picture of any size as both graphs take it, and where it lies inside.
+
+    Args:
+        picture: (H0, W0, 3) uint8, RGB.
+        input_size: (height, width) in pixels of the network input.
+
+    Returns:
+        (1, 3, height, width) float32, RGB, 0 to 255, and the picture's geometry.
+
+    Raises:
+        MediaError: ``picture`` is not of that form.
+    """
+    fitted, geometry = fit(picture, input_size)
+    return as_image(fitted), geometry
 
 
 def unfit_masks(mask_logits: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Masks at the picture's own resolution from mask logits over the network input.
 
     Each pixel of the picture takes one bilinear sample at its centre's place among the logits and
-    belongs to the mask when that is above 0.
+    belongs to the mask when that is above
+    :data:`~mobileinst_deploy.core.picture_rules.MASK_THRESHOLD`.
 
     Args:
         mask_logits: (n, h, w) float32 over the whole network input, padding included.

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError
-from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.letterbox import prepare
+from mobileinst_deploy.media.picture_file import decode, read_bytes, read_header
 
 #: Photographs of scikit-image's package data, and the pans over each in 1/64 of the crop's width.
 #: A pan is a clip with real texture: its first picture is the keyframe, the rest reuse its kernels.
@@ -21,23 +22,19 @@ def read_picture(path: Path) -> np.ndarray:
     """Read a picture file as (H, W, 3) uint8, RGB; EXIF rotation applied, alpha dropped.
 
     Raises:
-        MediaError: It is missing, a folder, or no picture that OpenCV can decode.
+        MediaError: It is missing, a folder, damaged, too large, or no picture at all.
     """
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise MediaError(
-            f"{path} cannot be read: {error.strerror}", "Give a picture file such as a PNG or JPEG"
-        ) from error
-    picture = None
-    if data.size:
-        try:
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except cv2.error:
-            picture = None
-    if picture is None:
-        raise MediaError(f"{path} is not a readable picture", "Give a PNG or JPEG file")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    data = read_bytes(path)
+    return cv2.cvtColor(decode(data, read_header(data, path), path), cv2.COLOR_BGR2RGB)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a picture's EXIF orientation exchanges its height and width when it is shown.
+
+    Raises:
+        MediaError: Its header cannot be read.
+    """
+    return read_header(read_bytes(path), path).turned
 
 
 def bundled_photographs() -> list[Path]:
@@ -91,8 +88,8 @@ def user_clip(paths: Sequence[Path], size: tuple[int, int]) -> tuple[np.ndarray,
     Raises:
         MediaError: One of them cannot be read.
     """
-    images = [fit(read_picture(path), size)[0].transpose(2, 0, 1) for path in paths]
-    return np.stack(images), np.zeros(len(images), np.int64)
+    images = [prepare(read_picture(path), size)[0] for path in paths]
+    return np.concatenate(images).astype(np.uint8), np.zeros(len(images), np.int64)
 
 
 def _crop(photograph: np.ndarray, size: tuple[int, int], pan: int) -> np.ndarray:

@@ -23,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
-from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.documents import Blame, parse_json
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.network import MobileInst
 
@@ -104,7 +105,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, fit_state(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> tuple[str, ...]:
     """Load a whole network's weights into a model.
 
     Args:
@@ -112,6 +113,9 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         path: An own ``.safetensors``, or a ``.pth`` with a state dict in this project's names.
         other_classes: Also take weights of a model with other classes, and then leave the class
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
+
+    Returns:
+        Names of the tensors that were left as they were, for want of the same classes.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
@@ -128,6 +132,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(fit_state(path, state, expected, "this model") | own_head)
+    return tuple(own_head)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -302,24 +307,19 @@ def _unwrapped(path: Path, document: Any) -> State:
 def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
     if CONFIG_KEY not in metadata:
         return None
-    try:
-        document = json.loads(metadata[CONFIG_KEY])
-        if not isinstance(document, dict):
-            raise ConfigError("it is not an object", "Write the checkpoint anew")
-        return ModelConfig.from_dict(document)
-    except (ConfigError, ValueError, RecursionError) as error:
-        cause = error.cause if isinstance(error, ConfigError) else _first_line(error)
-        raise CheckpointError(
-            f"{path} carries a configuration that cannot be used: {cause}",
-            "Take a checkpoint written by this version",
-        ) from error
+    blame = Blame(
+        f"{path} carries a configuration that cannot be used",
+        CheckpointError,
+        "Take a checkpoint written by this version",
+    )
+    return parse_json(metadata[CONFIG_KEY].encode(errors="replace"), ModelConfig, blame)
 
 
 def _require_same_model(
     path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
 ) -> None:
     """Refuse weights that fit by shape and yet mean something else, such as other classes."""
-    free = {"input_size", "classes"} if other_classes else {"input_size"}
+    free = {"input_size", "reuse_context"} | ({"classes"} if other_classes else set())
     ours, theirs = here.to_dict(), there.to_dict()
     differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
     if differing:

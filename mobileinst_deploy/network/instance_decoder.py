@@ -136,7 +136,7 @@ class InstanceDecoder(nn.Module):
     def forward(
         self,
         mask_features: Tensor,
-        context: Tensor | None,
+        memory: Tensor | None,
         queries: Tensor | None = None,
         first_stage: int = 0,
     ) -> Decoded:
@@ -144,13 +144,13 @@ class InstanceDecoder(nn.Module):
 
         Args:
             mask_features: (B, D, H/8, W/8).
-            context: (B, D, H/64, W/64), the projected X6; None if no global stage is there.
+            memory: (B, D, H/64, W/64), the projected X6; None if no global stage is there.
             queries: (B, N, D) that enter ``first_stage``, or None for the learned ones. Temporal
                 training passes the global stage's queries of an earlier frame (section 3.5).
             first_stage: Index of the first stage to run.
 
         Raises:
-            ValueError: ``first_stage`` is no stage, or a global stage has no context.
+            ValueError: ``first_stage`` is no stage, or a global stage has no X6.
         """
         if not 0 <= first_stage < len(self.kinds):
             raise ValueError(f"first_stage {first_stage} of {len(self.kinds)} stages")
@@ -163,12 +163,12 @@ class InstanceDecoder(nn.Module):
         for i in range(first_stage, len(self.kinds)):
             if self.kinds[i] == "local":
                 local = self._pooled(mask_features) if local is None else local
-                memory = local
-            elif context is not None:
-                memory = context
+                source = local
+            elif memory is not None:
+                source = memory
             else:
-                raise ValueError("a global stage needs the context")
-            x = self.stages[i](x, positions, memory)
+                raise ValueError("a global stage needs X6")
+            x = self.stages[i](x, positions, source)
             stage_queries.append(x)
         return Decoded(
             self.class_head(x), self.objectness_head(x), self.kernel_head(x), tuple(stage_queries)

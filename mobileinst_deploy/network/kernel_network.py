@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobileinst_deploy.core.needs import CERTAIN, Needs
+from mobileinst_deploy.core.needs import CERTAIN, Description, Needs
 from mobileinst_deploy.network.layers import static_shape
 
 #: Below it a score is nothing, and its logarithm still a number.
@@ -53,12 +54,14 @@ class FrameOutput(NamedTuple):
         objectness_logits: (B, N, 1).
         kernels: (B, N, D).
         mask_logits: (B, N, H/stride, W/stride).
+        context: What reuse frames are given beside the kernels; empty without context reuse.
     """
 
     class_logits: Tensor
     objectness_logits: Tensor
     kernels: Tensor
     mask_logits: Tensor
+    context: tuple[Tensor, ...] = ()
 
 
 class Features(NamedTuple):
@@ -66,12 +69,14 @@ class Features(NamedTuple):
 
     Attributes:
         mask_features: What the kernels multiply, (B, D, H/stride, W/stride) for a plain product.
-        context: Whatever else :meth:`KernelNetwork.decode` reads: tensors that a reuse frame does
+        memory: Whatever else :meth:`KernelNetwork.decode` reads: tensors that a reuse frame does
             not need.
+        context: As in :class:`FrameOutput`; MobileInst alone can reuse it so far.
     """
 
     mask_features: Tensor
-    context: Any = None
+    memory: Any = None
+    context: tuple[Tensor, ...] = ()
 
 
 class Decoded(NamedTuple):
@@ -113,6 +118,11 @@ class KernelNetwork(nn.Module):
     _mean: Tensor
     _scale: Tensor
 
+    @property
+    def description(self) -> Description:
+        """What a pair's manifest says of the network: here, what it needs."""
+        return self.needs
+
     @abstractmethod
     def features(self, image: Tensor) -> Features:
         """What the network sees in a picture.
@@ -134,8 +144,13 @@ class KernelNetwork(nn.Module):
         """
         return apply_kernels(kernels, mask_features)
 
-    def reuse_features(self, image: Tensor) -> Tensor:
-        """The mask features alone; a network that can leave something out for them says so here."""
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
+        """The mask features alone; a network that can leave something out for them says so here.
+
+        Args:
+            image: As for :meth:`features`.
+            context: The keyframe's, of a network that reuses it.
+        """
         return self.features(image).mask_features
 
     def own_name(self, name: str) -> str | None:
@@ -163,12 +178,25 @@ class KernelNetwork(nn.Module):
         classes, objectness = _as_quality(self.needs, decoded)
         kernels = decoded.kernels
         return FrameOutput(
-            classes, objectness, kernels, self.reuse(kernels, features.mask_features)
+            classes,
+            objectness,
+            kernels,
+            self.reuse(kernels, features.mask_features),
+            features.context,
         )
 
-    def mask_head(self, image: Tensor, kernels: Tensor) -> Tensor:
-        """Segment a reuse frame by a keyframe's kernels (B, n, D): logits (B, n, h, w)."""
-        return self.reuse(kernels, self.reuse_features(image))
+    def mask_head(self, image: Tensor, kernels: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
+        """Segment a reuse frame by a keyframe's kernels (paper section 3.4).
+
+        Args:
+            image: As for :meth:`features`.
+            kernels: (B, n, D), any n.
+            context: The keyframe's, of a network that reuses it.
+
+        Returns:
+            Mask logits (B, n, H/stride, W/stride).
+        """
+        return self.reuse(kernels, self.reuse_features(image, context))
 
     def reuse(self, kernels: Tensor, mask_features: Tensor) -> Tensor:
         """A keyframe's kernels on any picture's mask features: logits (B, n, h, w)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Description
@@ -44,7 +44,11 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, *, weights: Path | None = None, size: tuple[int, int] | None = None
+    name: str,
+    *,
+    weights: Path | None = None,
+    size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
 ) -> LoadedModel:
     """Build the network that ``name`` stands for and give it its weights.
 
@@ -52,9 +56,10 @@ def load_model(
         name: A zoo id, a path to a model.toml, or a checkpoint that carries its configuration.
         weights: A checkpoint to use in place of the model's own weights.
         size: (height, width) in place of the configuration's.
+        reuse_context: What reuse frames take over, in place of the configuration's.
 
     Raises:
-        ConfigError: No such model, or a size that it cannot have.
+        ConfigError: No such model, or a size or context reuse that it cannot have.
         CheckpointError: The weights are unreadable or of another model.
     """
     path = Path(name)
@@ -72,7 +77,11 @@ def load_model(
             f"the trained weights of {entry.id} are missing from {entry.folder}",
             "Put them back, or give other ones with --weights",
         )
-    config = entry.config if size is None else replace(entry.config, input_size=size)
+    config = replace(
+        entry.config,
+        input_size=size or entry.config.input_size,
+        reuse_context=reuse_context or entry.config.reuse_context,
+    )
     return build_loaded(
         entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import ModelConfig, check_size
-from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.contract import Role, graph_specs
 from mobileinst_deploy.network.kernel_network import KernelNetwork
 from mobileinst_deploy.network.mobileinst import MobileInst
 
@@ -94,9 +94,11 @@ def count_macs(
         model = MobileInst(config).eval()
         image = torch.empty(1, 3, *size)
         kernels = torch.empty(1, num_kernels or config.num_queries, config.width)
+        _, _, *carried = graph_specs(config)["mask_head"].inputs
+        context = [torch.empty(*map(int, tensor.shape)) for tensor in carried]
     if whole_backbone:
-        model.backbone.register_forward_pre_hook(lambda _, args: (args[0], True))
-    return _count(model, image, kernels, role, PARTS, _part)
+        model.backbone.register_forward_pre_hook(lambda _, args: (args[0], 6))
+    return _count(model, image, kernels, context, role, PARTS, _part)
 
 
 def count_network_macs(network: KernelNetwork, role: Role = "frame") -> MacReport:
@@ -112,7 +114,7 @@ def count_network_macs(network: KernelNetwork, role: Role = "frame") -> MacRepor
         kernels = torch.empty(1, needs.num_queries, needs.width)
     parts = (*(name for name, _ in network.named_children()), "masks")
     return _count(
-        network, image, kernels, role, parts, lambda name: name.partition(".")[0] or "masks"
+        network, image, kernels, [], role, parts, lambda name: name.partition(".")[0] or "masks"
     )
 
 
@@ -120,6 +122,7 @@ def _count(
     model: KernelNetwork,
     image: Tensor,
     kernels: Tensor,
+    context: list[Tensor],
     role: Role,
     parts: tuple[str, ...],
     part_of: Callable[[str], str],
@@ -129,7 +132,7 @@ def _count(
         if role == "frame":
             model(image)
         else:
-            model.mask_head(image, kernels)
+            model.mask_head(image, kernels, context)
     parameters = Counter[str]()
     for name, module in model.named_modules():
         if name in counter.seen:

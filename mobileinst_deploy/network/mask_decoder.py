@@ -7,13 +7,15 @@ with. Each takes the raw pyramid, so that a decoder's cost includes its own inpu
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobileinst_deploy.core.config import DecoderBlock, ModelConfig
+from mobileinst_deploy.core.config import ContextReuse, DecoderBlock, ModelConfig
 from mobileinst_deploy.network.layers import (
     ConvBN,
     ConvBNReLU,
@@ -27,18 +29,38 @@ from mobileinst_deploy.network.pyramid import Pyramid
 Channels = tuple[int, int, int, int]
 
 
+class MaskFeatures(NamedTuple):
+    """What a mask decoder makes.
+
+    Attributes:
+        features: X_mask, (B, D, H/8, W/8).
+        context: What a later frame may take over instead of computing it, see
+            :class:`~mobileinst_deploy.core.config.ModelConfig`; empty without context reuse.
+    """
+
+    features: Tensor
+    context: tuple[Tensor, ...] = ()
+
+
 class MaskDecoder(nn.Module):
     """A mask decoder's interface.
 
     Attributes:
-        needs_x6: Whether it reads X6; without that, reuse frames skip the backbone's last part.
+        depth: The deepest map of the pyramid that it reads, 5 or 6.
+        reuse_depth: The deepest one that it reads when it is given a context, 3 to 6.
     """
 
-    needs_x6: bool = False
+    depth: int = 5
+    reuse_depth: int = 5
 
     @abstractmethod
-    def forward(self, pyramid: Pyramid) -> Tensor:
-        """The pyramid to mask features (B, D, H/8, W/8)."""
+    def forward(self, pyramid: Pyramid, context: Sequence[Tensor] = ()) -> MaskFeatures:
+        """The pyramid to mask features.
+
+        Args:
+            pyramid: As deep as ``depth``, or with a context as ``reuse_depth``.
+            context: Of an earlier frame; empty computes everything anew.
+        """
 
 
 class InputProjections(nn.Module):
@@ -50,9 +72,14 @@ class InputProjections(nn.Module):
         self.x4 = ConvBNReLU(channels[1], width)
         self.x5 = ConvBNReLU(channels[2], width)
 
-    def forward(self, pyramid: Pyramid) -> tuple[Tensor, Tensor, Tensor]:
-        """The pyramid to three maps (B, D, ...) at 1/8, 1/16 and 1/32."""
-        return self.x3(pyramid.x3), self.x4(pyramid.x4), self.x5(pyramid.x5)
+    def forward(self, pyramid: Pyramid, deepest: int = 5) -> dict[int, Tensor]:
+        """The pyramid to maps (B, D, ...) by level: 3 at 1/8, 4 at 1/16, 5 at 1/32."""
+        maps = {3: self.x3(pyramid.x3)}
+        if deepest > 3:
+            maps[4] = self.x4(pyramid.x4)
+        if deepest > 4:
+            maps[5] = self.x5(pyramid.x5)
+        return maps
 
 
 class SemanticEnhancer(nn.Module):
@@ -77,44 +104,81 @@ class SemanticEnhancer(nn.Module):
 class MobileInstMaskDecoder(MaskDecoder):
     """The paper's decoder: top-down, bottom-up, top-down, nine 3x3 convolutions in all.
 
+    With context reuse from level k on, a later frame takes over P_k and M_k, the results at that
+    level of the two top-down passes, or X6 itself; it computes only what is shallower.
+
     Args:
         channels: Of X3 to X6.
         width: D.
         enhancer: Whether the two semantic enhancers at 1/32 are there (Table 6).
         block: The 3x3 convolutions' kind.
+        reuse: From which level on a later frame may take over results.
     """
 
     def __init__(
-        self, channels: Channels, width: int, enhancer: bool, block: DecoderBlock = "conv"
+        self,
+        channels: Channels,
+        width: int,
+        enhancer: bool,
+        block: DecoderBlock = "conv",
+        reuse: ContextReuse = "none",
     ) -> None:
         super().__init__()
-        self.needs_x6 = enhancer
+        self.reuse = reuse
+        self.depth = 6 if enhancer else 5
+        self.reuse_depth = self.depth if reuse == "none" else int(reuse[1:]) - 1
         self.projections = InputProjections(channels, width)
         self.enhance_x5 = SemanticEnhancer(width, channels[3]) if enhancer else None
         self.enhance_n5 = SemanticEnhancer(width, channels[3]) if enhancer else None
 
         def fuse() -> nn.Module:
-            return (
-                SeparableConvBNReLU(width) if block == "separable" else ConvBNReLU(width, width, 3)
-            )
+            if block == "separable":
+                return SeparableConvBNReLU(width)
+            return ConvBNReLU(width, width, 3)
 
         self.p5, self.p4, self.p3 = fuse(), fuse(), fuse()
         self.n3, self.n4, self.n5 = fuse(), fuse(), fuse()
         self.m5, self.m4, self.m3 = fuse(), fuse(), fuse()
 
-    def forward(self, pyramid: Pyramid) -> Tensor:
+    def forward(self, pyramid: Pyramid, context: Sequence[Tensor] = ()) -> MaskFeatures:
         """See :meth:`MaskDecoder.forward`."""
-        x3, x4, x5 = self.projections(pyramid)
-        p5 = self.p5(_enhance(self.enhance_x5, x5, pyramid.x6))
-        p4 = self.p4(x4 + resize_like(p5, x4))
-        p3 = self.p3(x3 + resize_like(p4, x3))
-        n3 = self.n3(p3)
-        n4 = self.n4(p4 + resize_like(n3, p4))
-        n5 = self.n5(p5 + resize_like(n4, p5))
-        m5 = self.m5(_enhance(self.enhance_n5, n5, pyramid.x6))
-        m4 = self.m4(n4 + resize_like(m5, n4))
-        out: Tensor = self.m3(n3 + resize_like(m4, n3))
-        return out
+        if context and self.reuse == "x6":
+            pyramid = pyramid._replace(x6=context[0])
+        p: dict[int, Tensor] = {}
+        m: dict[int, Tensor] = {}
+        deepest = 5
+        if context and self.reuse != "x6":
+            deepest = self.reuse_depth
+            p[deepest + 1], m[deepest + 1] = context
+        x = self.projections(pyramid, deepest)
+        for level in range(deepest, 2, -1):
+            if level == 5:
+                p[5] = self.p5(_enhance(self.enhance_x5, x[5], pyramid.x6))
+            else:
+                p[level] = self._fuse(f"p{level}", x[level], p[level + 1])
+        n = {3: self.n3(p[3])}
+        for level in range(4, deepest + 1):
+            n[level] = self._fuse(f"n{level}", p[level], n[level - 1])
+        for level in range(deepest, 2, -1):
+            if level == 5:
+                m[5] = self.m5(_enhance(self.enhance_n5, n[5], pyramid.x6))
+            else:
+                m[level] = self._fuse(f"m{level}", n[level], m[level + 1])
+        return MaskFeatures(m[3], self._context(pyramid, p, m))
+
+    def _fuse(self, name: str, x: Tensor, other: Tensor) -> Tensor:
+        fused: Tensor = self.get_submodule(name)(x + resize_like(other, x))
+        return fused
+
+    def _context(
+        self, pyramid: Pyramid, p: Mapping[int, Tensor], m: Mapping[int, Tensor]
+    ) -> tuple[Tensor, ...]:
+        if self.reuse == "none":
+            return ()
+        if self.reuse == "x6":
+            return (pyramid.x6,) if pyramid.x6 is not None else ()
+        level = int(self.reuse[1:])
+        return p[level], m[level]
 
 
 def _enhance(enhancer: SemanticEnhancer | None, x: Tensor, x6: Tensor | None) -> Tensor:
@@ -140,14 +204,13 @@ class FpnMaskDecoder(MaskDecoder):
         self.p3, self.p4, self.p5 = two(), two(), two()
         self.head = nn.Sequential(ConvBNReLU(width, width), ConvBN(width, width))
 
-    def forward(self, pyramid: Pyramid) -> Tensor:
+    def forward(self, pyramid: Pyramid, context: Sequence[Tensor] = ()) -> MaskFeatures:
         """See :meth:`MaskDecoder.forward`."""
-        x3, x4, x5 = self.projections(pyramid)
+        x3, x4, x5 = self.projections(pyramid).values()
         x4 = x4 + resize_like(x5, x4)
         x3 = x3 + resize_like(x4, x3)
         fused = self.p3(x3) + resize_like(self.p4(x4), x3) + resize_like(self.p5(x5), x3)
-        out: Tensor = self.head(fused)
-        return out
+        return MaskFeatures(self.head(fused))
 
 
 class PyramidPooling(nn.Module):
@@ -218,7 +281,7 @@ class SparseInstMaskDecoder(MaskDecoder):
         self.convs = nn.Sequential(*(ConvBNReLU(width, width, 3) for _ in range(convs)))
         self.head = nn.Conv2d(width, width, 1)
 
-    def forward(self, pyramid: Pyramid) -> Tensor:
+    def forward(self, pyramid: Pyramid, context: Sequence[Tensor] = ()) -> MaskFeatures:
         """See :meth:`MaskDecoder.forward`."""
         maps = (pyramid.x3, pyramid.x4, pyramid.x5)
         x3, x4, x5 = (
@@ -230,8 +293,7 @@ class SparseInstMaskDecoder(MaskDecoder):
         x3 = x3 + F.interpolate(x4, scale_factor=2, mode="nearest")
         levels = [out(x) for out, x in zip(self.outputs, (x3, x4, x5), strict=True)]
         fused = self.fusion(torch.cat([resize_like(x, x3) for x in levels], dim=1))
-        out: Tensor = self.head(self.convs(fused))
-        return out
+        return MaskFeatures(self.head(self.convs(fused)))
 
 
 def build_mask_decoder(config: ModelConfig, channels: Channels) -> MaskDecoder:
@@ -245,4 +307,6 @@ def build_mask_decoder(config: ModelConfig, channels: Channels) -> MaskDecoder:
         return FpnMaskDecoder(channels, config.width)
     if config.decoder == "sparseinst":
         return SparseInstMaskDecoder(channels, config.width, config.decoder_convs)
-    return MobileInstMaskDecoder(channels, config.width, config.enhancer, config.decoder_block)
+    return MobileInstMaskDecoder(
+        channels, config.width, config.enhancer, config.decoder_block, config.reuse_context
+    )

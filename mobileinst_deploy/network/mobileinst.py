@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,28 +38,38 @@ class MobileInst(KernelNetwork):
             ConvBN(channels[3], config.width) if self.instance_decoder.needs_x6 else None
         )
 
+    @property
+    def description(self) -> ModelConfig:
+        """Its configuration, which says more than its needs."""
+        return self.config
+
     def features(self, image: Tensor) -> Features:
-        """X_mask (B, D, H/8, W/8), and X6 projected (B, D, H/64, W/64) where a stage reads it."""
-        pyramid = self._pyramid(image, self.mask_decoder.needs_x6 or self.instance_decoder.needs_x6)
-        context = None
+        """What a picture (B, 3, H, W) is to the instance decoder and to later frames."""
+        depth = 6 if self.instance_decoder.needs_x6 else self.mask_decoder.depth
+        pyramid = self._pyramid(image, depth)
+        memory = None
         if self.context_projection is not None:
-            context = self.context_projection(pyramid.x6)
-        return Features(self.mask_decoder(pyramid), context)
+            memory = self.context_projection(pyramid.x6)
+        mask_features, context = self.mask_decoder(pyramid)
+        return Features(mask_features, memory, context)
 
     def decode(
         self, features: Features, queries: Tensor | None = None, first_stage: int = 0
     ) -> Decoded:
         """Features to instances; see :meth:`InstanceDecoder.forward` for the arguments."""
-        decoded: Decoded = self.instance_decoder(*features, queries, first_stage)
+        decoded: Decoded = self.instance_decoder(
+            features.mask_features, features.memory, queries, first_stage
+        )
         return decoded
 
-    def reuse_features(self, image: Tensor) -> Tensor:
-        """X_mask (B, D, H/8, W/8); without the enhancer nothing needs X6 for it."""
-        mask_features: Tensor = self.mask_decoder(self._pyramid(image, self.mask_decoder.needs_x6))
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
+        """A reuse frame's mask features (B, D, H/8, W/8); arguments as for :meth:`mask_head`."""
+        pyramid = self._pyramid(image, self.mask_decoder.reuse_depth)
+        mask_features: Tensor = self.mask_decoder(pyramid, context).features
         return mask_features
 
-    def _pyramid(self, image: Tensor, want_x6: bool) -> Pyramid:
-        pyramid: Pyramid = self.backbone(self.normalise(image), want_x6)
+    def _pyramid(self, image: Tensor, depth: int) -> Pyramid:
+        pyramid: Pyramid = self.backbone(self.normalise(image), depth)
         return pyramid
 
 

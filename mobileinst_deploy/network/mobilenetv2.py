@@ -22,7 +22,8 @@ SETTINGS = (
     (6, 320, 1, 1),
 )
 STEM_CHANNELS = 32
-X3_INDEX, X4_INDEX, X5_INDEX = 6, 13, 17
+#: The layers that give X3, X4 and X5.
+TAPS = (6, 13, 17)
 
 
 class TensorflowConv2d(nn.Conv2d):
@@ -89,7 +90,7 @@ class MobileNetV2(Backbone):
     """MobileNetV2 1.0: X3, X4, X5 are ``features`` 6, 13 and 17; X6 is X5 max-pooled by two.
 
     Args:
-        padding: Of the stride-2 convolutions, see :class:`~mobileinst_deploy.core.config.ModelConfig`.
+        padding: Of the stride-2 convolutions, see ``ModelConfig``.
     """
 
     def __init__(self, padding: Padding = "even") -> None:
@@ -104,13 +105,14 @@ class MobileNetV2(Backbone):
                 channels = out_channels
         self.features = nn.Sequential(*layers)
 
-    def forward(self, image: Tensor, want_x6: bool = True) -> Pyramid:
+    def forward(self, image: Tensor, depth: int = 6) -> Pyramid:
         """See :meth:`Backbone.forward`."""
-        taps = {}
+        maps: list[Tensor] = []
         x = image
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in (X3_INDEX, X4_INDEX, X5_INDEX):
-                taps[i] = x
-        x6 = F.max_pool2d(taps[X5_INDEX], 2) if want_x6 else None
-        return Pyramid(taps[X3_INDEX], taps[X4_INDEX], taps[X5_INDEX], x6)
+        for i in range(TAPS[min(depth, 5) - 3] + 1):
+            x = self.features[i](x)
+            if i in TAPS:
+                maps.append(x)
+        if depth > 5:
+            maps.append(F.max_pool2d(maps[-1], 2))
+        return Pyramid(*maps)

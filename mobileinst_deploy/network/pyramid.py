@@ -13,15 +13,15 @@ class Pyramid(NamedTuple):
 
     Attributes:
         x3: (B, C3, H/8, W/8).
-        x4: (B, C4, H/16, W/16).
+        x4: (B, C4, H/16, W/16); like all deeper ones, None where it was not asked for.
         x5: (B, C5, H/32, W/32).
-        x6: (B, C6, H/64, W/64), or None where it was not asked for.
+        x6: (B, C6, H/64, W/64).
     """
 
     x3: Tensor
-    x4: Tensor
-    x5: Tensor
-    x6: Tensor | None
+    x4: Tensor | None = None
+    x5: Tensor | None = None
+    x6: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -34,10 +34,10 @@ class Backbone(nn.Module):
     channels: tuple[int, int, int, int]
 
     @abstractmethod
-    def forward(self, image: Tensor, want_x6: bool = True) -> Pyramid:
+    def forward(self, image: Tensor, depth: int = 6) -> Pyramid:
         """Compute the maps.
 
         Args:
             image: (B, 3, H, W), normalised, H and W multiples of 64.
-            want_x6: Whether X6 is needed. Without it the transformer that makes it does not run.
+            depth: The deepest map that is needed, 3 to 6; what only deeper ones need does not run.
         """

@@ -135,12 +135,12 @@ class SeaFormer(Backbone):
         self.trans1 = _transformer(TRANSFORMERS[0])
         self.trans2 = _transformer(TRANSFORMERS[1])
 
-    def forward(self, image: Tensor, want_x6: bool = True) -> Pyramid:
+    def forward(self, image: Tensor, depth: int = 6) -> Pyramid:
         """See :meth:`Backbone.forward`."""
         x3 = self.smb2(self.smb1(image))
-        x4 = self.smb3(x3)
-        x5 = self.trans1(self.smb4(x4))
-        x6 = self.trans2(self.smb5(x5)) if want_x6 else None
+        x4 = self.smb3(x3) if depth > 3 else None
+        x5 = self.trans1(self.smb4(x4)) if depth > 4 else None
+        x6 = self.trans2(self.smb5(x5)) if depth > 5 else None
         return Pyramid(x3, x4, x5, x6)
 
 

@@ -106,11 +106,11 @@ class TokenPyramid(nn.Module):
             self.add_module(self.layers[-1], InvertedResidual(channels, block))
             channels = block.channels
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the maps at 1/4, 1/8, 1/16 and 1/32."""
+    def forward(self, image: Tensor, count: int = 4) -> list[Tensor]:
+        """(B, 3, H, W) to the first ``count`` of the maps at 1/4, 1/8, 1/16 and 1/32."""
         x = self.stem(image)
-        maps = []
-        for i, name in enumerate(self.layers):
+        maps: list[Tensor] = []
+        for i, name in enumerate(self.layers[: self.taps[count - 1] + 1]):
             x = self.get_submodule(name)(x)
             if i in self.taps:
                 maps.append(x)
@@ -208,12 +208,12 @@ class TopFormer(Backbone):
             ]
         )
 
-    def forward(self, image: Tensor, want_x6: bool = True) -> Pyramid:
+    def forward(self, image: Tensor, depth: int = 6) -> Pyramid:
         """See :meth:`Backbone.forward`."""
-        maps = self.tpm(image)
-        x6 = None
-        if want_x6:
-            # 1/4 to 1/32 are pooled to 1/64: windows of 16, 8, 4 and 2 positions.
-            pooled = [F.avg_pool2d(x, 16 >> i) for i, x in enumerate(maps)]
-            x6 = self.trans(torch.cat(pooled, dim=1))
-        return Pyramid(maps[1], maps[2], maps[3], x6)
+        maps = self.tpm(image, min(depth, 5) - 1)
+        if depth < 6:
+            return Pyramid(*maps[1:])
+        # 1/4 to 1/32 are pooled to 1/64: windows of 16, 8, 4 and 2 positions.
+        pooled = [F.avg_pool2d(x, 16 >> i) for i, x in enumerate(maps)]
+        _, x3, x4, x5 = maps
+        return Pyramid(x3, x4, x5, self.trans(torch.cat(pooled, dim=1)))

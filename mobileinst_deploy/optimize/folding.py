@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import NodeProto, helper
 
 from mobileinst_deploy.optimize.graph import Graph, attribute, attributes, is_op
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: A folded constant may be this much larger than what it was computed from: the file should not
 #: grow for an operator that takes no time.
@@ -193,14 +193,8 @@ def _compute(
         opset_imports=[helper.make_opsetid("", graph.opset)],
         ir_version=8,
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            alone.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        results = session.run(outputs, values)
+        (results,) = run_graph(alone.SerializeToString(), outputs, [values])
     except Exception:  # the binding's own classes share no base; the node then stays as it is
         return None
-    return [np.asarray(result) for result in results]
+    return [np.asarray(results[name]) for name in outputs]

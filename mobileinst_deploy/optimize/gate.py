@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
+from msgspec import Meta
+
+from mobileinst_deploy.core.documents import MAX_WHOLE, Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, VerificationFailed
 from mobileinst_deploy.core.files import write_json
 
@@ -17,6 +19,13 @@ SCHEMA = 1
 LIMIT_PERCENT = 1
 
 Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Document:
+    schema: Literal[1]
+    runtime: str
+    instructions: dict[str, Annotated[int, Meta(ge=1, le=MAX_WHOLE)]]
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,9 @@ def read_recorded(path: Path) -> Recorded:
     Raises:
         BundleError: The file is missing, or not of that kind.
     """
-    try:
-        document: Any = json.loads(path.read_text())
-        if document["schema"] != SCHEMA:
-            raise ValueError("schema")
-        counts = {str(name): int(count) for name, count in document["instructions"].items()}
-        return Recorded(str(document["runtime"]), counts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{path} holds no recorded instruction counts", "Record them with --accept"
-        ) from error
+    where = f"{path} holds no recorded instruction counts"
+    document = read_json(path, _Document, Blame(where, BundleError, "Record them with --accept"))
+    return Recorded(document.runtime, document.instructions)
 
 
 def write_recorded(path: Path, recorded: Recorded) -> None:

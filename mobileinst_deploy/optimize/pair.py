@@ -20,7 +20,7 @@ from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
 from mobileinst_deploy.pair.comparison import compare_tensor
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
 TILE_LIMITS = (8, 6, 4, 0)
@@ -82,7 +82,7 @@ def optimize_pair(
     reports = []
     for done, role in enumerate(ROLES):
         progress("optimise", done, len(ROLES))
-        plain = load_graph(bundle.graphs[role].path)
+        plain = load_graph(bundle.graphs[role].onnx)
         graphs[role], report = optimize_checked(role, plain, golden, bundle.tolerance)
         reports.append(report)
     progress("optimise", len(ROLES), len(ROLES))
@@ -126,10 +126,9 @@ def optimize_checked(
 
 
 def _run(graph: onnx.ModelProto, role: Role, golden: Golden) -> Outputs:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    runs = (session.run(names, golden.inputs(role, index)) for index in range(len(golden.images)))
-    return [dict(zip(names, values, strict=True)) for values in runs]
+    names = [output.name for output in graph.graph.output]
+    feeds = (golden.inputs(role, index) for index in range(len(golden.images)))
+    return list(run_graph(graph.SerializeToString(), names, feeds))
 
 
 def _difference(

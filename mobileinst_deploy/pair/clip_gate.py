@@ -13,10 +13,11 @@ from itertools import islice, tee
 import numpy as np
 
 from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import Check
 from mobileinst_deploy.core.schedule import Schedule
-from mobileinst_deploy.core.tracker import FrameModel, TrackedFrame, TrackSettings, track_clip
+from mobileinst_deploy.core.tracker import TrackedFrame, TrackSettings, track_clip
 from mobileinst_deploy.pair.drift import (
     FrameAgreement,
     TrackAgreement,
@@ -26,8 +27,8 @@ from mobileinst_deploy.pair.drift import (
 
 
 def verify_clip(
-    reference: FrameModel,
-    candidate: FrameModel,
+    reference: GraphRunner,
+    candidate: GraphRunner,
     images: Callable[[], Iterable[np.ndarray]],
     schedule: Schedule,
     settings: TrackSettings,

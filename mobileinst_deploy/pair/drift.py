@@ -13,8 +13,10 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.masks import iou, threshold
-from mobileinst_deploy.core.tracker import FrameModel, TrackedFrame
+from mobileinst_deploy.core.tracker import TrackedFrame
 
 Place = Literal["frame graph", "mask-head graph", "hand-over"]
 
@@ -155,8 +157,8 @@ def _compare(want: TrackedFrame, got: TrackedFrame, meaning: dict[int, int]) -> 
 
 
 def place_failure(
-    reference: FrameModel,
-    candidate: FrameModel,
+    reference: GraphRunner,
+    candidate: GraphRunner,
     keyframe: np.ndarray,
     reuse: np.ndarray,
     min_mask_iou: float,
@@ -180,17 +182,18 @@ def place_failure(
 
     def differ(want: np.ndarray, got: np.ndarray) -> bool:
         # Query by query: one of a hundred is enough to lose an instance.
-        ours, theirs = (threshold(m[0]).reshape(m.shape[1], -1) for m in (want, got))
-        union = (ours | theirs).sum(axis=1)
-        shared = (ours & theirs).sum(axis=1)
+        a, b = (threshold(m[0]).reshape(m.shape[1], -1) for m in (want, got))
+        union = (a | b).sum(axis=1)
+        shared = (a & b).sum(axis=1)
         return bool((shared < min_mask_iou * union).any())
 
-    want, got = reference.frame(keyframe), candidate.frame(keyframe)
+    ours, theirs = Graphs(reference), Graphs(candidate)
+    want, got = ours.frame(keyframe), theirs.frame(keyframe)
     if differ(want["mask_logits"], got["mask_logits"]):
         return "frame graph"
-    right = reference.mask_head(reuse, want["kernels"])
-    if differ(right, candidate.mask_head(reuse, want["kernels"])):
+    right = ours.mask_head(reuse, want)
+    if differ(right, theirs.mask_head(reuse, want)):
         return "mask-head graph"
-    if differ(right, candidate.mask_head(reuse, got["kernels"])):
+    if differ(right, theirs.mask_head(reuse, got)):
         return "hand-over"
     return None

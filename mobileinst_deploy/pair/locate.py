@@ -12,7 +12,7 @@ from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.records import ParityReport
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 
 @dataclass(frozen=True)
@@ -121,5 +121,5 @@ def _all_outputs(
     exposed.CopyFrom(graph)
     del exposed.graph.output[:]
     exposed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names)
-    session = open_session(exposed.SerializeToString(), optimize=False)
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    (outputs,) = run_graph(exposed.SerializeToString(), names, [feeds], optimize=False)
+    return outputs

@@ -11,12 +11,15 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
-from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.external_data import has_external_data
 
 METADATA_PREFIX = "mobileinst."
 #: Operators that the paper's own runtime, TNN, has no kernel for; they stay out of both graphs.
 FORBIDDEN_OPS = frozenset({"Einsum", "TopK", "Where", "Greater"})
+_OTHER_NUMBERS = ("FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8")
 _EXPORT_AGAIN = "Give an ONNX file, or export the model again with `mobileinst export`"
 
 
@@ -48,23 +51,28 @@ class GraphSummary:
     metadata: Mapping[str, str]
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
-    """Read and check an ONNX file; external data is refused, as a pair's graphs are whole.
+def load_graph(source: Path | Content) -> onnx.ModelProto:
+    """Understand and check an ONNX file; external data is refused, as a pair's graphs are whole.
+
+    Args:
+        source: The file, or what was read of it: a pair's graphs are read once.
 
     Raises:
         BundleError: It is missing, empty, truncated, not ONNX, or not valid.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}", _EXPORT_AGAIN) from error
+        content = source if isinstance(source, Content) else read_content(source)
+    except InputError as error:
+        raise BundleError(error.cause, _EXPORT_AGAIN) from error
+    path = content.path
     try:
-        graph = onnx.load_model_from_string(data)
-    except DecodeError as error:
+        graph = onnx.load_model_from_string(content.data)
+        external = has_external_data(content.data)
+    except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} is not an ONNX file, or was cut off", _EXPORT_AGAIN) from error
     if not graph.graph.node or not graph.graph.output:
         raise BundleError(f"{path} holds no graph", _EXPORT_AGAIN)
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.graph.initializer):
+    if external:
         raise BundleError(f"{path} keeps its weights in another file", _EXPORT_AGAIN)
     try:
         onnx.checker.check_model(graph)
@@ -113,31 +121,69 @@ def tensor_specs(
     return tuple(specs)
 
 
-def float_dtypes(graph: onnx.ModelProto) -> dict[str, str]:
-    """Initialisers and Cast targets that are floating point but not float32, by name.
+@dataclass(frozen=True)
+class OtherNumbers:
+    """Numbers in a graph that are not float32: floats of other widths, and 8-bit integers.
 
     A graph that passes for fp32 while half of it computes in fp16 is a known way to be misled.
+
+    Attributes:
+        stored: Constants, by name, and what they are.
+        computed: Nodes that give such numbers, by name, and what they give.
     """
-    wrong = {}
+
+    stored: Mapping[str, str]
+    computed: Mapping[str, str]
+
+
+def other_numbers(graph: onnx.ModelProto) -> OtherNumbers:
+    """What in a graph is not float32; whole numbers that count or index are no such numbers."""
     other = {
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-        onnx.TensorProto.DOUBLE,
+        number: onnx.TensorProto.DataType.Name(number)
+        for number in onnx.TensorProto.DataType.values()
+        if onnx.TensorProto.DataType.Name(number) in _OTHER_NUMBERS
     }
-    for tensor in _constants(graph):
-        if tensor.data_type in other:
-            wrong[tensor.name] = onnx.TensorProto.DataType.Name(tensor.data_type)
-    for node in graph.graph.node:
+    stored = {t.name: other[t.data_type] for t in _constants(graph) if t.data_type in other}
+    computed: dict[str, str] = {}
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+    }
+    for node in all_nodes(graph):
+        if node.op_type == "Constant":
+            continue
+        casts = [a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"]
+        for given in (*casts, *(types.get(name, 0) for name in node.output)):
+            if given in other:
+                computed.setdefault(node.name or node.output[0], other[given])
+    return OtherNumbers(stored, computed)
+
+
+def all_nodes(graph: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those of subgraphs and functions too."""
+    waiting = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
+    waiting.reverse()
+    while waiting:
+        node = waiting.pop()
+        yield node
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in other:
-                wrong[node.name or node.output[0]] = onnx.TensorProto.DataType.Name(attribute.i)
-    return wrong
+            for inner in (attribute.g, *attribute.graphs):
+                waiting.extend(reversed(inner.node))
+
+
+def _graphs(graph: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    yield graph.graph
+    for node in all_nodes(graph):
+        for attribute in node.attribute:
+            yield from (attribute.g, *attribute.graphs)
 
 
 def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Initialisers, and the values of Constant nodes under the names of their outputs."""
-    yield from graph.graph.initializer
-    for node in graph.graph.node:
+    for inner in _graphs(graph):
+        yield from inner.initializer
+    for node in all_nodes(graph):
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensor = onnx.TensorProto()
             tensor.CopyFrom(node.attribute[0].t)
@@ -145,17 +191,18 @@ def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield tensor
 
 
-def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSummary:
+def summarise(source: Path | Content, free_axes: Mapping[str, int] | None = None) -> GraphSummary:
     """Describe an ONNX file.
 
     Args:
-        path: The file.
+        source: The file, or what was read of it.
         free_axes: Lengths to assume for free axes when counting; 1 for those not named.
 
     Raises:
         BundleError: It cannot be read or its shapes contradict each other.
     """
-    graph = load_graph(path)
+    content = source if isinstance(source, Content) else read_content(source)
+    graph = load_graph(content)
     initialisers = frozenset(t.name for t in graph.graph.initializer)
     inputs = tensor_specs(list(graph.graph.input), initialisers)
     symbols = {v for t in inputs for v in t.shape if isinstance(v, str)}
@@ -169,7 +216,7 @@ def summarise(path: Path, free_axes: Mapping[str, int] | None = None) -> GraphSu
         parameters=sum(prod(t.dims) for t in _constants(graph) if t.data_type in floats),
         macs=count_graph_macs(graph, lengths),
         free_axes=lengths,
-        bytes=path.stat().st_size,
+        bytes=content.bytes,
         metadata=get_metadata(graph),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +54,7 @@ def write_derived(
     opset = opset_of(graphs["frame"])
     versions = " ".join(f"{name}=={release}" for name, release in tools.items())
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
-        shutil.copyfile(source.golden, temporary / GOLDEN)
+        source.golden.write(temporary, GOLDEN)
         for role in ROLES:
             carried = graph_metadata(
                 role,

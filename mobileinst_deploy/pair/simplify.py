@@ -10,7 +10,7 @@ import onnxsim
 
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.errors import BundleError, VerificationFailed
-from mobileinst_deploy.runtimes.onnxruntime import open_session
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 _WAY_ROUND = "Export with --no-simplify"
 
@@ -83,7 +83,8 @@ def _lift_constants(graph: onnx.ModelProto) -> None:
 
 
 def _run(graph: bytes, names: list[str], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return dict(zip(names, open_session(graph).run(names, dict(feeds)), strict=True))
+    (outputs,) = run_graph(graph, names, [feeds])
+    return outputs
 
 
 def _differing(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import adbutils
 
 CONNECT_LIMIT_S = 20.0
+_HERE = "127.0.0.1"
 _STATES = {
     "unauthorized": (
         "has not authorised this computer",
@@ -161,6 +162,10 @@ def _short(serial: str) -> str:
     return repr(serial if len(serial) <= 80 else f"{serial[:80]}...")
 
 
+def _host() -> str:
+    return os.environ.get("ANDROID_ADB_SERVER_HOST") or _HERE
+
+
 def _port() -> int:
     text = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
@@ -178,7 +183,20 @@ def client() -> adbutils.AdbClient:
     """
     import adbutils
 
-    return adbutils.AdbClient(port=_port(), socket_timeout=CONNECT_LIMIT_S)
+    return adbutils.AdbClient(host=_host(), port=_port(), socket_timeout=CONNECT_LIMIT_S)
+
+
+def adb_command() -> list[str]:
+    """The adb program, told of the server that :func:`client` talks to.
+
+    The program itself heeds ANDROID_ADB_SERVER_PORT and not ANDROID_ADB_SERVER_HOST: without this,
+    files would go to the phones of another machine than commands.
+
+    Raises:
+        DeviceError: There is none.
+    """
+    program = str(adb_program())
+    return [program] if _host() == _HERE else [program, "-H", _host(), "-P", str(_port())]
 
 
 def ensure_server() -> bool:
@@ -187,12 +205,15 @@ def ensure_server() -> bool:
     Returns:
         Whether it had to be started.
     """
-    host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
     try:
-        with socket.create_connection((host, _port()), timeout=3):
+        with socket.create_connection((_host(), _port()), timeout=3):
             return False
-    except OSError:
-        pass
+    except OSError as error:
+        if _host() not in (_HERE, "localhost"):
+            raise DeviceError(
+                f"adb's server on {_host()}, port {_port()}, does not answer: {error}",
+                "Start it there with `adb -a start-server`, or unset ANDROID_ADB_SERVER_HOST",
+            ) from None
     try:
         done = subprocess.run(
             [str(adb_program()), "start-server"],

@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Literal
 
 import filelock
 import platformdirs
 
+from mobileinst_deploy.core.documents import Blame, Sha256, read_json
 from mobileinst_deploy.core.errors import DeviceError, InputError, OutputError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.progress import Progress, silent
@@ -57,6 +58,18 @@ class BundleFile:
     sha256: str
     bytes: int
     executable: bool
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What was written beside an assembled bundle."""
+
+    schema: int
+    runtime: str
+    runtime_version: str
+    compiler: str
+    sha256: Sha256
+    files: tuple[BundleFile, ...]
 
 
 @dataclass(frozen=True)
@@ -277,23 +290,24 @@ def _assemble(cache: Path, recipe: _Recipe, force: bool, progress: Progress) -> 
 
 def _load(folder: Path, recipe: _Recipe) -> DeviceBundle | None:
     """A bundle whose every file is what its manifest says, or None."""
+    path = folder / _MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
-        if manifest["schema"] != _SCHEMA:
+        manifest = read_json(path, _Manifest, Blame(str(path), InputError, "Prepare it anew"))
+        if manifest.schema != _SCHEMA:
             return None
-        names = [PurePath(entry["name"]) for entry in manifest["files"]]
-        if any(name.name != str(name) for name in names):
+        if any(
+            PurePath(file.name).name != file.name or "\0" in file.name for file in manifest.files
+        ):
             return None
-        files = tuple(_pin(folder / name) for name in names)
-        if [asdict(f) for f in files] != manifest["files"]:
-            return None
+        files = tuple(_pin(folder / file.name) for file in manifest.files)
         digest = _content_hash(files)
-        if manifest["sha256"] != digest or not recipe.needed <= {f.name for f in files}:
+        whole = files == manifest.files and manifest.sha256 == digest
+        if not whole or not recipe.needed <= {f.name for f in files}:
             return None
-        version, compiler = str(manifest["runtime_version"]), str(manifest["compiler"])
-        return DeviceBundle(folder, files, digest, recipe.runtime, version, compiler)
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+    except (OSError, InputError):
         return None
+    version, compiler = manifest.runtime_version, manifest.compiler
+    return DeviceBundle(folder, files, digest, recipe.runtime, version, compiler)
 
 
 def _pin(path: Path) -> BundleFile:

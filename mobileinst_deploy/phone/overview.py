@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.phone.adb import ListedDevice
 from mobileinst_deploy.phone.shell import AdbDevice
-from mobileinst_deploy.phone.state import PhoneFacts, PhoneState, read_phone
+from mobileinst_deploy.phone.state import read_phone
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Overview:
     """
 
     listed: ListedDevice
-    facts: PhoneFacts | None = None
-    state: PhoneState | None = None
+    facts: DeviceFacts | None = None
+    state: DeviceState | None = None
     problem: str | None = None
     next_step: str | None = None
 

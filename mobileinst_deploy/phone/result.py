@@ -7,21 +7,30 @@ the streams that :func:`read_result` takes.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
-from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.documents import Blame, Whole, parse_json
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.measure.samples import Milliseconds, Sample, Schedule
 from mobileinst_deploy.phone.plan import Mode
 
-DTYPES = ("float32", "uint8", "int32", "int64")
+Dtype = Literal["float32", "uint8", "int32", "int64"]
+Length = Annotated[int, Meta(ge=1, lt=2**28)]
+#: A name becomes a path on this machine, so a device must not be able to choose the folder.
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")]
+Word = Annotated[str, Meta(max_length=200)]
 BEGIN = "=====MOBILEINST-RESULT-BEGIN====="
 END = re.compile(r"=====MOBILEINST-RESULT-END (\d{1,12})=====")
 
@@ -40,53 +49,23 @@ _NEXT_STEPS = {
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One timed run.
-
-    Attributes:
-        role: Which graph.
-        clip: Index of the clip within its schedule.
-        start_ms: When the run began, from the schedule's start.
-        prepare_ms: Filling the input tensors, apart from the run.
-        run_ms: Inference alone.
-        cpu: The core it ended on, or None where the kernel does not say.
-        khz: That core's clock just after the run, or None where it cannot be read.
-    """
-
-    role: Role
-    clip: int
-    start_ms: float
-    prepare_ms: float
-    run_ms: float
-    cpu: int | None
-    khz: int | None
-
-
-@dataclass(frozen=True)
-class ScheduleResult:
-    """The interleaved schedule of one clip length.
-
-    Attributes:
-        clip_length: T; each clip is one keyframe and T-1 reuse frames.
-        wall_ms: From the first run's start to the last run's end.
-        samples: In the order they ran.
-    """
-
-    clip_length: int
-    wall_ms: float
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True)
 class ResultTensor:
     """One tensor file that the runner wrote into its output folder."""
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-    bytes: int
-    crc32: str
+    name: Word
+    dtype: Dtype
+    shape: Annotated[tuple[Length, ...], Meta(max_length=8)]
+    file: FileName
+    bytes: Whole
+    crc32: Word
+
+    def __post_init__(self) -> None:
+        if self.bytes != math.prod(self.shape) * np.dtype(self.dtype).itemsize:
+            raise DeviceError(
+                f"the tensor {shown(self.name, 60)!r}, {self.dtype} {self.shape}, has "
+                f"{self.bytes} bytes",
+                _NEXT_STEPS["library"],
+            )
 
 
 @dataclass(frozen=True)
@@ -94,19 +73,19 @@ class CallResult:
     """One run outside a schedule."""
 
     role: Role
-    prepare_ms: float
-    run_ms: float
-    results: tuple[ResultTensor, ...]
+    prepare_ms: Milliseconds
+    run_ms: Milliseconds
+    results: tuple[ResultTensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Mark:
     """The two marker values around one counted run."""
 
-    call: int
+    call: Whole
     role: Role
-    begin: int
-    end: int
+    begin: Whole
+    end: Whole
 
 
 @dataclass(frozen=True)
@@ -137,7 +116,7 @@ class RunnerResult:
     load_ms: Mapping[Role, float]
     calls: tuple[CallResult, ...]
     warmups: tuple[Sample, ...]
-    schedules: tuple[ScheduleResult, ...]
+    schedules: tuple[Schedule, ...]
     marks: tuple[Mark, ...]
     profiles: Mapping[Role, str]
 
@@ -159,20 +138,22 @@ def read_result(stdout: str, exit_code: int, stderr: str = "") -> RunnerResult:
     Raises:
         DeviceError: It failed, crashed, was killed, or printed no whole result.
     """
-    document = _document(stdout, exit_code, stderr)
-    try:
-        if document["ok"] is False:
-            error = _part(document, "error", dict)
-            kind, message = _part(error, "kind", str), _part(error, "message", str)
-            raise DeviceError(
-                f"the runner says: {_printable(message)}",
-                _NEXT_STEPS.get(kind, "Report this: the kind of failure is unknown"),
-            )
-        result = _result(document)
-    except (_MalformedError, KeyError) as fault:
+    text = _result_text(stdout, exit_code, stderr)
+    blame = Blame(
+        "the runner's result cannot be read",
+        DeviceError,
+        "Run it again; if it persists, assemble the bundle anew with"
+        " `mobileinst device prepare --force`",
+    )
+    outcome = parse_json(text, _Outcome, blame)
+    if not outcome.ok:
+        error = outcome.error or _Error("unknown", "it failed without saying why")
         raise DeviceError(
-            f"the runner's result is not understood: {fault}", _NEXT_STEPS["library"]
-        ) from None
+            f"the runner says: {shown(error.message)}",
+            _NEXT_STEPS.get(error.kind, "Report this: the kind of failure is unknown"),
+        )
+    blame = Blame("the runner's result is not understood", DeviceError, _NEXT_STEPS["library"])
+    result = parse_json(text, _Document, blame).result()
     if exit_code != 0:
         raise DeviceError(
             f"the runner reported success but ended with {_death(exit_code)}",
@@ -214,11 +195,68 @@ def read_tensors(result: RunnerResult, folder: Path) -> list[dict[str, np.ndarra
     return loaded
 
 
-class _MalformedError(Exception):
-    """The result is JSON, but not the result that README.md describes."""
+class _Error(msgspec.Struct):
+    """Why a runner failed."""
+
+    kind: Word
+    message: str
 
 
-def _document(stdout: str, exit_code: int, stderr: str) -> dict[str, Any]:
+class _Outcome(msgspec.Struct):
+    """What every result says first."""
+
+    schema: Literal[1]
+    ok: bool
+    error: _Error | None = None
+
+
+class _Runtime(msgspec.Struct):
+    name: Word
+    version: Word
+
+
+class _Core(msgspec.Struct):
+    affinity: tuple[Whole, ...]
+    asked: Whole | None = None
+
+
+class _Graph(msgspec.Struct):
+    load_ms: Milliseconds
+
+
+class _Document(msgspec.Struct):
+    """The result that ``android_bench/README.md`` describes; other fields do not matter."""
+
+    mode: Mode
+    abi: Word
+    runtime: _Runtime
+    core: _Core
+    graphs: dict[Role, _Graph]
+    peak_memory_kib: Whole | None = None
+    calls: tuple[CallResult, ...] = ()
+    warmups: tuple[Sample, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    profiles: dict[Role, FileName] = {}
+
+    def result(self) -> RunnerResult:
+        return RunnerResult(
+            mode=self.mode,
+            abi=self.abi,
+            runtime=f"{self.runtime.name} {self.runtime.version}",
+            core=self.core.asked,
+            affinity=self.core.affinity,
+            peak_memory_kib=self.peak_memory_kib,
+            load_ms={role: graph.load_ms for role, graph in self.graphs.items()},
+            calls=self.calls,
+            warmups=self.warmups,
+            schedules=self.schedules,
+            marks=self.marks,
+            profiles=self.profiles,
+        )
+
+
+def _result_text(stdout: str, exit_code: int, stderr: str) -> bytes:
     begin = stdout.rfind(BEGIN)
     end = END.search(stdout, begin) if begin >= 0 else None
     if begin < 0 or end is None:
@@ -226,25 +264,16 @@ def _document(stdout: str, exit_code: int, stderr: str) -> dict[str, Any]:
         half = "only half a result" if begin >= 0 else "no result"
         raise DeviceError(
             f"the runner printed {half} and ended with {_death(exit_code)}"
-            + (f"; its last words: {_printable(last)}" if last else ""),
+            + (f"; its last words: {shown(last, 400)}" if last else ""),
             _after_death(exit_code),
         )
-    text = stdout[begin + len(BEGIN) : end.start()].strip("\r\n")
-    try:
-        if len(text.encode()) != int(end.group(1)):
-            raise ValueError("its length differs from what the end line says")
-        document = json.loads(text)
-        if not isinstance(document, dict) or document.get("schema") != 1:
-            raise ValueError("it is not a document of schema 1")
-        if not isinstance(document.get("ok"), bool):
-            raise ValueError("it does not say whether it succeeded")
-    except (ValueError, RecursionError) as fault:
+    text = stdout[begin + len(BEGIN) : end.start()].strip("\r\n").encode(errors="replace")
+    if len(text) != int(end.group(1)):
         raise DeviceError(
-            f"the runner's result cannot be read: {_printable(str(fault))}",
-            "Run it again; if it persists, assemble the bundle anew with"
-            " `mobileinst device prepare --force`",
-        ) from None
-    return document
+            "the runner's result cannot be read: its length differs from what the end line says",
+            "Run it again; if it persists, check the cable",
+        )
+    return text
 
 
 def _death(exit_code: int) -> str:
@@ -263,128 +292,3 @@ def _after_death(exit_code: int) -> str:
     return (
         "Run it again; if it persists, verify the pair with `mobileinst verify DIR --device qemu`"
     )
-
-
-def _result(document: dict[str, Any]) -> RunnerResult:
-    mode = _part(document, "mode", str)
-    if mode not in get_args(Mode):
-        raise _MalformedError(f"unknown mode {mode!r}")
-    core = _part(document, "core", dict)
-    asked, peak = core.get("asked"), document.get("peak_memory_kib")
-    affinity = tuple(_checked(v, int, "affinity") for v in _part(core, "affinity", list))
-    graphs = _part(document, "graphs", dict)
-    profiles = _part(document, "profiles", dict, {})
-    return RunnerResult(
-        mode=cast(Mode, mode),
-        abi=_part(document, "abi", str),
-        runtime=_runtime(_part(document, "runtime", dict)),
-        core=None if asked is None else _checked(asked, int, "core"),
-        affinity=affinity,
-        peak_memory_kib=None if peak is None else _checked(peak, int, "peak_memory_kib"),
-        load_ms={
-            _role(k): _part(_checked(v, dict, k), "load_ms", float) for k, v in graphs.items()
-        },
-        calls=tuple(_call(c) for c in _each(document, "calls")),
-        warmups=tuple(_sample(s) for s in _each(document, "warmups")),
-        schedules=tuple(
-            ScheduleResult(
-                _part(s, "clip_length", int),
-                _part(s, "wall_ms", float),
-                tuple(_sample(v) for v in _each(s, "samples")),
-            )
-            for s in _each(document, "schedules")
-        ),
-        marks=tuple(
-            Mark(
-                _part(m, "call", int),
-                _role(_part(m, "role", str)),
-                _part(m, "begin", int),
-                _part(m, "end", int),
-            )
-            for m in _each(document, "marks")
-        ),
-        profiles={_role(k): _file(v) for k, v in profiles.items()},
-    )
-
-
-def _runtime(data: dict[str, Any]) -> str:
-    return f"{_part(data, 'name', str)} {_part(data, 'version', str)}"
-
-
-def _sample(data: dict[str, Any]) -> Sample:
-    cpu, khz = data.get("cpu"), data.get("khz")
-    return Sample(
-        _role(_part(data, "role", str)),
-        _part(data, "clip", int),
-        _part(data, "start_ms", float),
-        _part(data, "prepare_ms", float),
-        _part(data, "run_ms", float),
-        None if cpu is None else _checked(cpu, int, "cpu"),
-        None if khz is None else _checked(khz, int, "khz"),
-    )
-
-
-def _call(data: dict[str, Any]) -> CallResult:
-    return CallResult(
-        _role(_part(data, "role", str)),
-        _part(data, "prepare_ms", float),
-        _part(data, "run_ms", float),
-        tuple(_tensor(t) for t in _each(data, "results")),
-    )
-
-
-def _tensor(data: dict[str, Any]) -> ResultTensor:
-    dtype = _part(data, "dtype", str)
-    shape = tuple(_checked(v, int, "shape") for v in _part(data, "shape", list))
-    size = _part(data, "bytes", int)
-    if dtype not in DTYPES or len(shape) > 8 or any(not 0 < v < 2**28 for v in shape):
-        raise _MalformedError(f"a tensor is {dtype!r} {shape!r}")
-    elements = 1
-    for length in shape:
-        elements *= length
-    if size != elements * np.dtype(dtype).itemsize:
-        raise _MalformedError(f"a tensor {dtype} {shape} has {size} bytes")
-    return ResultTensor(
-        _part(data, "name", str),
-        dtype,
-        shape,
-        _file(data.get("file")),
-        size,
-        _part(data, "crc32", str),
-    )
-
-
-def _role(text: str) -> Role:
-    if text not in ROLES:
-        raise _MalformedError(f"unknown graph {text!r}")
-    return text
-
-
-def _file(name: object) -> str:
-    # A name becomes a path on this machine, so a device must not be able to choose the folder.
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}", name):
-        raise _MalformedError(f"unusable file name {name!r}")
-    return name
-
-
-def _each(data: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    for item in _part(data, key, list, []):
-        yield _checked(item, dict, key)
-
-
-def _part(data: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    return _checked(data.get(key, default), kind, key)
-
-
-def _checked(value: Any, kind: type, key: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    if wrong or (kind in (int, float) and not 0 <= value < 2**53):
-        raise _MalformedError(f"{key} is {_printable(repr(value))}")
-    return value
-
-
-def _printable(text: str) -> str:
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    return shown if len(shown) <= 400 else shown[:400] + "..."

@@ -22,20 +22,16 @@ import filelock
 import numpy as np
 import platformdirs
 
+from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.shell import AdbDevice, quote
-from mobileinst_deploy.phone.state import (
-    PhoneFacts,
-    PhoneState,
-    check_abi,
-    check_memory,
-    read_phone,
-)
+from mobileinst_deploy.phone.state import check_abi, check_memory, read_phone
 from mobileinst_deploy.phone.storage import (
     REMOTE_ROOT,
     SHORT_LIMIT_S,
@@ -117,7 +113,7 @@ class Session:
     Args:
         device: The phone.
         bundle: What runs there.
-        graphs: What the runtime reads of each graph, by role: the file to name, then the others.
+        graphs: What the runtime is given of each graph, by role: the file to name, then the others.
         progress: Told of the push and of the runner's own progress.
 
     Attributes:
@@ -129,14 +125,14 @@ class Session:
             went away.
     """
 
-    facts: PhoneFacts
-    state: PhoneState
+    facts: DeviceFacts
+    state: DeviceState
 
     def __init__(
         self,
         device: AdbDevice,
         bundle: DeviceBundle,
-        graphs: Mapping[Role, Sequence[Path]],
+        graphs: Mapping[Role, Sequence[Content]],
         progress: Progress = silent,
     ) -> None:
         self.device = device

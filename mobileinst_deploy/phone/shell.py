@@ -20,7 +20,7 @@ from pathlib import Path
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.phone.adb import (
     CONNECT_LIMIT_S,
-    adb_program,
+    adb_command,
     client,
     ensure_server,
     list_devices,
@@ -148,7 +148,7 @@ class AdbDevice:
     def _transfer(self, arguments: list[str], size: int) -> None:
         limit_s = TRANSFER_LIMIT_S + size / SLOWEST_BYTES_PER_S
         deadline = time.monotonic() + limit_s
-        command = [str(adb_program()), "-s", self.serial, *arguments]
+        command = [*adb_command(), "-s", self.serial, *arguments]
         # Its own session: a Ctrl-C reaches this program alone, which then ends adb in good order.
         with subprocess.Popen(
             command,

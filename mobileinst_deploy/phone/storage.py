@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.errors import DeviceError
-from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.phone.shell import AdbDevice, ShellResult, quote
 
@@ -23,25 +24,31 @@ class RemoteFile:
     """A file that shall lie on the phone.
 
     Attributes:
-        path: Here.
+        path: Here; of content that was read, only its name counts.
         sha256: Of its bytes.
         bytes: Its size.
         executable: Whether it is started there.
+        content: What to push in the place of what lies at the path by now.
     """
 
     path: Path
     sha256: str
     bytes: int
     executable: bool = False
+    content: Content | None = field(default=None, repr=False)
+
+    def push(self, device: AdbDevice, folder: str) -> None:
+        """Push it into a folder on the phone."""
+        if self.content is None:
+            device.push([self.path], folder)
+            return
+        with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
+            device.push([self.content.write(Path(name))], folder)
 
 
-def pair_files(graphs: Sequence[Path]) -> tuple[RemoteFile, ...]:
-    """The exported graphs as files for the phone.
-
-    Raises:
-        InputError: One cannot be read.
-    """
-    return tuple(RemoteFile(g, sha256_of(g), g.stat().st_size) for g in graphs)
+def pair_files(graphs: Sequence[Content]) -> tuple[RemoteFile, ...]:
+    """The pair's graphs, as they were read and checked, as files for the phone."""
+    return tuple(RemoteFile(g.path, g.sha256, g.bytes, content=g) for g in graphs)
 
 
 def install(
@@ -84,7 +91,7 @@ def install(
                 "Free some space on the phone, or run `mobileinst device clean`",
             )
         for file in wrong:
-            device.push([file.path], folder)
+            file.push(device, folder)
             missing -= file.bytes
             progress(label, total - missing, total)
         programs = [f"{folder}/{f.path.name}" for f in wrong if f.executable]
@@ -155,8 +162,8 @@ def _free_bytes(df: str) -> int | None:
     """The fourth column of ``df -k``, or None where it cannot be read."""
     lines = df.splitlines()
     fields = lines[-1].split() if len(lines) > 1 else []
-    for at, field in enumerate(fields):
-        if field.endswith("%") and at and fields[at - 1].isdigit():
+    for at, share in enumerate(fields):
+        if share.endswith("%") and at and fields[at - 1].isdigit():
             return int(fields[at - 1]) * 1024
     return None
 

@@ -32,7 +32,7 @@ def measure_price(bundle: ExportBundle) -> Price:
     golden = load_golden(bundle)
     times: dict[Role, float] = {}
     for role in ROLES:
-        session = open_session(bundle.graphs[role].path)
+        session = open_session(bundle.graphs[role].onnx)
         feed = golden.inputs(role, 0)
         samples = []
         for _ in range(_TIMED_RUNS):

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Call, Role
+from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Of the runtime that runs the graphs here, which may differ from the one at export.
 VERSION: str = onnxruntime.__version__
 
 
 def open_session(
-    graph: Path | bytes, *, optimize: bool = True, profile: Path | None = None
+    graph: bytes | Content, *, optimize: bool = True, profile: Path | None = None
 ) -> onnxruntime.InferenceSession:
     """Load a graph for single-threaded sequential execution on the CPU.
 
     Args:
-        graph: A file, or a serialised model.
+        graph: A serialised model, or the content of a file.
         optimize: Whether ONNX Runtime may rewrite the graph; off where every node's own output is
             wanted.
         profile: Where ONNX Runtime's profiler writes; it adds a time and ``.json`` to the name.
@@ -42,10 +43,9 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    source = graph if isinstance(graph, bytes) else str(graph)
-    name = "the graph" if isinstance(graph, bytes) else str(graph)
+    data, name = (graph, "the graph") if isinstance(graph, bytes) else (graph.data, graph.path)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # The binding raises a family of classes that share no base but Exception.
         raise BundleError(
@@ -53,76 +53,94 @@ def open_session(
         ) from error
 
 
-class CpuRunner:
-    """Runs an exported pair here; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+def run_graph(
+    graph: bytes,
+    names: Sequence[str],
+    feeds: Iterable[Tensors],
+    *,
+    optimize: bool = True,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Load a graph and run it on inputs, one after the other.
 
     Args:
-        bundle: The pair. A graph is loaded when it is first asked for, so that a broken one can be
-            described by what is wrong with it before the runtime refuses it.
+        graph: A serialised model.
+        names: The outputs wanted.
+        feeds: Inputs by name, for every run.
+        optimize: As for :func:`open_session`.
+
+    Yields:
+        The outputs of each run by name.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load it.
+    """
+    session = open_session(graph, optimize=optimize)
+    for feed in feeds:
+        yield dict(zip(names, session.run(list(names), dict(feed)), strict=True))
+
+
+class CpuRunner(HostRunner):
+    """ONNX Runtime here.
+
+    Args:
+        bundle: The pair.
     """
 
-    name = "cpu"
     runtime = f"onnxruntime {VERSION}"
-    emulated = False
 
     def __init__(self, bundle: ExportBundle) -> None:
-        self._bundle = bundle
+        super().__init__(bundle)
         self._sessions: dict[Role, onnxruntime.InferenceSession] = {}
 
-    def load(self) -> None:
-        """Load both graphs now: a measurement must not begin with that.
-
-        Raises:
-            BundleError: ONNX Runtime refuses one.
-        """
-        for role in ROLES:
-            self._session(role)
-
-    def _session(self, role: Role) -> onnxruntime.InferenceSession:
-        if role not in self._sessions:
-            self._sessions[role] = open_session(self._bundle.graphs[role].path)
-        return self._sessions[role]
-
-    def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one graph once.
+    def load(self, role: Role) -> onnxruntime.InferenceSession:
+        """The session of a graph, loaded when it is first asked for.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
-            DeviceError: ONNX Runtime failed.
         """
-        session = self._session(role)
+        if role not in self._sessions:
+            self._sessions[role] = open_session(self.bundle.graphs[role].onnx)
+        return self._sessions[role]
+
+    def ready(self, role: Role, inputs: Tensors) -> _ReadyRun:
+        """Bind inputs and outputs; see :class:`~mobileinst_deploy.runtimes.host.HostRunner`."""
+        return _ReadyRun(self.load(role), role, inputs)
+
+
+class _ReadyRun:
+    """Inputs bound where they lie, outputs left to the runtime's allocator."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, role: Role, inputs: Tensors) -> None:
+        self._session = session
+        self._role = role
+        self._names = [output.name for output in session.get_outputs()]
+        # What is bound is only borrowed: the arrays live as long as this.
+        self._inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        with self._told():
+            self._binding = session.io_binding()
+            for name, array in self._inputs.items():
+                self._binding.bind_cpu_input(name, array)
+            for name in self._names:
+                self._binding.bind_output(name)
+
+    def compute(self) -> None:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
+        with self._told():
+            self._session.run_with_iobinding(self._binding)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            values = session.run(None, inputs)
+            yield
         except Exception as error:
             raise DeviceError(
-                f"ONNX Runtime failed in the {role} graph: {_reason(error)}",
+                f"ONNX Runtime failed in the {self._role} graph: {_reason(error)}",
                 "Check the inputs' names, dtypes and shapes with `mobileinst inspect`",
             ) from error
-        return {v.name: array for v, array in zip(session.get_outputs(), values, strict=True)}
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        return [self.run(call.role, dict(call.inputs)) for call in calls]
-
-
-@contextlib.contextmanager
-def pinned_to_one_core() -> Iterator[int | None]:
-    """Keep this thread on one core that it may use, and give the old affinity back after.
-
-    Yields:
-        The core's number, read back from the kernel, or None where the system has no affinity.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    # The last allowed core: the first one takes most interrupts.
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        (core,) = os.sched_getaffinity(0)
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _reason(error: Exception) -> str:

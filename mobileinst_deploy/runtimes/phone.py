@@ -1,4 +1,4 @@
-"""A phone over adb as a place where the exported pair runs, for verify and run."""
+"""The exported pair on a phone over adb."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from types import TracebackType
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.phone.adb import choose_devices
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
-from mobileinst_deploy.phone.plan import Plan, plan_calls
+from mobileinst_deploy.phone.plan import Plan
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.runtimes.device import DeviceRunner
 
 
-class AdbRunner:
-    """Runs an exported pair on a phone; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+class AdbRunner(DeviceRunner):
+    """The pair on a phone.
 
     Use it as a context manager: entering pushes what the phone lacks, leaving lets go of the phone
     with nothing running on it.
@@ -42,13 +42,11 @@ class AdbRunner:
         limit_seconds: int = 3600,
         progress: Progress = silent,
     ) -> None:
+        super().__init__(bundle, device_bundle, limit_seconds)
         (chosen,) = choose_devices([serial] if serial is not None else [])
         self.name = f"adb:{chosen.serial}"
         self.emulated = False
-        self.limit_seconds = limit_seconds
-        self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
         graphs = {role: graph.files for role, graph in bundle.graphs.items()}
-        self.runtime = device_bundle.runtime_name
         self._session = Session(AdbDevice(chosen.serial), device_bundle, graphs, progress)
 
     def __enter__(self) -> AdbRunner:
@@ -65,11 +63,6 @@ class AdbRunner:
         trace: TracebackType | None,
     ) -> None:
         self._session.__exit__(kind, error, trace)
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        plan = Plan("outputs", plan_calls(self._specs, calls), limit_seconds=self.limit_seconds)
-        return self.tensors(plan)
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan and give every call's tensors by name.

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from mobileinst_deploy.core.contract import graph_specs
+from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.network import KernelNetwork
+from mobileinst_deploy.network import FrameOutput, KernelNetwork
 
 
-class TorchModel:
-    """A :class:`~mobileinst_deploy.core.tracker.FrameModel` over PyTorch.
+class TorchRunner:
+    """PyTorch; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
 
     Args:
         model: The network; put into eval mode and moved.
         device: Where it runs, by torch's name, such as ``cpu`` or ``cuda``.
     """
 
+    runtime = f"pytorch {torch.__version__}"
+    emulated = False
+
     def __init__(self, model: KernelNetwork, device: str = "cpu") -> None:
+        self.name = device
+        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.description)
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
-        self._outputs = [tensor.name for tensor in graph_specs(model.needs)["frame"].outputs]
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Segment a keyframe: (1,3,H,W) to the frame graph's outputs by tensor name."""
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
+        return [self._run(call) for call in calls]
+
+    def _run(self, call: Call) -> dict[str, np.ndarray]:
+        given = {n: torch.from_numpy(a).to(self._device) for n, a in call.inputs.items()}
         with torch.inference_mode():
-            output = self._model(self._tensor(image))
-        return {name: getattr(output, name).float().cpu().numpy() for name in self._outputs}
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        """Segment a reuse frame: (1,3,H,W) and kernels (1,n,D) to mask logits (1,n,H/8,W/8)."""
-        with torch.inference_mode():
-            logits = self._model.mask_head(self._tensor(image), self._tensor(kernels))
-        mask_logits: np.ndarray = logits.float().cpu().numpy()
-        return mask_logits
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+            if call.role == "frame":
+                output = self._model(given["image"])
+                made = _by_name(self.specs, output)
+            else:
+                image, kernels, *context = (given[t.name] for t in self.specs["mask_head"].inputs)
+                made = {"mask_logits": self._model.mask_head(image, kernels, context)}
+        return {name: value.float().cpu().numpy() for name, value in made.items()}
 
 
 def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) -> Golden:
@@ -50,23 +53,26 @@ def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) 
         images: (P, 3, H, W) uint8, RGB.
         keyframe: (P,) int64; each picture's keyframe comes no later than itself.
     """
+    specs = graph_specs(model.description)
     frames: list[dict[str, np.ndarray]] = []
     reuse: list[np.ndarray] = []
-    kernels: list[torch.Tensor] = []
-    names = [t.name for t in graph_specs(model.needs)["frame"].outputs]
+    keyframes: list[FrameOutput] = []
     with torch.inference_mode():
-        for index in range(len(images)):
+        for index, key in enumerate(keyframe.tolist()):
             image = torch.from_numpy(images[index : index + 1]).float()
-            features = model.features(image)
-            decoded = model.decode(features)
-            kernels.append(decoded.kernels)
-            outputs = model.outputs(features, decoded)
-            frames.append({name: getattr(outputs, name).numpy() for name in names})
-            carried = kernels[int(keyframe[index])]
-            reuse.append(model.reuse(carried, features.mask_features).numpy())
+            keyframes.append(model(image))
+            named = _by_name(specs, keyframes[-1])
+            frames.append({name: value.numpy() for name, value in named.items()})
+            given = keyframes[key]
+            reuse.append(model.mask_head(image, given.kernels, given.context).numpy())
     return Golden(
         images=images,
         keyframe=keyframe,
-        frame={name: np.concatenate([f[name] for f in frames]) for name in names},
+        frame={t.name: np.concatenate([f[t.name] for f in frames]) for t in specs["frame"].outputs},
         mask_logits=np.concatenate(reuse),
     )
+
+
+def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:
+    values = (*output[:-1], *output.context)
+    return {t.name: value for t, value in zip(specs["frame"].outputs, values, strict=True)}

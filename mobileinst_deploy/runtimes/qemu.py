@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.phone.counter import (
     Counter,
@@ -27,9 +27,10 @@ from mobileinst_deploy.phone.counter import (
     read_counts,
 )
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
-from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, plan_calls, reuse_pattern
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, reuse_pattern
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.toolchain import Need
+from mobileinst_deploy.runtimes.device import DeviceRunner
 
 #: qemu's `max` emulates SME and is nine times slower; the A76 is what a 778G's big cores are near.
 CPU = "cortex-a76"
@@ -60,8 +61,8 @@ def needs() -> tuple[Need, ...]:
     return (Need("qemu for aarch64", next(_found(_NAMES), None), _INSTALL.split("`")[1]),)
 
 
-class QemuRunner:
-    """Runs an exported pair under qemu; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+class QemuRunner(DeviceRunner):
+    """The pair under qemu.
 
     Args:
         bundle: The pair, as the bundle's runtime takes it.
@@ -79,17 +80,8 @@ class QemuRunner:
     def __init__(
         self, bundle: ExportBundle, device_bundle: DeviceBundle, limit_seconds: int = 21600
     ) -> None:
-        self._pair = bundle
-        self._bundle = device_bundle
-        self.runtime = device_bundle.runtime_name
-        self.limit_seconds = limit_seconds
-        self._specs = {role: graph.spec for role, graph in bundle.graphs.items()}
+        super().__init__(bundle, device_bundle, limit_seconds)
         self.qemu = find_qemu()
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        plan = Plan("outputs", plan_calls(self._specs, calls), limit_seconds=self.limit_seconds)
-        return self.tensors(plan)
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan and give every call's tensors by name.
@@ -124,10 +116,10 @@ class QemuRunner:
             DeviceError: This qemu takes no plugins, a compiler is missing, or the run failed.
             MeasurementInvalid: Two starts gave different counts.
         """
-        calls = reuse_pattern(self._specs, [image], kernels)
+        calls = reuse_pattern(self.specs, [image], kernels)
         # Every plan of a pair has the same length: its text lies in memory too, and moves the rest.
         plan = Plan("count", calls, warmups=warmups, runs=1, limit_seconds=_LONGEST)
-        counter = build_counter(self._bundle.folder.parent)
+        counter = build_counter(self.device_bundle.folder.parent)
         logs: list[dict[Role, int]] = []
         for _ in range(repeats):
             with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
@@ -150,24 +142,22 @@ class QemuRunner:
         # memory, and a count shall be the same on every machine.
         with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
             folder = Path(name)
-            links = {"bundle": self._bundle.folder}
-            links |= {
-                f"{role}{file.suffix}": file
-                for role, graph in self._pair.graphs.items()
-                for file in graph.files
-            }
+            links = {"bundle": self.device_bundle.folder}
+            for role, graph in self.bundle.graphs.items():
+                for file in graph.files:
+                    file.write(folder, f"{role}{file.path.suffix}")
             command = [self.qemu, "-L", str(_sysroot(folder)), "-cpu", CPU, "-seed", "1"]
             preload = None
             if counter is not None:
                 command += ["-plugin", f"{counter.plugin},out={log}"]
-                if self._bundle.runtime == "onnxruntime":  # ncnn asks for no time
+                if self.device_bundle.runtime == "onnxruntime":  # ncnn asks for no time
                     links["clock.so"] = counter.still_clock
                     preload = "./clock.so"
             for link, target in links.items():
                 (folder / link).symlink_to(target.resolve())
-            graphs = {r: f"{r}{graph.path.suffix}" for r, graph in self._pair.graphs.items()}
-            plan.write(folder, self._bundle.library("bundle"), graphs)
-            command += self._bundle.command("./bundle", f"./{PLAN_FILE}", preload=preload)
+            graphs = {r: f"{r}{graph.path.suffix}" for r, graph in self.bundle.graphs.items()}
+            plan.write(folder, self.device_bundle.library("bundle"), graphs)
+            command += self.device_bundle.command("./bundle", f"./{PLAN_FILE}", preload=preload)
             result = _run(command, folder, self.limit_seconds + _GRACE)
             if result.runtime != self.runtime:
                 raise DeviceError(

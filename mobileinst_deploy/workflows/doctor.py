@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
-from mobileinst_deploy.core.errors import MobileInstError
+from mobileinst_deploy.core.errors import ConfigError, MobileInstError
 from mobileinst_deploy.phone import device_bundle, ncnn_build, toolchain
 from mobileinst_deploy.phone.adb import adb_program, list_devices
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.phone.state import NEEDED_ABI, check_abi, read_phone
 from mobileinst_deploy.phone.storage import REMOTE_ROOT, install
-from mobileinst_deploy.runtimes import qemu
+from mobileinst_deploy.runtimes import known_runtime, qemu
 from mobileinst_deploy.runtimes.ncnn import convert
 
 _NO_PHONE = (
@@ -35,21 +36,30 @@ class Finding:
     detail: str
     mend: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
 
-def examine(
-    device: str | None = None, runtime: device_bundle.Runtime = "onnxruntime"
-) -> tuple[Finding, ...]:
+
+def doctor(device: str | None = None, runtime: str = "onnxruntime") -> tuple[Finding, ...]:
     """Look at everything that running on a device needs.
 
     Args:
         device: ``adb`` or ``qemu`` for what that one needs, None for both.
         runtime: What shall run the graphs there.
+
+    Raises:
+        ConfigError: There is no such device to look at, or no such runtime.
     """
+    if device not in (None, "adb", "qemu"):
+        raise ConfigError(f"there is no device {device!r} to look at", "Use adb or qemu")
+    known_runtime(runtime)
+    wanted = cast("device_bundle.Runtime", runtime)
     found = [
         Finding(n.name, n.found is not None, n.found or "missing", "" if n.found else n.mend)
-        for n in (*_needs(runtime), *(qemu.needs() if device != "adb" else ()))
+        for n in (*_needs(wanted), *(qemu.needs() if device != "adb" else ()))
     ]
-    found.append(_bundle(runtime))
+    found.append(_bundle(wanted))
     if device != "qemu":
         found += _adb()
     return tuple(found)

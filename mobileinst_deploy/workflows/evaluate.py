@@ -6,25 +6,30 @@ matched with the annotations at once. An interrupted evaluation goes on where it
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.files import sha256_of, write_json
-from mobileinst_deploy.core.journal import Journal
+from mobileinst_deploy.core.documents import Blame, Whole, read_json
+from mobileinst_deploy.core.errors import ConfigError, InputError
+from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.graphs import Graphs
+from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
-from mobileinst_deploy.data.annotations import Media, read_frame, to_rle
+from mobileinst_deploy.data.annotations import Media, read_frame
 from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.segmentation import to_rle
 from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
@@ -33,14 +38,40 @@ from mobileinst_deploy.measure.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
-from mobileinst_deploy.workflows.subject import Subject
+from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
+from mobileinst_deploy.workflows.results import Kept, place as results_place
+from mobileinst_deploy.workflows.subject import Subject, open_subject
 
-EVAL_FILE = "eval.json"
+DATASETS = ("coco", "ytvis")
+CLIP_LENGTHS = ("1", "3", "6")
+_Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool | None
+_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
 TRACK_SETTINGS = TrackSettings(score=0.05)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a model is worth on a data set.
+
+    Attributes:
+        report: What was measured now.
+        document: The same with what earlier evaluations of this model found, as in ``eval.json``.
+        kept: What became of that file.
+    """
+
+    report: EvalReport
+    document: Mapping[str, Any]
+    kept: Kept
+
+    @property
+    def measured(self) -> Mapping[str, EvalBlock]:
+        """What was measured now, by what it was measured on: ``pictures``, or ``T = 3``."""
+        if self.report.pictures is not None:
+            return {"pictures": self.report.pictures}
+        return {f"T = {name}": block for name, block in self.report.clips.items()}
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,7 @@ def evaluate_pictures(
     images: Path,
     annotations: Path,
     *,
-    journals: Path,
+    journals: Journals,
     progress: Progress = silent,
 ) -> EvalBlock:
     """Mask AP on pictures, from COCO's form of annotations.
@@ -73,7 +104,8 @@ def evaluate_pictures(
         subject: The model.
         images: Folder of the pictures.
         annotations: Their JSON file.
-        journals: Folder for what an interrupted evaluation leaves.
+        journals: What an interrupted evaluation leaves; the caller removes it when the result is
+            kept.
         progress: Told of every picture.
 
     Raises:
@@ -95,7 +127,7 @@ def evaluate_clips(
     annotations: Path,
     schedule: str,
     *,
-    journals: Path,
+    journals: Journals,
     settings: TrackSettings = TRACK_SETTINGS,
     progress: Progress = silent,
 ) -> EvalBlock:
@@ -106,7 +138,8 @@ def evaluate_clips(
         images: Folder of the clips' pictures.
         annotations: Their JSON file.
         schedule: T, the frames per keyframe, or ``auto``.
-        journals: Folder for what an interrupted evaluation leaves.
+        journals: What an interrupted evaluation leaves; the caller removes it when the result is
+            kept.
         settings: What counts as a track.
         progress: Told of every clip.
 
@@ -129,8 +162,8 @@ def evaluate_clips(
 
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    fitted, geometry = fit(image, subject.config.input_size)
-    outputs = subject.model.frame(_as_input(fitted))
+    prepared, geometry = prepare(image, subject.config.input_size)
+    outputs = Graphs(subject.runner).frame(prepared)
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
     best = _best_pairs(scores)
@@ -157,12 +190,12 @@ def find_in_clip(
         schedule: T, the frames per keyframe, or ``auto``.
         settings: What counts as a track.
     """
-    tracker = Tracker(subject.model, parse_schedule(schedule), settings)
+    tracker = Tracker(subject.runner, parse_schedule(schedule), settings)
     shown: dict[int, dict[int, Rle]] = {}
     count = keyframes = 0
     for t, image in enumerate(frames):
-        fitted, geometry = fit(image, subject.config.input_size)
-        frame = tracker.step(_as_input(fitted))
+        prepared, geometry = prepare(image, subject.config.input_size)
+        frame = tracker.step(prepared)
         rles = _encoded(frame.mask_logits, geometry)
         for track, rle in zip(frame.ids.tolist(), rles, strict=True):
             if rle:
@@ -180,18 +213,74 @@ def find_in_clip(
     return Found(candidates, keyframes)
 
 
-def save_report(
-    subject: Subject, folder: Path, pictures: EvalBlock | None, clips: Mapping[str, EvalBlock]
-) -> dict[str, Any]:
-    """Write ``eval.json`` and return what is in it.
+def evaluate(
+    model: str,
+    *,
+    dataset: str,
+    images: str | Path,
+    annotations: str | Path,
+    clip_lengths: Sequence[int | str] = (),
+    device: str = "cpu",
+    report: str | Path | None = None,
+    progress: Progress = silent,
+) -> Evaluated:
+    """Measure mask AP on pictures or track AP on clips, and keep ``eval.json``.
 
-    Blocks that an earlier evaluation of the same model wrote there stay; another model's go.
+    An interrupted evaluation goes on where it was, whatever T it was at; what it knew goes only
+    when the result is kept.
+
+    Args:
+        model: An exported pair's folder, a checkpoint, a model.toml or a zoo id.
+        dataset: The form of the annotations: ``coco`` for pictures, ``ytvis`` for clips.
+        images: Folder of the pictures.
+        annotations: Their JSON file.
+        clip_lengths: With clips: every T to measure at, or ``auto``; none means 1, 3 and 6.
+        device: ``cpu``; for a network also another device of PyTorch's.
+        report: Where ``eval.json`` goes; by default under the model's folder.
+        progress: Told of every picture or clip.
 
     Raises:
-        OutputError: The folder cannot be written.
+        ConfigError: An option is wrong or does not apply.
+        DatasetError: The annotations are broken, or fit neither the pictures nor the model.
+        MediaError: A picture cannot be read.
+        OutputError: A place named by ``report`` cannot be written.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> done = mobileinst.evaluate(
+        ...     "pair", dataset="coco", images="val", annotations="val/instances.json"
+        ... )
+        >>> 0 <= done.measured["pictures"].metrics["AP"] <= 1
+        True
     """
-    path = folder / EVAL_FILE
-    document = EvalReport(
+    images, annotations = Path(images), Path(annotations)
+    where = None if report is None else Path(report)
+    if dataset not in DATASETS:
+        raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
+    if dataset == "coco" and clip_lengths:
+        raise ConfigError(
+            "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
+        )
+    schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
+    for schedule in schedules:
+        parse_schedule(schedule)
+    subject = open_subject(model, device)
+    place = results_place(
+        "eval", subject.folder, subject.device, subject.runtime, subject.form, where
+    )
+    place.check()
+    journals = Journals(user_cache_path("mobileinst") / "evaluate")
+    pictures, clips = None, {}
+    if dataset == "coco":
+        pictures = evaluate_pictures(
+            subject, images, annotations, journals=journals, progress=progress
+        )
+    else:
+        for schedule in schedules:
+            clips[schedule] = evaluate_clips(
+                subject, images, annotations, schedule, journals=journals, progress=progress
+            )
+    made = EvalReport(
         model_id=subject.id,
         model_sha256=subject.sha256,
         trained=subject.trained,
@@ -199,22 +288,51 @@ def save_report(
         input_size=subject.config.input_size,
         pictures=pictures,
         clips=clips,
-    ).to_dict()
-    try:
-        earlier = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        earlier = {}
+    )
+    document = with_earlier(made, place.path)
+    kept = place.keep(document)
+    if kept.path is not None:
+        journals.remove()
+    return Evaluated(made, document, kept)
+
+
+def with_earlier(report: EvalReport, path: Path) -> dict[str, Any]:
+    """A report as ``eval.json``, with the blocks that an earlier one of the same model has there.
+
+    Another model's blocks are left out.
+    """
+    document = report.to_dict()
+    earlier = _earlier(path)
     same = ("schema", "model_sha256", "runtime", "input_size")
-    if isinstance(earlier, dict) and all(earlier.get(key) == document[key] for key in same):
-        by_length = {**earlier.get("clips", {}), **document.pop("clips", {})}
-        if "pictures" in earlier:
-            document.setdefault("pictures", earlier["pictures"])
+    if earlier is not None and all(getattr(earlier, key) == document[key] for key in same):
+        by_length = {**earlier.clips, **document.pop("clips", {})}
+        if earlier.pictures is not None:
+            document.setdefault("pictures", earlier.pictures)
         if by_length:
             document["clips"] = {
                 name: by_length[name] for name in sorted(by_length, key=_by_length)
             }
-    write_json(path, document)
     return document
+
+
+class _Earlier(msgspec.Struct):
+    """What is kept of an earlier evaluation's file."""
+
+    schema: int
+    model_sha256: str
+    runtime: str
+    input_size: list[int]
+    pictures: dict[str, _Figure | dict[str, _Figure]] | None = None
+    clips: dict[_Schedule, dict[str, _Figure | dict[str, _Figure]]] = {}
+
+
+def _earlier(path: Path) -> _Earlier | None:
+    """An earlier evaluation's file; None where there is none that can be used."""
+    blame = Blame(str(path), InputError, "Remove it")
+    try:
+        return read_json(path, _Earlier, blame) if path.exists() else None
+    except InputError:
+        return None
 
 
 def _by_length(schedule: str) -> tuple[bool, int]:
@@ -228,10 +346,11 @@ def _evaluate(
     search: Callable[[Media], Found],
     names: tuple[str, ...],
     settings: Mapping[str, Any],
-    journals: Path,
+    journals: Journals,
     progress: Progress,
 ) -> EvalBlock:
     """Search every item that the journal does not know yet, and match all."""
+    data.catalogue.require_objects("evaluate on")
     sha256 = sha256_of(annotations)
     key = {
         "version": __version__,
@@ -245,7 +364,7 @@ def _evaluate(
     if "schedule" in settings:
         label += f" at T = {settings['schedule']}"
     precision = AveragePrecision(subject.config.classes)
-    with Journal(journals, key) as journal:
+    with journals.journal(key) as journal:
         known = journal.entries()
         keyframes = 0
         for number, medium in enumerate(data.media):
@@ -266,12 +385,12 @@ def _evaluate(
             objects=precision.objects,
             frames=sum(len(medium.files) for medium in data.media),
             keyframes=keyframes,
-            skipped=dict(data.skipped),
+            skipped=dict(data.left_out.counts),
+            examples=dict(data.left_out.examples),
             settings=settings,
             metrics=precision.metrics(names),
             per_class=precision.per_class(),
         )
-        journal.remove()
     return block
 
 
@@ -319,8 +438,3 @@ def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
         row, label = divmod(index, scores.shape[1])
         best.setdefault(row, []).append((label, float(flat[index])))
     return {row: tuple(pairs) for row, pairs in best.items()}
-
-
-def _as_input(fitted: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to the graphs' (1, 3, H, W) float32, still 0 to 255."""
-    return np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.core.contract import ROLES, Role
-from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.measure.profile import GraphProfile, Share, parts_of, read_profile
+from mobileinst_deploy.measure.host import pinned_to_one_core
+from mobileinst_deploy.measure.node_times import GraphProfile, Share, parts_of, read_profile
+from mobileinst_deploy.measure.protocol import check_core, choose_core
 from mobileinst_deploy.pair.onnx_file import load_graph
-from mobileinst_deploy.phone.device_bundle import DeviceBundle
+from mobileinst_deploy.phone.adb import choose_devices
+from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
 from mobileinst_deploy.phone.plan import Plan, reuse_pattern
-from mobileinst_deploy.phone.protocol import choose_core
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
-from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session, pinned_to_one_core
+from mobileinst_deploy.runtimes import known_device, only_adb
+from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
+from mobileinst_deploy.workflows.results import Kept, pair_place
 
 WARMUPS = 3
 DEFAULT_RUNS = 20
@@ -84,6 +86,57 @@ class ProfileReport:
         }
 
 
+def profile(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    runs: int = DEFAULT_RUNS,
+    serial: str | None = None,
+    core: str | None = None,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[ProfileReport, Kept]:
+    """Profile both graphs of a pair, on this machine or on a phone, and keep the result.
+
+    Args:
+        folder: The pair's.
+        device: ``cpu`` or ``adb``.
+        runs: Of each graph, those that count.
+        serial: Which phone; None means the only one.
+        core: On a phone: ``auto``, ``prime``, ``little`` or a number; None means ``auto``.
+        report: A file or folder in place of ``results/<device>-<runtime>-<form>/profile.json``.
+        progress: Told of each run.
+
+    Raises:
+        ConfigError: An option is wrong or does not apply.
+        BundleError: The pair cannot be loaded.
+        DeviceError: The phone is missing or failed, or the profile cannot be used.
+        OutputError: ``report`` cannot be written.
+    """
+    known_device(device)
+    if device == "qemu":
+        raise ConfigError(
+            "an emulated device has no times, and so no shares of time",
+            "Use --device cpu or adb; bench --device qemu --count counts executed instructions",
+        )
+    only_adb({"--serial": serial, "--core": core}, device)
+    bundle = load_bundle(folder)
+    wanted = "auto" if core is None else core
+    check_core(wanted)
+    name = device
+    if device == "adb":
+        (chosen,) = choose_devices([serial] if serial is not None else [])
+        name = f"adb:{chosen.serial}"
+    place = pair_place("profile", bundle, name, "onnxruntime", report)
+    place.check()
+    if device == "cpu":
+        found = profile_host(bundle, runs, progress=progress)
+    else:
+        device_bundle = prepare_bundle(progress=progress)
+        found = profile_phone(bundle, device_bundle, chosen.serial, runs, wanted, progress=progress)
+    return found, place.keep(found.to_dict())
+
+
 def profile_host(
     bundle: ExportBundle, runs: int = DEFAULT_RUNS, *, progress: Progress = silent
 ) -> ProfileReport:
@@ -101,15 +154,16 @@ def profile_host(
     golden = load_golden(bundle)
     with tempfile.TemporaryDirectory(prefix="mobileinst-") as name, pinned_to_one_core() as core:
         sessions = {
-            role: open_session(bundle.graphs[role].path, profile=Path(name) / role)
+            role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
             for role in ROLES
         }
-        kernels_at = [o.name for o in sessions["frame"].get_outputs()].index("kernels")
+        names = [output.name for output in sessions["frame"].get_outputs()]
         total = WARMUPS + runs
         for turn in range(total):
             image = golden.image(turn % len(golden.images))
-            kernels: np.ndarray = sessions["frame"].run(None, {"image": image})[kernels_at]
-            sessions["mask_head"].run(None, {"image": image, "kernels": kernels})
+            outputs = dict(zip(names, sessions["frame"].run(None, {"image": image}), strict=True))
+            carried = {name: array for name, array in outputs.items() if is_carried(name)}
+            sessions["mask_head"].run(None, {"image": image, **carried})
             progress("profile", turn + 1, total)
         files = {role: Path(session.end_profiling()) for role, session in sessions.items()}
         graphs = _read(bundle, files, runs)
@@ -174,7 +228,7 @@ def _read(bundle: ExportBundle, files: Mapping[Role, Path], runs: int) -> dict[R
     stages = bundle.config.stages if isinstance(bundle.config, ModelConfig) else ()
     graphs = {}
     for role in ROLES:
-        parts = parts_of(load_graph(bundle.graphs[role].path), stages)
+        parts = parts_of(load_graph(bundle.graphs[role].onnx), stages)
         graphs[role] = read_profile(files[role], role, WARMUPS, parts, stages)
         if graphs[role].runs != runs:
             raise DeviceError(

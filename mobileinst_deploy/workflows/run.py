@@ -14,36 +14,93 @@ from pathlib import Path
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import GraphRunner
-from mobileinst_deploy.core.errors import MobileInstError
-from mobileinst_deploy.core.files import write_atomically, write_json
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.core.contract import Call, GraphRunner
+from mobileinst_deploy.core.errors import MobileInstError, OutputError
+from mobileinst_deploy.core.files import require_writable, write_atomically, write_json
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import RunReport
-from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
 from mobileinst_deploy.core.tracker import (
-    FrameModel,
     KnownTrack,
-    RunnerModel,
     TrackedFrame,
     Tracker,
     TrackSettings,
 )
-from mobileinst_deploy.media.letterbox import fit, unfit_masks
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.track_file import TrackFile
-from mobileinst_deploy.media.video import Clip, Picture
-from mobileinst_deploy.phone.track_loop import DeviceLoop, PlanRunner
+from mobileinst_deploy.media.video import Clip, Picture, open_clip
 from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
+from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes.device import DeviceRunner
+from mobileinst_deploy.runtimes.track_loop import DeviceLoop
+from mobileinst_deploy.workflows.track import SCORE, step
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
-STAGES = ("read", "prepare", "graphs", "track", "masks", "draw", "write")
+#: ``transfer`` is the way to a device and back, shared among a batch's frames.
+STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
+RUN_FILE = "run.json"
+#: Everything that a run may write.
+FILES = ("overlay.mp4", "overlay.png", "tracks.json", "timings.csv", RUN_FILE)
 #: What an emulator did, whose time is not told.
-_EMULATED = ("prepare", "graphs", "track")
+_EMULATED = ("prepare", "transfer", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
+
+
+def run(
+    folder: Path,
+    source: str,
+    output: Path,
+    *,
+    clip_length: str = "3",
+    score: float = SCORE,
+    device: str = "cpu",
+    serial: str | None = None,
+    runtime: str = "onnxruntime",
+    progress: Progress = silent,
+) -> RunReport:
+    """Segment and track a clip with an exported pair; see :func:`run_clip` for what it writes.
+
+    Args:
+        folder: The pair's.
+        source: A video, a picture, a folder of pictures, or a camera's number.
+        output: Folder for the results.
+        clip_length: T, a keyframe every T frames, or ``auto``.
+        score: Lowest score of an instance, in [0, 1].
+        device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
+        serial: Which phone.
+        runtime: What runs the graphs.
+        progress: Told of each frame.
+
+    Raises:
+        InputError: Something that was handed over cannot be used.
+        DeviceError: The device is missing or failed.
+        OutputError: The results cannot be written, or would replace what is not an older run's.
+    """
+    bundle = load_bundle(folder)
+    schedule = parse_schedule(clip_length)
+    settings = TrackSettings(score=score)
+    clip = open_clip(source)
+    require_own(output)
+    require_writable(output / RUN_FILE)
+    with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
+        return run_clip(bundle, runner, clip, output, schedule, settings, progress=progress)
+
+
+def require_own(folder: Path) -> None:
+    """Find out before the work that nothing but an older run's results would be replaced.
+
+    Raises:
+        OutputError: A file of the same name is there, and no run's report beside it.
+    """
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and RUN_FILE not in there:
+        raise OutputError(
+            f"{folder / there[0]} is there already and no run wrote it", "Give another folder"
+        )
 
 
 def run_clip(
@@ -91,9 +148,10 @@ def run_clip(
         raise type(error)(
             error.cause, f"{error.next_step}; the {work.frames} frames before are in {folder}"
         ) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if work.frames:
             work.finish(stopped="interrupted")
+            error.add_note(f"The {work.frames} frames before are in {folder}.")
         raise
     finally:
         work.close()
@@ -118,12 +176,10 @@ class _Run:
         self._schedule = schedule
         self._settings = settings
         self._clock = _Clock()
-        specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-        model = _TimedModel(RunnerModel(runner, specs), self._clock)
-        self._tracker = Tracker(model, schedule, settings)
+        self._tracker = Tracker(_Timed(runner, self._clock), schedule, settings)
         # A device does the whole loop itself.
         self._loop: DeviceLoop | None = None
-        if isinstance(runner, PlanRunner):
+        if isinstance(runner, DeviceRunner):
             self._loop = DeviceLoop(bundle, runner, schedule, settings)
         self._overlay = OverlayFile(folder / "overlay.mp4", clip)
         self._tracks: TrackFile | None = None
@@ -159,24 +215,20 @@ class _Run:
         return self._on_host() if self._loop is None else self._on_device(self._loop)
 
     def _on_host(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
-        clock, config = self._clock, self._bundle.config
+        size = self._bundle.config.input_size
         for picture in self._read():
-            with clock.stage("prepare"):
-                fitted, geometry = fit(picture.pixels, config.input_size)
-                image = np.ascontiguousarray(fitted.transpose(2, 0, 1)[None], np.float32)
-            with clock.stage("track"):
-                result = self._tracker.step(image)
-            with clock.stage("masks"):
-                masks = unfit_masks(result.mask_logits, geometry)
-            yield picture, result, masks
+            yield picture, *step(self._tracker, picture.pixels, size, self._clock.stage)
 
     def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
-        for followed in loop.follow(self._read()):
+        for followed in loop.follow(self._clip):
+            self._clock.add("read", followed.read_s)
             with self._clock.stage("masks"):
                 size = followed.geometry.original
                 found = [decode(rle) for rle in followed.frame.masks]
                 masks = np.stack(found) if found else np.zeros((0, *size), bool)
             if not self._runner.emulated:
+                self._clock.add("prepare", followed.fit_s)
+                self._clock.add("transfer", followed.transfer_s)
                 for stage, ms in zip(DEVICE_STAGES, followed.frame.ms, strict=True):
                     self._clock.add(stage, ms / 1000)
             yield followed.picture, followed.frame, masks
@@ -254,20 +306,18 @@ class _Run:
         return report
 
 
-class _TimedModel:
-    """A model whose time goes to the stage ``graphs``."""
+class _Timed:
+    """A runner whose time goes to the stage ``graphs``."""
 
-    def __init__(self, model: FrameModel, clock: _Clock) -> None:
-        self._model = model
+    def __init__(self, runner: GraphRunner, clock: _Clock) -> None:
+        self.name, self.runtime, self.emulated = runner.name, runner.runtime, runner.emulated
+        self.specs = runner.specs
+        self._runner = runner
         self._clock = clock
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         with self._clock.stage("graphs"):
-            return self._model.frame(image)
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        with self._clock.stage("graphs"):
-            return self._model.mask_head(image, kernels)
+            return self._runner.outputs(calls)
 
 
 class _Clock:

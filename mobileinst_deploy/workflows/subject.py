@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
+from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
-from mobileinst_deploy.core.tracker import FrameModel, RunnerModel
+from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Subject:
         sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
         trained: Whether its weights were trained.
         runtime: ``pytorch`` or ``onnxruntime``.
-        folder: Where its ``eval.json`` belongs.
-        model: Runs its two graphs.
+        device: Where that is: ``cpu``, or PyTorch's name of another.
+        folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
+        form: The pair's form, the checkpoint's name or the zoo id.
+        runner: Computes its two graphs.
     """
 
     id: str
@@ -31,8 +34,10 @@ class Subject:
     sha256: str
     trained: bool
     runtime: str
+    device: str
     folder: Path
-    model: FrameModel
+    form: str
+    runner: GraphRunner
 
 
 def open_subject(name: str, device: str = "cpu") -> Subject:
@@ -62,26 +67,27 @@ def _pair(folder: Path, device: str) -> Subject:
             "Leave --device out; verify proves the device equal to this machine",
         )
     bundle = load_bundle(folder)
-    specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     return Subject(
         id=bundle.model_id,
         config=bundle.config,
         sha256=bundle.sha256,
         trained=bundle.trained,
         runtime="onnxruntime",
-        folder=folder,
-        model=RunnerModel(CpuRunner(bundle), specs),
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=bundle.form,
+        runner=CpuRunner(bundle),
     )
 
 
 def _network(name: str, device: str) -> Subject:
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.network.loading import load_model
-    from mobileinst_deploy.runtimes.pytorch import TorchModel
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
     loaded = load_model(name)
     try:
-        model = TorchModel(loaded.model, device)
+        runner = TorchRunner(loaded.model, device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -89,6 +95,8 @@ def _network(name: str, device: str) -> Subject:
         ) from error
     path = Path(name)
     folder = path.parent if path.is_file() else load_model_toml(name).folder
+    # A model.toml is the model itself; of checkpoints there may be many in a folder.
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
     return Subject(
         id=loaded.id,
@@ -96,6 +104,14 @@ def _network(name: str, device: str) -> Subject:
         sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
         trained=loaded.trained,
         runtime="pytorch",
-        folder=folder,
-        model=model,
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=form,
+        runner=runner,
     )
+
+
+def _outside_the_zoo(folder: Path) -> Path:
+    """The folder, or this one when the zoo would be written: the zoo is everybody's."""
+    zoo = zoo_folder().resolve()
+    return Path() if folder.resolve().is_relative_to(zoo) else folder

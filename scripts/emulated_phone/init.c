@@ -1,4 +1,4 @@
-// The first process of the emulated phone: it starts adbd in the phone's root, buries orphans, gives the phone its own cores, and plays its
+// The first process of the emulated phone: it makes the phone's root the only one, starts adbd, buries orphans, gives the phone its own cores, and plays its
 // timeline of clocks and temperatures.
 //
 //   init ROOT CORES_MASK PIN TIMELINE PROGRAM [ARGUMENT...]
@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -36,7 +37,6 @@ static struct { int load, done; double at; char path[256], value[256]; } events[
 static int n_events;
 static uint64_t cores;
 static int refuse;
-static const char *root;
 static double boot, load = -1;
 
 static void die(const char *what) { perror(what); _exit(1); }
@@ -59,15 +59,22 @@ static void read_timeline(const char *path) {
 static void play_timeline(void) {
   for (int i = 0; i < n_events; i++) {
     double start = events[i].load ? load : boot;
-    char path[4096];
     FILE *f;
     if (events[i].done || start < 0 || now() - start < events[i].at) continue;
     events[i].done = 1;
-    snprintf(path, sizeof path, "%s%s", root, events[i].path);
-    if (!(f = fopen(path, "w"))) { perror(path); continue; }
+    if (!(f = fopen(events[i].path, "w"))) { perror(events[i].path); continue; }
     fprintf(f, "%s\n", events[i].value);
     fclose(f);
   }
+}
+
+// Leaves the host's root for good. A chroot would leave it in reach, through /proc/1/root for one, and a program that forgot a library could find it
+// in the host's own folders for arm64.
+static void enter(const char *root) {
+  // How aarch64 programs are run is forgotten with the last mount of this; an open folder keeps it.
+  if (open("/proc/sys/fs/binfmt_misc", O_PATH | O_CLOEXEC) < 0) die("binfmt_misc");
+  if (chdir(root) || syscall(SYS_pivot_root, ".", ".")) die("pivot_root");
+  if (umount2(".", MNT_DETACH) || chdir("/")) die("umount");
 }
 
 static int intercept(void) {
@@ -151,16 +158,15 @@ static void serve(int fd) {
 
 int main(int argc, char **argv) {
   if (argc < 6) return 2;
-  root = argv[1];
   cores = strtoull(argv[2], NULL, 16);
   refuse = strcmp(argv[3], "refuse") == 0;
   read_timeline(argv[4]);
+  enter(argv[1]);
   boot = now();
   int fd = intercept();
   pid_t adbd = fork();
   if (adbd < 0) die("fork");
   if (adbd == 0) {
-    if (chroot(root) || chdir("/")) die(root);
     execv(argv[5], argv + 5);
     die(argv[5]);
   }

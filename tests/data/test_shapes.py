@@ -152,8 +152,8 @@ def test_written_clips_read_back_as_they_were_drawn(tmp_path):
     drawn = [ShapesClip(clip_seed("test", i), 5, SMALL).frames() for i in range(2)]
     clips = YtvisClips(tmp_path / FRAMES, tmp_path / YTVIS_FILE, CLASSES)
     pictures = CocoPictures(tmp_path / FRAMES, tmp_path / COCO_FILE, CLASSES)
-    assert not clips.skipped
-    assert not pictures.skipped
+    assert not clips.left_out.counts
+    assert not pictures.left_out.counts
     assert len(clips) == 2
     assert len(pictures) == 10
     for video, frames in enumerate(drawn):

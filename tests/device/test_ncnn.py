@@ -20,6 +20,7 @@ from tiny import TINY as TINIEST, TOLERANCE
 
 from mobileinst_deploy.cli import main
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import DeviceError, MobileInstError
 from mobileinst_deploy.core.schedule import Every
@@ -36,7 +37,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
-from mobileinst_deploy.workflows.doctor import examine
+from mobileinst_deploy.workflows.doctor import doctor
 from mobileinst_deploy.workflows.run import run_clip
 
 #: Of sides that ncnn takes.
@@ -156,7 +157,10 @@ class TestUnderQemu:
     ):
         folder = shutil.copytree(converted.folder, tmp_path / "pair")
         (folder / name).write_bytes(change((folder / name).read_bytes()))
-        graphs = {r: replace(g, path=folder / g.path.name) for r, g in converted.graphs.items()}
+        graphs = {
+            r: replace(g, files=tuple(read_content(folder / f.name) for f in g.files))
+            for r, g in converted.graphs.items()
+        }
         moved = replace(converted, graphs=graphs)
         with pytest.raises(DeviceError, match=why):
             QemuRunner(moved, linked, 60).outputs([Call("frame", {"image": PICTURES[0]})])
@@ -254,7 +258,7 @@ class TestBuilding:
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(device_bundle, "default_cache", lambda: tmp_path)
         monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
-        found = {f.name: f for f in examine("qemu", "ncnn")}
+        found = {f.name: f for f in doctor("qemu", "ncnn")}
         assert {"a compiler for aarch64", "ncnn: cmake", "ncnn: sources", "pnnx"} <= set(found)
         assert "glibc for aarch64" not in found
         assert not found["ncnn: cmake"].ok

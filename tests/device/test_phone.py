@@ -40,6 +40,15 @@ def test_it_listens_on_loopback_alone(phone) -> None:
     assert set(listening) <= loopback
 
 
+def test_it_sees_its_own_root_only(phone) -> None:
+    """Or a bundle that forgot a library could find one in the host's folders for arm64."""
+    device = AdbDevice(phone.serial)
+    said = device.shell("ls / > /data/own; ls /proc/1/root/ | diff /data/own - ; ls /")
+    assert said.stdout.split() == ["apex", "bin", "data", "dev", "proc", "sys", "system"]
+    hosts = device.shell("ls -d /usr /lib /lib64 /proc/[0-9]*/root/usr 2>/dev/null")
+    assert hosts.stdout == ""
+
+
 def test_the_machine_keeps_no_trace_of_it(phone) -> None:
     registered = Path("/proc/sys/fs/binfmt_misc")
     assert not (registered / "aarch64").exists()

@@ -16,6 +16,7 @@ import pytest
 import tiny_pair
 
 from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call, Role
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
 from mobileinst_deploy.phone import counter
@@ -43,7 +44,7 @@ def runner(pair: ExportBundle, real_bundle: DeviceBundle) -> QemuRunner:
 
 def with_graph(pair: ExportBundle, role: Role, path: Path) -> ExportBundle:
     graphs = dict(pair.graphs)
-    graphs[role] = replace(graphs[role], path=path)
+    graphs[role] = replace(graphs[role], files=(read_content(path),))
     return replace(pair, graphs=graphs)
 
 
@@ -82,7 +83,7 @@ class TestInstructions:
         elsewhere = tmp_path / "a folder with a much longer name than the other one"
         elsewhere.mkdir()
         path = shutil.copy(pair.graphs["frame"].path, elsewhere / "f.onnx")
-        moved = QemuRunner(with_graph(pair, "frame", Path(path)), runner._bundle, 60)
+        moved = QemuRunner(with_graph(pair, "frame", Path(path)), runner.device_bundle, 60)
         here = runner.count_instructions(PICTURES[0], repeats=1)
         there = moved.count_instructions(PICTURES[0], repeats=1)
         assert here == there
@@ -101,7 +102,7 @@ class TestFaults:
     ):
         greedy = odd_graphs.greedy(shutil.copy(pair.graphs["frame"].path, tmp_path / "f.onnx"))
         with pytest.raises(DeviceError, match=r"frame graph failed|out of memory"):
-            QemuRunner(with_graph(pair, "frame", greedy), runner._bundle).outputs(CALLS[:1])
+            QemuRunner(with_graph(pair, "frame", greedy), runner.device_bundle).outputs(CALLS[:1])
 
     def test_a_graph_that_never_ends_meets_the_limit(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
@@ -109,13 +110,15 @@ class TestFaults:
         endless = odd_graphs.endless(shutil.copy(pair.graphs["frame"].path, tmp_path / "f.onnx"))
         begun = time.monotonic()
         with pytest.raises(DeviceError, match="the limit of 4 s was reached"):
-            QemuRunner(with_graph(pair, "frame", endless), runner._bundle, 4).outputs(CALLS[:1])
+            QemuRunner(with_graph(pair, "frame", endless), runner.device_bundle, 4).outputs(
+                CALLS[:1]
+            )
         assert time.monotonic() - begun < 30
 
     def test_a_bundle_without_its_library(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
     ):
-        bundle = runner._bundle
+        bundle = runner.device_bundle
         folder = tmp_path / "bundle"
         shutil.copytree(bundle.folder, folder)
         (folder / LIBRARY).unlink()
@@ -125,7 +128,7 @@ class TestFaults:
     def test_a_bundle_with_a_truncated_library(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
     ):
-        bundle = runner._bundle
+        bundle = runner.device_bundle
         folder = tmp_path / "bundle"
         shutil.copytree(bundle.folder, folder)
         library = folder / LIBRARY
@@ -134,7 +137,7 @@ class TestFaults:
             QemuRunner(pair, replace(bundle, folder=folder)).outputs(CALLS[:1])
 
     def test_a_bundle_of_another_runtime(self, runner: QemuRunner, pair: ExportBundle):
-        other = replace(runner._bundle, runtime_version="1.0.0")
+        other = replace(runner.device_bundle, runtime_version="1.0.0")
         with pytest.raises(DeviceError, match=r"instead of onnxruntime 1\.0\.0"):
             QemuRunner(pair, other).outputs(CALLS[:1])
 

@@ -22,7 +22,7 @@ import tiny_pair
 
 from mobileinst_deploy.core.contract import Call, Role
 from mobileinst_deploy.core.errors import DeviceError
-from mobileinst_deploy.measure.profile import read_profile
+from mobileinst_deploy.measure.node_times import read_profile
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, Plan, plan_calls, reuse_pattern
 from mobileinst_deploy.phone.result import read_tensors
 from mobileinst_deploy.runtimes.onnxruntime import open_session

@@ -15,7 +15,7 @@ from mobileinst_deploy.core.contract import Call, Role
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.masks import decode, encode
 from mobileinst_deploy.core.schedule import Auto, Every
-from mobileinst_deploy.core.tracker import RunnerModel, TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings
 from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER
 from mobileinst_deploy.phone.result import read_tensors
@@ -31,6 +31,7 @@ class HostRunner:
     name, runtime, emulated = "host", "onnxruntime", False
 
     def __init__(self, graphs: dict[Role, Path]) -> None:
+        self.specs = tiny_pair.SPECS
         self._sessions = {role: open_session(path) for role, path in graphs.items()}
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
@@ -57,8 +58,7 @@ def on_the_host(
     schedule: Every | Auto,
     settings: TrackSettings,
 ) -> list[TrackedFrame]:
-    model = RunnerModel(HostRunner(graphs), tiny_pair.SPECS)
-    tracker = Tracker(model, schedule, settings)
+    tracker = Tracker(HostRunner(graphs), schedule, settings)
     return [
         tracker.step(np.ascontiguousarray(p.transpose(2, 0, 1)[None], np.float32)) for p in pictures
     ]

@@ -514,7 +514,7 @@ class TestBackboneImporters:
         cat = torch.nn.functional.interpolate(cat[..., 75:375], (224, 224), mode="bilinear")
         bn = torch.nn.functional.batch_norm
         with torch.no_grad():
-            x = model.backbone((cat - model.mean) * model.scale, want_x6=False).x5
+            x = model.backbone((cat - model.mean) * model.scale, depth=5).x5
             x = torch.nn.functional.conv2d(x, published["features.18.0.weight"])
             norm = [published[f"features.18.1.{k}"] for k in ("running_mean", "running_var")]
             affine = [published[f"features.18.1.{k}"] for k in ("weight", "bias")]

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mobileinst_deploy.core import files
 from mobileinst_deploy.core.errors import InputError, OutputError
 from mobileinst_deploy.core.files import (
     canonical_sha256,
+    exchange,
     folder_atomically,
     require_writable,
     sha256_of,
@@ -199,23 +201,60 @@ def test_a_folder_that_fails_leaves_the_older_one(tmp_path, failure):
     assert names(tmp_path) == ["folder"]
 
 
-@pytest.mark.parametrize("which", [1, 2])
-def test_an_interruption_between_the_two_renames_loses_nothing(tmp_path, monkeypatch, which):
-    folder = tmp_path / "folder"
-    fill(folder, "old")
-    rename, seen = Path.rename, []
+class TestTheStepIntoPlace:
+    """An older folder gives way in one step; two renames are what other file systems have."""
 
-    def interrupted(path: Path, target: Path) -> Path:
-        seen.append(path)
-        if len(seen) == which:
-            raise KeyboardInterrupt
-        return rename(path, target)
+    @pytest.mark.parametrize(("at_once", "which"), [(True, 1), (False, 1), (False, 2), (False, 3)])
+    def test_an_interruption_loses_nothing(self, tmp_path, monkeypatch, at_once, which):
+        folder = tmp_path / "folder"
+        fill(folder, "old")
+        rename, seen = Path.rename, []
 
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fill(folder)
-    assert (folder / "mark").read_text() == "old"
-    assert names(tmp_path) == ["folder"]
+        def interrupted(path: Path, target: Path) -> Path:
+            seen.append(path)
+            if len(seen) == which:
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", interrupted)
+        if not at_once:
+            monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder)
+        assert (folder / "mark").read_text() == "old"
+        assert names(tmp_path) == ["folder"]
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_both_ways_give_the_new_folder(self, tmp_path, monkeypatch, at_once):
+        if not at_once:
+            monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        fill(tmp_path / "folder", "old")
+        fill(tmp_path / "folder", "new")
+        assert (tmp_path / "folder" / "mark").read_text() == "new"
+        assert names(tmp_path) == ["folder"]
+
+    def test_a_folder_that_filled_meanwhile_is_not_lost(self, tmp_path):
+        folder = tmp_path / "folder"
+
+        def late() -> None:
+            with folder_atomically(folder, "mark", KNOWN) as temporary:
+                (temporary / "mark").write_text("new")
+                folder.mkdir()
+                (folder / "photo.jpg").write_text("precious")
+
+        with pytest.raises(OutputError, match="is not an older export"):
+            late()
+        assert names(folder) == ["photo.jpg"]
+
+    def test_two_paths_change_places(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").write_text("b")
+        if not exchange(tmp_path / "a", tmp_path / "b"):
+            pytest.skip("this file system cannot")
+        assert (tmp_path / "b").is_dir()
+        assert (tmp_path / "a").read_text() == "b"
+        with pytest.raises(OSError, match="No such file"):
+            exchange(tmp_path / "a", tmp_path / "none")
 
 
 def test_a_document_is_the_same_in_any_order_and_form():

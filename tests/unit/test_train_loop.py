@@ -20,17 +20,17 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputError
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_checkpoint
-from mobileinst_deploy.train import loop
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.ema import Ema
-from mobileinst_deploy.train.loop import train
-from mobileinst_deploy.train.sources import CLASSES, ShapesSource
+from mobileinst_deploy.training import loop
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.loop import train
+from mobileinst_deploy.training.sources import CLASSES, ShapesSource
 
 MODEL = ModelConfig(
     "topformer-tiny", CLASSES, (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
 )
-IMAGE = StageConfig("image", 4, 2, 1e-3)
-VIDEO = StageConfig("video", 4, 1, 1e-3, query_passing=True)
+IMAGE = StageConfig("image", 2, 1e-3, 4)
+VIDEO = StageConfig("video", 1, 1e-3, 4, query_passing=True)
 CONFIG = TrainConfig(
     "tiny",
     (IMAGE, VIDEO),
@@ -234,7 +234,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    from mobileinst_deploy.train.checkpoints import save_state
+    from mobileinst_deploy.training.checkpoints import save_state
 
     with pytest.raises(OutputError, match="no space left"):
         save_state(tmp_path, {"iteration": 5})
@@ -332,3 +332,26 @@ def test_two_processes_train_one_model(tmp_path):
     assert [row[0] for row in rows] == [str(i) for i in range(1, 13)]
     state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
     assert state["iteration"] == 12
+
+
+def test_weights_of_other_classes_give_all_but_the_class_head(tmp_path):
+    train(CONFIG, MODEL, SOURCE, tmp_path / "first")
+    renamed = tuple(f"new {name}" for name in CLASSES)
+
+    class Renamed(ShapesSource):
+        classes = renamed
+
+    source = Renamed("train", 0, 100, 6, (64, 64))
+    report = train(
+        replace(CONFIG, stages=(replace(IMAGE, lr=0.0),), ema=0.0, weight_decay=0.0),
+        replace(MODEL, classes=renamed),
+        source,
+        tmp_path / "second",
+        weights=tmp_path / "first" / "model.safetensors",
+    )
+    assert report.anew == ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
+    _, before = load_checkpoint(tmp_path / "first" / "model.safetensors")
+    _, after = load_checkpoint(tmp_path / "second" / "model.safetensors")
+    same = {n for n in before if torch.equal(before[n], after[n])}
+    assert "instance_decoder.kernel_head.weight" in same
+    assert "instance_decoder.class_head.weight" not in same

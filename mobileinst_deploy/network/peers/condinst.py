@@ -8,6 +8,7 @@ all instances read the same ten maps. A kernel is the 169 weights, the cell's pl
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -194,7 +195,7 @@ class CondInst(KernelNetwork):
         maps = self._pyramid(image)
         return Features(self.mask_branch(maps[:3]), maps)
 
-    def reuse_features(self, image: Tensor) -> Tensor:
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """The mask features alone."""
         mask_features: Tensor = self.mask_branch(self._pyramid(image)[:3])
         return mask_features
@@ -215,8 +216,8 @@ class CondInst(KernelNetwork):
 
     def cells(self, features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All M cells: logits (B, M, C), centreness (B, M, 1), kernels, boxes (B, M, 4) in px."""
-        logits, centres, sides, weights = self.cell_head(features.context)
-        sizes = [(h, w) for _, _, h, w in map(static_shape, features.context)]
+        logits, centres, sides, weights = self.cell_head(features.memory)
+        sizes = [(h, w) for _, _, h, w in map(static_shape, features.memory)]
         cells = frozen_tensor(_cells(sizes), weights)
         b, m, _ = static_shape(weights)
         kernels = torch.cat([weights, cells[..., 2:].expand(b, m, 3)], -1)

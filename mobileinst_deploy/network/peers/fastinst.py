@@ -210,5 +210,5 @@ class FastInst(KernelNetwork):
 
     def decode(self, features: Features) -> Decoded:
         """N instances."""
-        classes, kernels = self.sem_seg_head.predictor.heads(features.context)
+        classes, kernels = self.sem_seg_head.predictor.heads(features.memory)
         return Decoded(classes, None, kernels)

@@ -285,5 +285,5 @@ class Mask2Former(KernelNetwork):
 
     def decode(self, features: Features) -> Decoded:
         """N instances."""
-        found: Decoded = self.sem_seg_head.predictor(features.context, features.mask_features)
+        found: Decoded = self.sem_seg_head.predictor(features.memory, features.mask_features)
         return found

@@ -167,5 +167,5 @@ class ReproducedMobileInst(KernelNetwork):
 
     def decode(self, features: Features) -> Decoded:
         """N instances."""
-        decoded: Decoded = self.decoder.inst_branch(*features.context)
+        decoded: Decoded = self.decoder.inst_branch(*features.memory)
         return decoded

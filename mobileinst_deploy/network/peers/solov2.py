@@ -7,6 +7,7 @@ and of the authors' mmdetection (SOLOv2-Lite and SOLOv2) load.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -200,7 +201,7 @@ class Solov2(KernelNetwork):
         maps = self.fpn(self.backbone(self.normalise(image)))
         return Features(self.mask_branch(maps[:4]), maps)
 
-    def reuse_features(self, image: Tensor) -> Tensor:
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """The mask features alone."""
         maps = self.fpn(self.backbone(self.normalise(image)))
         mask_features: Tensor = self.mask_branch(maps[:4])
@@ -214,7 +215,7 @@ class Solov2(KernelNetwork):
 
     def cells(self, features: Features) -> tuple[Tensor, Tensor]:
         """All M cells: logits (B, M, C), those of no peak ruled out, and kernels (B, M, D)."""
-        p2, p3, p4, p5, p6 = features.context
+        p2, p3, p4, p5, p6 = features.memory
         p2 = F.interpolate(p2, scale_factor=0.5, mode="bilinear", align_corners=False)
         p6 = F.interpolate(p6, static_shape(p5)[-2:], mode="bilinear", align_corners=False)
         logits, kernels = self.ins_head([p2, p3, p4, p5, p6])

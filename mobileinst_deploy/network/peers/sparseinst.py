@@ -7,6 +7,8 @@ follow the authors' code, so that checkpoints trained with it load key by key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,14 +150,14 @@ class SparseInst(KernelNetwork):
         x = self._encoded(image)
         return Features(self.decoder.mask_branch(x), x)
 
-    def reuse_features(self, image: Tensor) -> Tensor:
+    def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """The mask features; the instance branch's convolutions do not run."""
         mask_features: Tensor = self.decoder.mask_branch(self._encoded(image))
         return mask_features
 
     def decode(self, features: Features) -> Decoded:
         """N instances."""
-        decoded: Decoded = self.decoder.inst_branch(features.context)
+        decoded: Decoded = self.decoder.inst_branch(features.memory)
         return decoded
 
     def _encoded(self, image: Tensor) -> Tensor:

@@ -168,8 +168,8 @@ class Yolact(KernelNetwork):
 
     def anchors(self, features: Features) -> tuple[Tensor, Tensor]:
         """All M anchors: logits (B, M, C + 1) and kernels (B, M, 36), the box from 0 to 1 last."""
-        moved, classes, coefficients = self.prediction_layers[0](features.context)
-        sizes = tuple((h, w) for _, _, h, w in map(static_shape, features.context))
+        moved, classes, coefficients = self.prediction_layers[0](features.memory)
+        sizes = tuple((h, w) for _, _, h, w in map(static_shape, features.memory))
         stride = self.needs.mask_stride
         h, w = (stride * side for side in static_shape(features.mask_features)[-2:])
         anchors = frozen_tensor(_anchors(sizes, h, w), moved)

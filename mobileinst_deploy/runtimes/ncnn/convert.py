@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -18,18 +17,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from mobileinst_deploy.core.bundle import NCNN_FILES, NCNN_RECORD, ExportBundle, GraphFile
+from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.documents import Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
-from mobileinst_deploy.core.files import sha256_of, write_atomically, write_json
+from mobileinst_deploy.core.files import write_atomically, write_json
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.phone.toolchain import Need
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
 
 INSTALL = f"{sys.executable} -m pip install pnnx"
+
+#: Each graph's ``.param`` and ``.bin``.
+Networks = Mapping[Role, tuple[Content, ...]]
 
 _SCHEMA = 1
 _LIMIT_S = 900.0
@@ -53,7 +56,7 @@ def as_ncnn(
         progress: Told of each graph.
 
     Returns:
-        The same pair; each graph's ``path`` is a ``.param`` with its ``.bin`` beside it.
+        The same pair; each graph's ``files`` are a ``.param`` and its ``.bin``.
 
     Raises:
         DeviceError: pnnx is missing.
@@ -67,13 +70,11 @@ def as_ncnn(
             f"ncnn resizes maps of one row wrongly, which an input of {height}x{width} leads to",
             f"Export with --size of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}",
         )
-    if not _kept(bundle):
-        _convert(bundle, layers, progress)
+    networks = _kept(bundle) or _convert(bundle, layers, progress)
     graphs: dict[Role, GraphFile] = {}
     for role, graph in bundle.graphs.items():
-        param, weights = (bundle.folder / name for name in NCNN_FILES[role])
-        _check(role, param, weights, layers)
-        graphs[role] = replace(graph, path=param)
+        _check(role, networks[role], layers)
+        graphs[role] = replace(graph, files=networks[role])
     return replace(bundle, graphs=graphs)
 
 
@@ -91,45 +92,56 @@ def converter_version() -> str | None:
         return None
 
 
-def _kept(bundle: ExportBundle) -> bool:
-    """Whether what lies beside the pair was made from it, by this pnnx or where there is none."""
-    record = bundle.folder / NCNN_RECORD
+def _kept(bundle: ExportBundle) -> Networks | None:
+    """What lies beside the pair, if it was made from it, by this pnnx or where there is none."""
     try:
-        document: dict[str, Any] = json.loads(record.read_bytes())
-        current = {
-            "schema": _SCHEMA,
-            "onnx": {role: bundle.graphs[role].sha256 for role in ROLES},
-            "pnnx": converter_version() or document["pnnx"],
-            "files": {n: sha256_of(bundle.folder / n) for role in ROLES for n in NCNN_FILES[role]},
+        blame = Blame(NCNN_RECORD, InputError, "Convert the pair anew")
+        document = read_json(bundle.folder / NCNN_RECORD, dict[str, Any], blame)
+        networks = {
+            role: tuple(read_content(bundle.folder / name) for name in NCNN_FILES[role])
+            for role in ROLES
         }
-        return document == current
+        version = converter_version() or document["pnnx"]
     except (OSError, ValueError, KeyError, TypeError, InputError):
-        return False
+        return None
+    return networks if document == _record(bundle, networks, version) else None
 
 
-def _convert(bundle: ExportBundle, layers: frozenset[str], progress: Progress) -> None:
+def _convert(bundle: ExportBundle, layers: frozenset[str], progress: Progress) -> Networks:
     version = converter_version()
     program = _program()
     if version is None or program is None:
         raise DeviceError(
             "pnnx, which converts a pair for ncnn, is not installed", f"Run `{INSTALL}`"
         )
-    made: dict[str, str] = {}
+    networks: dict[Role, tuple[Content, ...]] = {}
     with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
         for done, role in enumerate(ROLES):
             progress("convert for ncnn", done, len(ROLES))
-            param, weights = _run_pnnx(program, bundle.graphs[role], Path(name), layers)
-            for kept, fresh in zip(NCNN_FILES[role], (param, weights), strict=True):
-                write_atomically(bundle.folder / kept, partial(copyfile, fresh))
-                made[kept] = sha256_of(bundle.folder / kept)
+            fresh = _run_pnnx(program, bundle.graphs[role], Path(name), layers)
+            networks[role] = tuple(
+                Content(bundle.folder / kept, file.data)
+                for kept, file in zip(NCNN_FILES[role], fresh, strict=True)
+            )
         progress("convert for ncnn", len(ROLES), len(ROLES))
-    document = {
+    for role in ROLES:
+        for file in networks[role]:
+            write_atomically(file.path, partial(_put, file.data))
+    write_json(bundle.folder / NCNN_RECORD, _record(bundle, networks, version))
+    return networks
+
+
+def _record(bundle: ExportBundle, networks: Networks, version: str) -> dict[str, Any]:
+    return {
         "schema": _SCHEMA,
         "onnx": {role: bundle.graphs[role].sha256 for role in ROLES},
         "pnnx": version,
-        "files": made,
+        "files": {file.name: file.sha256 for role in ROLES for file in networks[role]},
     }
-    write_json(bundle.folder / NCNN_RECORD, document)
+
+
+def _put(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
 
 
 def _program() -> Path | None:
@@ -146,11 +158,10 @@ def _program() -> Path | None:
 
 def _run_pnnx(
     program: Path, graph: GraphFile, folder: Path, layers: frozenset[str]
-) -> tuple[Path, Path]:
+) -> tuple[Content, ...]:
     """Convert one graph in a scratch folder and give its two files, checked."""
     role = graph.spec.role
-    source = folder / f"{role}.onnx"
-    copyfile(graph.path, source)
+    source = graph.onnx.write(folder, f"{role}.onnx")
     try:
         # fp16=0: by default pnnx stores weights as fp16.
         done = subprocess.run(
@@ -175,11 +186,13 @@ def _run_pnnx(
         why = said[-1][:200] if said and done.returncode >= 0 else f"exit code {done.returncode}"
         raise BundleError(f"pnnx cannot convert the {role} graph: {why}", _PLAIN)
     rename_blobs(param, _names(graph))
-    _check(role, param, weights, layers)
-    return param, weights
+    files = (read_content(param), read_content(weights))
+    _check(role, files, layers)
+    return files
 
 
-def _check(role: Role, param: Path, weights: Path, layers: frozenset[str]) -> None:
+def _check(role: Role, files: tuple[Content, ...], layers: frozenset[str]) -> None:
+    param, weights = files
     network = read_param(param)
     unknown = sorted({layer.kind for layer in network} - layers)
     if unknown:

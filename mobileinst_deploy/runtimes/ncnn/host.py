@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Call, Role
+from mobileinst_deploy.core.contract import GraphSpec, Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Without its dependencies: opencv-python among them would overwrite the headless build.
 INSTALL = f"{sys.executable} -m pip install --no-deps ncnn"
@@ -20,8 +23,8 @@ _HALF = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_
 _INT8 = ("int8_inference", "int8_packed", "int8_storage", "int8_arithmetic")
 
 
-class NcnnRunner:
-    """Runs a converted pair here; a :class:`~mobileinst_deploy.core.contract.GraphRunner`.
+class NcnnRunner(HostRunner):
+    """ncnn here.
 
     Args:
         bundle: From :func:`mobileinst_deploy.runtimes.ncnn.convert.as_ncnn`.
@@ -30,10 +33,8 @@ class NcnnRunner:
         DeviceError: The package ncnn is not installed.
     """
 
-    name = "cpu"
-    emulated = False
-
     def __init__(self, bundle: ExportBundle) -> None:
+        super().__init__(bundle)
         try:
             self._ncnn = importlib.import_module("ncnn")
             version = importlib.metadata.version("ncnn")
@@ -43,19 +44,14 @@ class NcnnRunner:
                 f"Run `{INSTALL}`",
             ) from None
         self.runtime = f"ncnn {version}"
-        self._bundle = bundle
         self._networks: dict[Role, Any] = {}
 
-    def load(self) -> None:
-        """Load both graphs now: a measurement must not begin with that.
+    def load(self, role: Role) -> Any:
+        """The network of a graph, loaded when it is first asked for.
 
         Raises:
-            BundleError: ncnn refuses one.
+            BundleError: ncnn refuses it.
         """
-        for role in ROLES:
-            self._network(role)
-
-    def _network(self, role: Role) -> Any:
         if role not in self._networks:
             network = self._ncnn.Net()
             network.opt.num_threads = 1
@@ -64,48 +60,60 @@ class NcnnRunner:
             # On x86 its layer normalisation takes a 12-bit reciprocal root where values are packed:
             # outputs are then off by 1e-3. ARM's is exact either way.
             network.opt.use_packing_layout = False
-            param, weights = map(str, self._bundle.graphs[role].files)
-            if network.load_param(param) != 0 or network.load_model(weights) != 0:
-                raise BundleError(
-                    f"ncnn cannot load {param}", "Remove it, so that it is converted anew"
-                )
+            files = self.bundle.graphs[role].files
+            # From a folder that nobody else writes to: what is loaded is what was checked.
+            with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
+                param, weights = (str(file.write(Path(folder))) for file in files)
+                if network.load_param(param) != 0 or network.load_model(weights) != 0:
+                    raise BundleError(
+                        f"ncnn cannot load {files[0].path}",
+                        "Remove it, so that it is converted anew",
+                    )
             self._networks[role] = network
         return self._networks[role]
 
-    def run(self, role: Role, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one graph once.
+    def ready(self, role: Role, inputs: Tensors) -> _ReadyRun:
+        """Hand the inputs over; see :class:`~mobileinst_deploy.runtimes.host.HostRunner`."""
+        extractor = self.load(role).create_extractor()
+        return _ReadyRun(self._ncnn, extractor, self.bundle.graphs[role].spec, inputs)
 
-        Raises:
-            BundleError: ncnn cannot load it.
-            DeviceError: ncnn failed.
-        """
-        spec = self._bundle.graphs[role].spec
-        extractor = self._network(role).create_extractor()
+
+class _ReadyRun:
+    """Inputs that the extractor has been given."""
+
+    def __init__(self, ncnn: Any, extractor: Any, spec: GraphSpec, inputs: Tensors) -> None:
+        self._extractor = extractor
+        self._spec = spec
         # It knows no batch axis, and only borrows what it is given: the arrays live until the end.
-        given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
-        for name, array in given.items():
-            if extractor.input(name, self._ncnn.Mat(array)) != 0:
-                raise DeviceError(f"ncnn refuses {name} in the {role} graph", "Export it again")
-        lengths = {
+        self._given = {name: np.ascontiguousarray(array[0]) for name, array in inputs.items()}
+        for name, array in self._given.items():
+            if extractor.input(name, ncnn.Mat(array)) != 0:
+                raise DeviceError(
+                    f"ncnn refuses {name} in the {spec.role} graph", "Export it again"
+                )
+        self._lengths = {
             axis: length
             for tensor in spec.inputs
             for axis, length in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
             if isinstance(axis, str)
         }
+        self._extracted: list[tuple[int, Any]] = []
+
+    def compute(self) -> None:
+        """Ask for the outputs: ncnn computes one, and all that it needs, when it is asked for."""
+        self._extracted = [self._extractor.extract(tensor.name) for tensor in self._spec.outputs]
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """See :class:`~mobileinst_deploy.runtimes.host.ReadyRun`."""
         outputs: dict[str, np.ndarray] = {}
-        for tensor in spec.outputs:
-            status, mat = extractor.extract(tensor.name)
-            shape = tuple(lengths[v] if isinstance(v, str) else v for v in tensor.shape)
+        for tensor, (status, mat) in zip(self._spec.outputs, self._extracted, strict=True):
+            shape = tuple(self._lengths[v] if isinstance(v, str) else v for v in tensor.shape)
             array = np.array(mat)
             if status != 0 or array.size != np.prod(shape) or array.dtype != np.float32:
                 raise DeviceError(
-                    f"ncnn gave {tensor.name} of the {role} graph as {array.dtype} {array.shape}"
-                    f" instead of float32 {shape}",
+                    f"ncnn gave {tensor.name} of the {self._spec.role} graph as {array.dtype}"
+                    f" {array.shape} instead of float32 {shape}",
                     "Export the model again so that its manifest and its graphs belong together",
                 )
             outputs[tensor.name] = array.reshape(shape)
         return outputs
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        """Run each call in order; see :class:`~mobileinst_deploy.core.contract.GraphRunner`."""
-        return [self.run(call.role, dict(call.inputs)) for call in calls]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.errors import BundleError
 
 _MAGIC = "7767517"
@@ -45,24 +46,24 @@ class Layer:
         return int(self.values.get(key, default))
 
 
-def read_param(path: Path) -> tuple[Layer, ...]:
+def read_param(file: Content) -> tuple[Layer, ...]:
     """Read a ``.param`` file.
 
     Raises:
         BundleError: It is not one, or is cut off.
     """
     try:
-        if path.stat().st_size > _MAX_PARAM_BYTES:
+        if file.bytes > _MAX_PARAM_BYTES:
             raise ValueError("it is too large")
-        lines = path.read_text().splitlines()
+        lines = file.data.decode().splitlines()
         if not lines or lines[0].strip() != _MAGIC:
             raise ValueError(f"it does not begin with {_MAGIC}")
         count = int(lines[1].split()[0])
         layers = tuple(_layer(line) for line in lines[2:] if line.strip())
         if len(layers) != count:
             raise ValueError(f"it has {len(layers)} layers and says {count}")
-    except (OSError, ValueError, IndexError) as error:
-        raise BundleError(f"{path} is no ncnn network: {error}", _CONVERT_AGAIN) from None
+    except (ValueError, IndexError) as error:
+        raise BundleError(f"{file.path} is no ncnn network: {error}", _CONVERT_AGAIN) from None
     return layers
 
 
@@ -72,7 +73,8 @@ def rename_blobs(path: Path, names: Mapping[str, str]) -> None:
     Raises:
         BundleError: The file is no network, or has no blob of an old name.
     """
-    known = {blob for layer in read_param(path) for blob in (*layer.inputs, *layer.outputs)}
+    network = read_param(read_content(path))
+    known = {blob for layer in network for blob in (*layer.inputs, *layer.outputs)}
     if absent := sorted(set(names) - known):
         raise BundleError(
             f"{path} has no blob {', '.join(absent)}",
@@ -88,34 +90,34 @@ def rename_blobs(path: Path, names: Mapping[str, str]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def check_weights(layers: tuple[Layer, ...], path: Path) -> None:
+def check_weights(layers: tuple[Layer, ...], file: Content) -> None:
     """Hold a ``.bin`` file against its layers: every weight there, in fp32, and nothing else.
 
     Args:
         layers: From :func:`read_param`.
-        path: The weights.
+        file: The weights.
 
     Raises:
         BundleError: It is cut off, of another network, or not fp32.
     """
     try:
-        with path.open("rb") as file:
-            size, at = path.stat().st_size, 0
-            for layer in layers:
-                for flagged, elements in _weights(layer):
-                    file.seek(at)
-                    flag = struct.unpack("<I", file.read(4))[0] if flagged else _FP32
-                    if flag != _FP32:
-                        raise ValueError(
-                            f"the weights of {layer.name} are {_FLAGS.get(flag, 'no')} and not fp32"
-                        )
-                    at += 4 * (elements + flagged)
-    except (OSError, ValueError, struct.error) as error:
-        raise BundleError(f"{path} is not what ncnn shall run: {error}", _CONVERT_AGAIN) from None
-    if at != size:
+        at = 0
+        for layer in layers:
+            for flagged, elements in _weights(layer):
+                flag = struct.unpack_from("<I", file.data, at)[0] if flagged else _FP32
+                if flag != _FP32:
+                    raise ValueError(
+                        f"the weights of {layer.name} are {_FLAGS.get(flag, 'no')} and not fp32"
+                    )
+                at += 4 * (elements + flagged)
+    except (ValueError, OverflowError, struct.error) as error:
         raise BundleError(
-            f"{path} has {size} bytes and its network asks for {at}: it is damaged, of another"
-            " network, or not fp32",
+            f"{file.path} is not what ncnn shall run: {error}", _CONVERT_AGAIN
+        ) from None
+    if at != file.bytes:
+        raise BundleError(
+            f"{file.path} has {file.bytes} bytes and its network asks for {at}: it is damaged, of"
+            " another network, or not fp32",
             _CONVERT_AGAIN,
         )
 
