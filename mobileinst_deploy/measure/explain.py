@@ -1,7 +1,7 @@
 """Why not the paper's milliseconds? What differs from its protocol, by estimated weight.
 
-Every estimate says what it rests on: computed from the models, measured here, known from counted
-instructions, or not known at all. A factor above 1 makes this measurement slower than the paper's.
+Every estimate says what it rests on: computed from the models, measured here, or not known at all;
+what is not known is not multiplied. A factor above 1 makes this measurement slower than the paper's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mobileinst_deploy.measure.device import PAPER_SOC, THERMAL_STATUS
 from mobileinst_deploy.measure.paper import ROWS, PaperRow
 from mobileinst_deploy.measure.record import LatencyRecord
 
-Basis = Literal["computed", "measured", "from counts", "unknown"]
+Basis = Literal["computed", "measured", "unknown"]
 
 #: Multiply-accumulates of the paper's models by padded size (its Tables 4 and 6, this project's
 #: ledger): a picture of 640x896, a frame of 384x640.
@@ -136,9 +136,9 @@ def _differences(
         "precision",
         "fp32 by its words; TNN takes fp16 where the chip has it",
         record.pair.precision,
-        1 / _HALF_OVER_FLOAT if record.pair.precision == "fp32" else None,
-        "from counts" if record.pair.precision == "fp32" else "unknown",
-        "if it was fp16, which the paper denies: ncnn's instructions in fp32 over fp16",
+        None,
+        "unknown",
+        f"had it been fp16: {1 / _HALF_OVER_FLOAT:.2f} times, by instructions in ncnn",
     )
     yield Difference("T", str(row.clip_length), str(clip_length), *_reuse(record, row, clip_length))
     n = record.pair.num_queries

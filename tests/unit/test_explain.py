@@ -55,9 +55,8 @@ def test_what_is_alike_is_left_out():
     [
         (phone(max_khz=1_200_000, khz=1_200_000), "core's highest clock", 2.0),
         (phone(khz=1_600_000), "clock under load", 1.5),
-        (phone(), "precision", 1207 / 701),
     ],
-    ids=["a slow core", "throttled", "fp32"],
+    ids=["a slow core", "throttled"],
 )
 def test_a_factor_is_what_it_can_be_computed_or_was_measured_to_be(record, what, factor):
     assert by_name(record)[what].factor == pytest.approx(factor)
@@ -68,8 +67,9 @@ def test_the_model_counts_by_its_multiply_accumulates():
     assert by_name(phone(), None)["model and size"].factor is None
 
 
-def test_nobody_knows_what_another_runtime_makes():
-    assert by_name(phone())["runtime"].factor is None
+@pytest.mark.parametrize("what", ["runtime", "precision", "chip"])
+def test_what_nobody_knows_has_no_factor(what):
+    assert by_name(phone())[what].factor is None
 
 
 def test_what_can_be_estimated_is_multiplied_and_no_more():
