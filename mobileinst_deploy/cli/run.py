@@ -30,6 +30,12 @@ def run(
         ),
     ] = "3",
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second of a raw stream or a folder of pictures (there by default 25)."
+        ),
+    ] = None,
     device: DeviceName = "cpu",
     serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
@@ -42,6 +48,7 @@ def run(
 
     Keyframes have a green border, reuse frames a red one. Ctrl-C keeps what is there so far.
     """
+    from mobileinst_deploy.core.schedule import parse_rate
     from mobileinst_deploy.workflows.run import run as work
 
     with progress_bar() as progress:
@@ -51,6 +58,7 @@ def run(
             output,
             clip_length=clip_length,
             score=score,
+            fps=None if fps is None else parse_rate(fps),
             device=device,
             serial=serial,
             runtime=runtime,

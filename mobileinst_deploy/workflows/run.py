@@ -60,6 +60,7 @@ def run(
     *,
     clip_length: str = "3",
     score: float = SCORE,
+    fps: Fraction | None = None,
     device: str = "cpu",
     serial: str | None = None,
     runtime: str = "onnxruntime",
@@ -74,6 +75,7 @@ def run(
         output: Folder for the results.
         clip_length: T, a keyframe every T frames, or ``auto``.
         score: Lowest score of an instance, in [0, 1].
+        fps: Frames per second of a raw stream or a folder of pictures, which say nothing of it.
         device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
         serial: Which phone.
         runtime: What runs the graphs.
@@ -88,7 +90,7 @@ def run(
     bundle = load_bundle(folder)
     schedule = parse_schedule(clip_length)
     settings = TrackSettings(score=score)
-    clip = open_clip(source)
+    clip = open_clip(source, fps)
     require_own(output)
     require_writable(output / RUN_FILE)
     with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
@@ -277,7 +279,8 @@ class _Run:
         """Write tracks, timings and the report."""
         names = self._bundle.config.classes
         tracks: Mapping[int, KnownTrack] = (self._loop or self._tracker).tracks
-        kinds = Counter(names[track.class_index] for track in tracks.values())
+        seen = self._tracks.identities if self._tracks is not None else frozenset()
+        kinds = Counter(names[t.class_index] for t in tracks.values() if t.id in seen)
         if self._tracks is not None:
             self._tracks.write(tracks)
         emulated = self._runner.emulated
