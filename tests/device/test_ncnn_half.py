@@ -69,7 +69,7 @@ def half(full: DeviceBundle, tmp_path_factory: pytest.TempPathFactory) -> Device
     (bundle / file.name).write_bytes(data)
     (bundle / file.name).chmod(0o755)
     mine = replace(file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    return replace(full, folder=bundle, files=(mine,), version=f"{full.version} fp16")
+    return replace(full, folder=bundle, files=(mine,), runtime_version=f"{full.runtime_version} fp16")
 
 
 @pytest.fixture(scope="module")
