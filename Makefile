@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt demo test test-slow lint docs clean
+.PHONY: help setup apt demo test test-slow fuzz lint docs clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 setup"; exit 2; }
 	@$(PYTHON) -m venv --help >/dev/null 2>&1 || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,zig]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,zig]'
 	# Alone, because the opencv-python that they ask for would overwrite the headless build.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackeval ncnn
 	touch $@
@@ -39,8 +39,13 @@ test: setup lint  ## Everything that CI runs
 test-slow: setup  ## The checks that take minutes: full-size models, long clips
 	$(BIN)/python -m pytest -m slow
 
-docs: setup  ## Write the generated parts of the documentation again
+fuzz: setup  ## Try a million inputs on every reader (hours; CASES=20000 for a while)
+	cd tests && nice -n 10 ../$(BIN)/python -m fuzz $(or $(CASES),1_000_000)
+
+docs: setup  ## Write the generated parts of the documents again, and build the site
 	$(BIN)/python scripts/docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The site is in build/site: open build/site/index.html"
 
 clean:  ## Remove what the other targets made
 	rm -rf .venv demo-output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from mobileinst_deploy.association import associate, unit
+from mobileinst_deploy.core.association import associate, unit
 
 known_count, found_count, width = (int(v) for v in sys.argv[1:])
 rng = np.random.default_rng(1)

@@ -11,16 +11,16 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from mobileinst_deploy.checkpoint import load_checkpoint
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.datasets.shapes_files import FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.evaluate import evaluate_clips
-from mobileinst_deploy.files import write_json
-from mobileinst_deploy.specs import ModelConfig, parse_size
-from mobileinst_deploy.subject import open_subject
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.loop import train
-from mobileinst_deploy.train.sources import ShapesSource
+from mobileinst_deploy.core.config import ModelConfig, parse_size
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.data.shapes_files import FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.network.checkpoint import load_checkpoint
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.loop import train
+from mobileinst_deploy.training.sources import ShapesSource
+from mobileinst_deploy.workflows.evaluate import evaluate_clips
+from mobileinst_deploy.workflows.subject import open_subject
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path, help="for runs and claims.json")
@@ -78,9 +78,9 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         model = replace(load_checkpoint(given.start)[0], input_size=size)
     stage = StageConfig(
         "video" if video else "image",
-        given.iterations,
         4 if video else 8,
         given.lr,
+        given.iterations,
         schedule="cosine",
         warmup=given.iterations // 10,
         query_passing=variant == "with query passing",

@@ -1,20 +1,26 @@
-"""Write the generated parts of README.md again: the commands and the zoo.
+"""Write what is generated again: the zoo's costs; the documents' commands, zoo and map.
 
 A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. With ``--check`` nothing is
 written, and the exit code is 1 when a part is out of date.
 """
 
+import ast
+import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.report import zoo_rows
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+WIDTH = 120
 
 
 def commands() -> str:
@@ -28,24 +34,76 @@ def commands() -> str:
 
 
 def zoo() -> str:
-    """A row per model of the zoo."""
+    """A row per model of the zoo, and where each one's card is."""
     rows = [
         "| id | backbone | input | classes | parameters | MACs | weights |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in zoo_rows():
-        macs = row["macs"]
+    cards = []
+    for row in models():
+        macs = row.macs
         size = f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"
-        height, width = row["input_size"]
+        height, width = row.input_size
         rows.append(
-            f"| [`{row['id']}`](models/{row['id']}/MODEL_CARD.md) | {row['backbone']} "
-            f"| {height}x{width} | {row['classes']} | {row['parameters'] / 1e6:.2f} M | {size} "
-            f"| {'trained' if row['trained_weights'] else 'none: random'} |"
+            f"| [{row.id}] | {row.backbone} "
+            f"| {height}x{width} | {row.classes} | {row.parameters / 1e6:.2f} M | {size} "
+            f"| {'trained' if row.trained_weights else 'none: random'} |"
         )
-    return "\n".join(rows)
+        cards.append(f"[{row.id}]: models/{row.id}/MODEL_CARD.md")
+    return "\n".join([*rows, "", *cards])
 
 
-PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo}
+def module_map(package: Path = ROOT / "mobileinst_deploy") -> str:
+    """Every module with the first line of its docstring, layer by layer from the top down.
+
+    A folder of the package is a layer. It stands above every layer that it imports from.
+    """
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
+    lines = [_entry("`__init__.py`", modules[package / "__init__.py"])]
+    for layer in _from_the_top(package, modules):
+        folder = package / layer
+        lines += ["", f"### {layer}/", _first_line(modules[folder / "__init__.py"]), ""]
+        for path in sorted(modules):
+            if path.is_relative_to(folder) and path != folder / "__init__.py":
+                lines.append(_entry(f"`{path.relative_to(folder)}`", modules[path]))
+    return "\n".join(lines).replace("\n\n\n", "\n\n")
+
+
+def _first_line(module: ast.Module) -> str:
+    return (ast.get_docstring(module) or "").partition("\n")[0].replace("``", "`")
+
+
+def _entry(name: str, module: ast.Module) -> str:
+    return textwrap.fill(
+        f"- {name}: {_first_line(module)}",
+        WIDTH,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _from_the_top(package: Path, modules: dict[Path, ast.Module]) -> list[str]:
+    """The package's folders, each before all those that it imports from."""
+    layers = sorted(path.parent.name for path in package.glob("*/__init__.py"))
+    below: dict[str, set[str]] = {layer: set() for layer in layers}
+    for path, module in modules.items():
+        layer = path.relative_to(package).parts[0]
+        for node in ast.walk(module):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in filter(None, names):
+                root, _, rest = name.partition(".")
+                imported = rest.partition(".")[0]
+                if layer in below and root == package.name and imported in below:
+                    below[layer] |= {imported} - {layer}
+    order: list[str] = []
+    while len(order) < len(layers):
+        order.append(next(a for a in layers if a not in order and below[a] <= {*order}))
+    return order[::-1]
+
+
+PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo, "map": module_map}
 
 
 def generated(text: str) -> str:
@@ -54,12 +112,23 @@ def generated(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         return f"{match[1]}\n{PARTS[match[2]]()}\n{match[3]}"
 
-    return re.sub(r"(<!-- generated: (\w+) -->)\n.*?\n(<!-- end -->)", fill, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- generated: (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.DOTALL)
+
+
+def costs() -> str:
+    """What each model of the zoo costs, for ``mobileinst models`` to read."""
+    counted = {model_id: count_cost(load_model_toml(model_id).config) for model_id in zoo_ids()}
+    return json.dumps(counted, indent=2) + "\n"
 
 
 if __name__ == "__main__":
-    before = README.read_text(encoding="utf-8")
-    after = generated(before)
+    outdated = False
+    # The README's zoo reads the costs, so that they come first.
+    for document in (zoo_folder() / COSTS_FILE, *DOCUMENTS):
+        before = document.read_text(encoding="utf-8") if document.exists() else ""
+        after = costs() if document.name == COSTS_FILE else generated(before)
+        outdated |= before != after
+        if "--check" not in sys.argv:
+            document.write_text(after, encoding="utf-8")
     if "--check" in sys.argv:
-        sys.exit(before != after)
-    README.write_text(after, encoding="utf-8")
+        sys.exit(outdated)

@@ -8,15 +8,14 @@ counts one switch.
 import argparse
 from pathlib import Path
 
-import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.geometry import fit, unfit_masks
-from mobileinst_deploy.masks import iou
-from mobileinst_deploy.schedule import parse_schedule
-from mobileinst_deploy.subject import open_subject
-from mobileinst_deploy.track import Tracker, TrackSettings
+from mobileinst_deploy.core.masks import iou
+from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings
+from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.media.letterbox import prepare, unfit_masks
+from mobileinst_deploy.workflows.subject import open_subject
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("model", help="an exported pair, a checkpoint or a zoo id")
@@ -30,11 +29,13 @@ data = YtvisClips(given.images, given.annotations, subject.config.classes)
 for schedule in given.clip_lengths.split(","):
     shown = followed = switches = 0
     for clip in range(len(data)):
-        tracker = Tracker(subject.model, parse_schedule(schedule), TrackSettings(score=given.score))
+        tracker = Tracker(
+            subject.runner, parse_schedule(schedule), TrackSettings(score=given.score)
+        )
         last: dict[int, int] = {}
         for sample in data.clip(clip):
-            fitted, geometry = fit(sample.image, subject.config.input_size)
-            frame = tracker.step(fitted.transpose(2, 0, 1)[None].astype(np.float32))
+            image, geometry = prepare(sample.image, subject.config.input_size)
+            frame = tracker.step(image)
             overlaps = iou(sample.masks, unfit_masks(frame.mask_logits, geometry))
             shown += len(sample.masks)
             for i, j in zip(*linear_sum_assignment(-overlaps), strict=True):

@@ -12,14 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mobileinst_deploy.bundle import load_golden
-from mobileinst_deploy.device.prepare import prepare_bundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.errors import MobileInstError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.optimize.gate import Recorded, insist, read_recorded, write_recorded
+from recorded_counts import Recorded, insist, read_recorded, write_recorded
+
+from mobileinst_deploy.core.bundle import load_golden
+from mobileinst_deploy.core.errors import MobileInstError
+from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.optimize.pair import optimize_pair
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.phone.device_bundle import prepare_bundle
+from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 RECORD = Path(__file__).with_name("instruction_counts.json")
 ACCEPT = "scripts/instruction_counts.py --accept"

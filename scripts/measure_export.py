@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from mobileinst_deploy.bundle import load_bundle, load_golden
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.modeling import MobileInst
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.bundle import load_bundle, load_golden
+from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 
 class MaskHead(torch.nn.Module):

@@ -27,25 +27,24 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.cli.runners import for_device, ncnn_on_host
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.evaluate import evaluate_pictures
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.files import write_json
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.loading import load_model
+from mobileinst_deploy.core.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.progress import silent
+from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.optimize import optimize_graph, passes
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
 from mobileinst_deploy.optimize.pair import optimize_pair
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.progress import silent
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize import halve_pair, quantize_pair, read_pictures
-from mobileinst_deploy.specs import ROLES, Call, GraphRunner, Role
-from mobileinst_deploy.subject import open_subject
-from mobileinst_deploy.track import RunnerModel
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.runtimes import for_device, open_host
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.workflows.evaluate import evaluate_pictures
+from mobileinst_deploy.workflows.subject import open_subject
 
 FORMS = ("plain", "optimized", "half", "int8", "ncnn")
 _ROUNDS = 15
@@ -90,7 +89,7 @@ def make_forms(model: str, folder: Path, names: list[str], pictures: Path | None
     forms = [Form("plain", plain, "onnxruntime", CpuRunner(plain))]
     for name in names:
         if name == "ncnn":
-            forms.append(Form(name, plain, name, ncnn_on_host(plain)))
+            forms.append(Form(name, plain, name, open_host(plain, name)))
         elif name != "plain":
             if not (folder / name).exists():
                 makers[name](folder / name)
@@ -142,12 +141,11 @@ def parity(form: Form) -> dict[str, Any]:
 
 def average_precision(form: Form, images: Path, annotations: Path, journals: Path) -> float:
     """Mask AP on COCO's form of pictures."""
-    specs = {role: graph.spec for role, graph in form.pair.graphs.items()}
     subject = replace(
         open_subject(str(form.pair.folder)),
         runtime=form.runtime,
         sha256=f"{form.pair.sha256}-{form.runtime}",
-        model=RunnerModel(form.runner, specs),
+        runner=form.runner,
     )
     ap = evaluate_pictures(subject, images, annotations, journals=journals).metrics["AP"]
     return float("nan") if ap is None else ap
@@ -182,7 +180,7 @@ def passes_table(plain: ExportBundle, folder: Path, measured: Measured) -> None:
 
         def rewritten(chosen: frozenset[str] = chosen) -> dict[str, int]:
             graphs = {
-                role: optimize_graph(load_graph(plain.graphs[role].path), only=chosen)[0]
+                role: optimize_graph(load_graph(plain.graphs[role].onnx), only=chosen)[0]
                 for role in ROLES
             }
             pair = write_derived(plain, folder / "passes", graphs, tuple(sorted(chosen)))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import onnxruntime
 
-from mobileinst_deploy.bundle import load_bundle, load_golden
-from mobileinst_deploy.device.plan import Plan, reuse_pattern
-from mobileinst_deploy.device.runner import read_result
-from mobileinst_deploy.specs import ROLES
+from mobileinst_deploy.core.bundle import load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.phone.plan import Plan, reuse_pattern
+from mobileinst_deploy.phone.result import read_result
 
 PROGRAMS = Path(__file__).parent.parent / "android_bench" / "build" / "host"
 LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mobileinst_deploy.datasets.shapes_files import write_shapes
-from mobileinst_deploy.specs import parse_size
+from mobileinst_deploy.core.config import parse_size
+from mobileinst_deploy.data.shapes_files import write_shapes
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path)

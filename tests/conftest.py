@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import TINY, TINY_TOML, TOLERANCE, TOLERANCE_TOML
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.loading import LoadedModel, build_loaded
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.network.loading import LoadedModel, build_loaded
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +28,15 @@ def tiny_source() -> LoadedModel:
 @pytest.fixture(scope="session")
 def exported(tiny_source: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
     """The tiny network's exported pair; tests read it and never write there."""
-    from mobileinst_deploy.export import export_model
+    from mobileinst_deploy.pair.export import export_model
 
     return export_model(tiny_source, tmp_path_factory.mktemp("exported") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """What is measured in a test goes into no user's history."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from mobileinst_deploy.files import canonical_sha256
+from mobileinst_deploy.core.files import canonical_sha256
 
 
 def edit_manifest(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.zoo import zoo_ids
+from mobileinst_deploy.core.zoo import zoo_ids
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.core.bundle import ExportBundle
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc"
@@ -20,10 +20,10 @@ SCRIPT = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from mobileinst_deploy.ort import open_session
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 threads = lambda: len(os.listdir("/proc/self/task"))
 before = threads()
-session = open_session(Path(sys.argv[1]))
+session = open_session(Path(sys.argv[1]).read_bytes())
 session.run(None, {"image": np.zeros((1, 3, 64, 128), np.float32)})
 print(threads() - before, os.environ.get("ORT_DISABLE_TELEMETRY"))
 """

@@ -1,6 +1,6 @@
 """The smallest network that has every part: TopFormer-Tiny's, 5 queries of width 16 at 64x128."""
 
-from mobileinst_deploy.specs import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
 
 TINY = ModelConfig(
     backbone="topformer-tiny",

@@ -6,7 +6,7 @@
  * which frame is a keyframe, which kernels are live, and who is where. examples/track_example.c
  * shows the loop, and examples/app_loop.c beside the README a whole app's.
  *
- * The rules, thresholds and results are those of mobileinst_deploy/track.py. Arrays are dense,
+ * The rules, thresholds and results are those of mobileinst_deploy/core/tracker.py. Arrays are dense,
  * float32, in C order. One tracker belongs to one thread at a time; several trackers do not know of
  * each other. No function throws, prints or ends the process.
  *

@@ -1,4 +1,4 @@
-// Kernel association: mobileinst_deploy/association.py.
+// Kernel association: mobileinst_deploy/core/association.py.
 #pragma once
 
 #include <cstddef>

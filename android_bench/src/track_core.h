@@ -1,4 +1,4 @@
-// The tracker behind include/mobileinst_track.h. Its rules are those of mobileinst_deploy/track.py,
+// The tracker behind include/mobileinst_track.h. Its rules are those of mobileinst_deploy/core/tracker.py,
 // in the same order.
 #pragma once
 

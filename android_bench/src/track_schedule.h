@@ -1,4 +1,4 @@
-// When the scene asks for a keyframe: the class Auto of mobileinst_deploy/schedule.py.
+// When the scene asks for a keyframe: the class Auto of mobileinst_deploy/core/schedule.py.
 #pragma once
 
 #include <cstddef>

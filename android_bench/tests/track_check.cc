@@ -1,4 +1,4 @@
-// Drives the tracker's C interface from stdin for the comparison with mobileinst_deploy/track.py.
+// Drives the tracker's C interface from stdin for the comparison with mobileinst_deploy/core/tracker.py.
 //
 //   assign ROWS COLUMNS cost...          answers with the column of each row
 //   state HEX                            loads it and feeds a keyframe, answers with both statuses

@@ -1,9 +1,25 @@
-"""The command line: parse, call one stage, print, choose the exit code.
+"""The command line: parse, call one workflow, print, choose the exit code.
 
-Each module holds the commands of one theme and imports its stage inside the command, so that
-``mobileinst --help`` answers without torch, onnx or cv2.
+Each module holds one command and imports its workflow inside it, so that ``mobileinst --help``
+answers without torch, onnx or cv2.
 """
 
-from mobileinst_deploy.cli.app import main
+from typing import NoReturn
 
-__all__ = ["main"]
+from mobileinst_deploy.cli import process
+
+
+def main() -> NoReturn:
+    """Be the program ``mobileinst``: run the command line and end the process."""
+    process.begin()
+    try:
+        from mobileinst_deploy.cli.app import app
+
+        app()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        # Between two lines of ours; a command says more of its end.
+        code = 130
+    process.leave(code)

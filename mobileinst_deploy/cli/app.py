@@ -2,50 +2,146 @@
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
+import sys
+import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.cli import bench, device, evaluate, optimize, profile, run, spine, train
-from mobileinst_deploy.cli.console import people
-from mobileinst_deploy.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, MobileInstError
+from mobileinst_deploy.cli import (
+    bench,
+    console,
+    device,
+    devices,
+    doctor,
+    evaluate,
+    export,
+    history,
+    inspect,
+    models,
+    optimize,
+    process,
+    profile,
+    quantize,
+    report,
+    run,
+    train,
+    verify,
+)
+from mobileinst_deploy.core.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ConfigError,
+    InputError,
+    MobileInstError,
+)
+from mobileinst_deploy.core.interrupt import Ended
 
 EPILOG = (
     "Exit codes: 0 good; 1 verification failed; 2 bad input; 3 device not available; "
-    "4 measurement invalid; 70 a bug in mobileinst; 130 interrupted."
+    "4 measurement invalid; 70 a bug in mobileinst; 130 interrupted (129 by SIGHUP, "
+    "143 by SIGTERM)."
 )
 
 
+class _Ended(Exception):
+    """An interruption or a system's error, of which typer would make exits without a word."""
+
+
 class _Commands(TyperGroup):
-    """Runs a command and turns what it raises into a sentence and an exit code."""
+    """Runs a command and turns whatever ends it into a sentence and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except MobileInstError as error:
-            _explain(ctx, error.cause, error.next_step)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            people.print("Interrupted; nothing half written was left behind.")
-            raise typer.Exit(EXIT_INTERRUPTED) from error
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            _explain(ctx, str(error), "Check the path, its permissions and the space left")
-            raise typer.Exit(EXIT_BAD_INPUT) from error
-        except Exception as error:  # whatever else: its traceback is for who asks with --debug
-            if _is_typers_own(error):
-                raise
-            _explain(
-                ctx,
-                f"mobileinst has a bug: {type(error).__name__}: {error}",
-                "Run it again with `mobileinst --debug ...` and report what it prints",
-            )
-            raise typer.Exit(EXIT_BUG) from error
+        except (KeyboardInterrupt, OSError) as error:
+            raise _Ended from error
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        words = list(sys.argv[1:] if args is None else args)
+        json, debug = "--json" in words, "--debug" in words
+        with console.one_answer():
+            try:
+                code = super().main(words, *rest, **{**extra, "standalone_mode": False})
+            except SystemExit:
+                code = EXIT_OK  # whoever reads the help stopped reading
+            except BaseException as raised:
+                error = raised.__cause__ if isinstance(raised, _Ended) else raised
+                if isinstance(error, KeyboardInterrupt):
+                    code = _interrupted(error, json)
+                elif isinstance(error, Exception):
+                    code = _failed(_told(error), error, json, debug)
+                else:
+                    raise
+        sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _failed(error: MobileInstError, raised: BaseException, json: bool, debug: bool) -> int:
+    if debug:
+        console.note_traceback(raised)
+    usage = getattr(getattr(raised, "ctx", None), "get_usage", None)
+    if usage is not None:
+        console.show(usage(), json=True)
+    console.fail(error, json=json)
+    return error.exit_code
+
+
+def _told(error: Exception) -> MobileInstError:
+    """Any exception as one of the project's own."""
+    if isinstance(error, MobileInstError):
+        return error
+    if type(error).__module__.split(".")[0] in ("typer", "click"):
+        return _usage(error)
+    if isinstance(error, OSError):
+        named = None if error.filename is None else str(error.filename)
+        next_step = "Check the path, its permissions and the space left"
+        return InputError(str(error), next_step, where=named)
+    return _bug(error)
+
+
+def _usage(error: Exception) -> MobileInstError:
+    """A command line that cannot be parsed."""
+    message = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    command = "mobileinst" if context is None else context.command_path
+    param = getattr(error, "param", None)
+    where = getattr(error, "option_name", None) or (
+        None if param is None else (param.opts or [param.name])[0]
+    )
+    return ConfigError(message.rstrip("."), f"See `{command} --help`", where=where)
+
+
+class _Bug(MobileInstError):
+    exit_code = EXIT_BUG
+
+
+def _bug(error: BaseException) -> MobileInstError:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+    return _Bug(
+        f"mobileinst has a bug: {type(error).__name__}: {error}",
+        "Run it again with `mobileinst --debug ...` and report what it prints",
+        where=where,
+    )
+
+
+class _Stopped(MobileInstError):
+    pass
+
+
+def _interrupted(error: KeyboardInterrupt, json: bool) -> int:
+    kept = " ".join(getattr(error, "__notes__", ()))
+    code = error.exit_code if isinstance(error, Ended) else EXIT_INTERRUPTED
+    console.note(f"Interrupted. {kept}" if kept else process.NOTHING_LEFT)
+    stopped = _Stopped("interrupted", kept.rstrip(".") or "Run it again")
+    stopped.exit_code = code
+    if json:
+        console.answer_failure(stopped)
+    return code
 
 
 app = typer.Typer(
@@ -76,44 +172,21 @@ def _root(
 
 
 for _command in (
-    spine.models,
-    spine.export,
-    spine.verify,
+    models.models,
+    export.export,
+    verify.verify,
     bench.bench,
     profile.profile,
+    history.history,
+    report.report,
     run.run,
     evaluate.evaluate,
     train.train,
     optimize.optimize,
-    optimize.quantize,
-    spine.inspect,
-    device.devices,
-    device.doctor,
+    quantize.quantize,
+    inspect.inspect,
+    devices.devices,
+    doctor.doctor,
 ):
     app.command()(_command)
 app.add_typer(device.device_app)
-
-
-def main() -> None:
-    """Run the command line and exit with the documented code."""
-    # Without it Python ends at once: what it started goes on, and temporary files stay.
-    signal.signal(signal.SIGTERM, _terminate)
-    app()
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _explain(ctx: Any, cause: str, next_step: str) -> None:
-    from rich.markup import escape
-
-    if ctx.params.get("debug"):
-        people.print_exception()
-    people.print(f"[bold red]error:[/] {escape(cause)}.", soft_wrap=True)
-    people.print(f"{escape(next_step)}.", soft_wrap=True)
-
-
-def _is_typers_own(error: Exception) -> bool:
-    """Whether Typer shows it: usage errors, Exit and Abort."""
-    return type(error).__module__.split(".")[0] in ("typer", "click")

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.device import bench_adb
-from mobileinst_deploy.cli.options import Json, PairFolder, RuntimeName
-from mobileinst_deploy.cli.runners import (
-    for_device,
-    known_device,
-    known_runtime,
-    ncnn_on_host,
-    only_adb,
-)
-from mobileinst_deploy.errors import ConfigError, MeasurementInvalid
-
-if TYPE_CHECKING:
-    from mobileinst_deploy.bundle import ExportBundle
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
+from mobileinst_deploy.core.errors import ConfigError
 
 
 def bench(
@@ -46,25 +36,51 @@ def bench(
         list[str] | None, typer.Option(help="adb: which phone; may be given several times.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="adb: every phone at once.")] = False,
-    core: Annotated[str, typer.Option(help="adb: auto, prime, little or a number.")] = "auto",
+    core: Annotated[
+        str | None, typer.Option(help="adb: auto, prime, little or a number; default: auto.")
+    ] = None,
     max_temp: Annotated[
-        float, typer.Option(help="adb: wait until the phone is at most so warm, in Celsius.")
-    ] = 37.0,
+        float | None,
+        typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
+    ] = None,
     protocol: Annotated[
-        str, typer.Option(help="adb: sd778g, or tnn-script for that script's own habits.")
+        str, typer.Option(help="sd778g, or tnn-script for that script's own habits.")
     ] = "sd778g",
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
+    report: Report = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIR|RECORD",
+            help="Gate: a pair to run in turn with this one, or its latency.json of before.",
+        ),
+    ] = None,
+    fail_above: Annotated[
+        str, typer.Option(help="With --against: how much slower is too much.")
+    ] = "5%",
     json: Json = False,
 ) -> None:
-    """Measure single-thread latency by the protocol; the report goes to latency.json.
+    """Measure single-thread latency by the protocol, and keep the record with every sample.
 
+    With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
+    forbids an answer.
+
+    It goes to results/DEVICE-RUNTIME-FORM/latency.json under the pair, or where --report says.
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.bench import parse_clip_lengths
-    from mobileinst_deploy.bundle import load_bundle
+    from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
+    from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+    from mobileinst_deploy.measure import protocol as protocols
+    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
+    from mobileinst_deploy.workflows import against as gate, bench as workflow
+    from mobileinst_deploy.workflows.bench_targets import (
+        DEFAULT_MAX_CELSIUS,
+        BenchSettings,
+        open_targets,
+    )
 
     known_device(device)
     known_runtime(runtime)
@@ -73,109 +89,62 @@ def bench(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
             "Use --device qemu --count for executed instructions, or --device adb for latency",
         )
-    for_phones = {
-        "--serial": serial is not None,
-        "--all": every,
-        "--core": core != "auto",
-        "--max-temp": max_temp != 37.0,
-        "--protocol": protocol != "sd778g",
-    }
-    only_adb([name for name, given in for_phones.items() if given], device)
-    bundle = load_bundle(folder)
-    lengths = parse_clip_lengths(clip_lengths)
-    if device == "qemu":
-        _count(bundle, runtime, live_kernels, json)
-    elif device == "adb":
-        bench_adb(
-            bundle,
-            runtime=runtime,
-            clip_lengths=lengths,
-            serials=serial,
-            every=every,
-            core=core,
-            max_celsius=max_temp,
-            protocol=protocol,
-            runs=runs,
-            warmups=warmup,
-            seconds=seconds,
-            live_kernels=live_kernels,
-            json=json,
-        )
-    else:
-        _host(bundle, runtime, lengths, runs, warmup, seconds, live_kernels, json)
-
-
-def _host(
-    bundle: ExportBundle,
-    runtime: str,
-    clip_lengths: tuple[int, ...],
-    runs: int | None,
-    warmup: int | None,
-    seconds: float | None,
-    live_kernels: int | None,
-    json: bool,
-) -> None:
-    from mobileinst_deploy.bench import (
-        DEFAULT_RUNS,
-        DEFAULT_SECONDS,
-        DEFAULT_WARMUP,
-        bench_host,
+    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
+    only_adb(phones, device)
+    core = "auto" if core is None else core
+    max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
+    protocols.check_gate(max_temp)
+    protocols.check_core(core)
+    settings = BenchSettings(
+        protocols.protocol(protocol, warmups=warmup, runs=runs, seconds=seconds),
+        protocols.parse_clip_lengths(clip_lengths),
+        core,
+        max_temp,
+        live_kernels=live_kernels,
     )
-    from mobileinst_deploy.files import write_json
-    from mobileinst_deploy.report import latency_table
-
-    with progress_bar() as progress:
-        report = bench_host(
-            bundle,
-            clip_lengths=clip_lengths,
-            runs=DEFAULT_RUNS if runs is None else runs,
-            warmup=DEFAULT_WARMUP if warmup is None else warmup,
-            seconds=DEFAULT_SECONDS if seconds is None else seconds,
-            live_kernels=live_kernels,
-            runner=ncnn_on_host(bundle) if runtime == "ncnn" else None,
-            progress=progress,
-        )
-    write_json(bundle.folder / "latency.json", report.to_dict())
-    people.print(latency_table(report))
-    if json:
-        print_json(report.to_dict())
-    if not report.valid:
-        raise MeasurementInvalid(
-            f"this measurement must not be believed: {report.invalid[0]}",
-            "Close what else is running and measure again; the samples are in latency.json",
-        )
-
-
-def _count(bundle: ExportBundle, runtime: str, live_kernels: int | None, json: bool) -> None:
-    import numpy as np
-
-    from mobileinst_deploy.bundle import INSTRUCTIONS, load_golden
-    from mobileinst_deploy.device.qemu import QemuRunner
-    from mobileinst_deploy.files import write_json
-    from mobileinst_deploy.report import instructions_table
-
-    n = bundle.config.num_queries
-    if live_kernels is not None and live_kernels > n:
-        raise ConfigError(f"the model has only {n} kernels", f"Use --live-kernels 1 to {n}")
-    golden = load_golden(bundle)
-    kernels = golden.kernels(0)[:, : live_kernels or n]
-    with progress_bar() as progress:
-        pair, device_bundle = for_device(bundle, runtime, progress)
-        progress("counting under qemu", 0, None)
-        counted = QemuRunner(pair, device_bundle).count_instructions(
-            golden.image(0), np.ascontiguousarray(kernels)
-        )
-    document = {
-        "schema": 1,
-        "bundle_sha256": bundle.sha256,
-        "model_id": bundle.model_id,
-        "runtime": device_bundle.runtime_name,
-        "live_kernels": live_kernels or n,
-        "instructions": {role: i.count for role, i in counted.items()},
-        "equal_runs": {role: i.runs for role, i in counted.items()},
-        "note": "executed ARM instructions under qemu: exact, and not a latency",
-    }
-    write_json(bundle.folder / INSTRUCTIONS, document)
-    people.print(instructions_table(document))
-    if json:
-        print_json(document)
+    pair = load_bundle(folder)
+    settings.live(pair)
+    share = gate.parse_share(fail_above)
+    if against is None and fail_above != "5%":
+        raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
+    if against is not None and device == "qemu":
+        raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    baseline = None if against is None else gate.open_baseline(against)
+    if baseline is not None:
+        gate.check_comparable(pair, baseline)
+    if isinstance(baseline, ExportBundle):
+        if device != "cpu":
+            raise ConfigError(
+                "two pairs run in turn on this machine only",
+                "Give --against a latency.json that was measured on the phone",
+            )
+        with progress_bar() as progress:
+            found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
+        show(slowdown_table(found), json=json)
+        answer(found.to_dict(), found.failure, json=json)
+        return
+    if device == "qemu":
+        with progress_bar() as progress:
+            counted, kept = workflow.count_instructions(
+                pair, runtime, live_kernels=live_kernels, report=report, progress=progress
+            )
+        show(instructions_table(counted), json=json)
+        problems, document, failure = [kept.note], counted.to_dict(), None
+    else:
+        with progress_bar() as progress:
+            targets = open_targets(
+                pair, device, runtime, serials=serial or (), every=every, progress=progress
+            )
+            result = workflow.bench(pair, targets, settings, report=report, progress=progress)
+        if result.records:
+            show(latency_table(result.records), json=json)
+        problems = [note for o in result.outcomes for note in o.notes]
+        document, failure = result.to_dict(), result.failure
+        if baseline is not None and result.records:
+            held = gate.against_record(result.records[0], baseline, share, str(against))
+            show(slowdown_table(held), json=json)
+            document = {**document, "against": held.to_dict()}
+            failure = failure or held.failure
+    for problem in filter(None, problems):
+        note(f"Note: {problem}.", "yellow")
+    answer(document, failure, json=json)

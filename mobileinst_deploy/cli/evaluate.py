@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.options import Json
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.options import Json, Report
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-DATASETS = ("coco", "ytvis")
+    from mobileinst_deploy.workflows.evaluate import Evaluated
 
 
 def evaluate(
@@ -28,90 +27,65 @@ def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
     annotations: Annotated[Path, typer.Option(help="Their JSON file.")],
     clip_lengths: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "-T", "--clip-lengths", help="With ytvis: frames per keyframe, one or more, or auto."
+            "-T",
+            "--clip-lengths",
+            help="With ytvis: frames per keyframe, one or more, or auto; default: 1,3,6.",
         ),
-    ] = "1,3,6",
+    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
     ] = "cpu",
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for eval.json; default: the model's own."),
-    ] = None,
+    report: Report = None,
     json: Json = False,
 ) -> None:
     """Measure mask AP on COCO's pictures, or track AP on YouTube-VIS's clips at each T.
 
     An interrupted evaluation goes on where it was when it is run again.
     """
-    if dataset not in DATASETS:
-        raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
+    from mobileinst_deploy.workflows.evaluate import evaluate as work
 
-    from platformdirs import user_cache_path
-
-    from mobileinst_deploy.evaluate import (
-        EVAL_FILE,
-        evaluate_clips,
-        evaluate_pictures,
-        save_report,
-    )
-    from mobileinst_deploy.schedule import parse_schedule
-    from mobileinst_deploy.subject import open_subject
-
-    schedules = list(dict.fromkeys(clip_lengths.split(",")))
-    for schedule in schedules:
-        parse_schedule(schedule)
-    subject = open_subject(model, device)
-    folder = output or subject.folder
-    journals = user_cache_path("mobileinst") / "evaluate"
-    pictures, clips = None, {}
     with progress_bar() as progress:
-        if dataset == "coco":
-            pictures = evaluate_pictures(
-                subject, images, annotations, journals=journals, progress=progress
-            )
-        else:
-            for schedule in schedules:
-                clips[schedule] = evaluate_clips(
-                    subject, images, annotations, schedule, journals=journals, progress=progress
-                )
-    document = save_report(subject, folder, pictures, clips)
-    measured: dict[str, dict[str, Any]] = (
-        {"pictures": document["pictures"]}
-        if dataset == "coco"
-        else {f"T = {name}": document["clips"][name] for name in clips}
-    )
-    people.print(_table(document, measured))
-    first = next(iter(measured.values()))
-    for reason, count in first["skipped"].items():
-        people.print(f"Left out: {count} {reason}.")
-    if not subject.trained:
-        people.print("[bold]Random weights[/]: these figures mean nothing but that it runs.")
-    people.print(f"Written to {folder / EVAL_FILE}", soft_wrap=True)
-    if json:
-        print_json(document)
+        done = work(
+            model,
+            dataset=dataset,
+            images=images,
+            annotations=annotations,
+            clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
+            device=device,
+            report=report,
+            progress=progress,
+        )
+    show(_table(done), json=json)
+    first = next(iter(done.measured.values()))
+    for reason, count in first.skipped.items():
+        note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
+    if not done.report.trained:
+        note("Random weights: these figures mean nothing but that it runs.", "bold")
+    note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")
+    answer(done.document, json=json)
 
 
-def _table(document: dict[str, Any], measured: dict[str, dict[str, Any]]) -> Table:
+def _table(done: Evaluated) -> Table:
     from rich.table import Table
 
-    from mobileinst_deploy.average_precision import PICTURE_METRICS
+    from mobileinst_deploy.measure.average_precision import PICTURE_METRICS
 
-    first = next(iter(measured.values()))
-    names = [name for name in PICTURE_METRICS if name in first]
-    items = "pictures" if "pictures" in measured else "clips"
-    height, width = document["input_size"]
+    first = next(iter(done.measured.values()))
+    names = [name for name in PICTURE_METRICS if name in first.metrics]
+    items = "pictures" if "pictures" in done.measured else "clips"
+    height, width = done.report.input_size
     table = Table(
-        title=f"{document['model_id']} ({document['runtime']}, {height}x{width}) on "
-        f"{first['annotations']}: {first['items']} {items}, {first['objects']} objects"
+        title=f"{done.report.model_id} ({done.report.runtime}, {height}x{width}) on "
+        f"{first.annotations}: {first.items} {items}, {first.objects} objects"
     )
     table.add_column("")
     table.add_column("keyframes", justify="right")
     for name in names:
         table.add_column(name, justify="right")
-    for title, block in measured.items():
-        values = ("-" if block[n] is None else f"{block[n]:.3f}" for n in names)
-        table.add_row(title, f"{block['keyframes']}/{block['frames']}", *values)
+    for title, block in done.measured.items():
+        values = (block.metrics[name] for name in names)
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(title, f"{block.keyframes}/{block.frames}", *cells)
     return table

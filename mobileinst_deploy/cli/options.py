@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mobileinst_deploy.core.errors import ConfigError
 
 PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
@@ -16,3 +19,43 @@ RuntimeName = Annotated[
     str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
 ]
 Serial = Annotated[str | None, typer.Option("--serial", help="Which phone, with --device adb.")]
+Serials = Annotated[
+    list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
+]
+Every = Annotated[bool, typer.Option("--all", help="Every phone that adb sees.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Folder to write; default: beside DIR, with a suffix."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE|DIR",
+        help="Where the result goes: a .json file, or a folder of results; default: DIR/results.",
+    ),
+]
+
+
+def only_with(name: str, value: object, options: Mapping[str, object]) -> None:
+    """Refuse options that would do nothing, as they belong to one that was not given.
+
+    Args:
+        name: The option that they belong to.
+        value: What was given for it, or None.
+        options: By name, what was given for them, or None.
+
+    Raises:
+        ConfigError: Some were given without it.
+    """
+    given = [option for option, what in options.items() if what is not None]
+    if given and value is None:
+        raise ConfigError(
+            f"{', '.join(given)} does nothing without {name}",
+            f"Add {name}, or leave it away",
+            where=given[0],
+        )

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
-from mobileinst_deploy.cli.options import Json, PairFolder, Serial
-from mobileinst_deploy.cli.runners import known_device, only_adb
-from mobileinst_deploy.errors import ConfigError
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, Serial
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.profile import ProfileReport
+    from mobileinst_deploy.workflows.profile import ProfileReport
 
 
 def profile(
@@ -20,49 +18,37 @@ def profile(
     device: Annotated[str, typer.Option(help="Where to profile: cpu or adb.")] = "cpu",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each graph that count.")] = 20,
     serial: Serial = None,
-    core: Annotated[str, typer.Option(help="adb: auto, prime, little or a number.")] = "auto",
+    core: Annotated[
+        str | None, typer.Option(help="adb: auto, prime, little or a number; default: auto.")
+    ] = None,
+    report: Report = None,
     json: Json = False,
 ) -> None:
     """Show where both graphs spend their time: per part of the network, per operator.
 
     Measured by ONNX Runtime's own profiler on one core; it makes runs a little slower, so for
-    latency use bench. Nothing is written to a file.
+    latency use bench. The result is kept under the pair, where report finds it.
     """
-    from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.profile import profile_host, profile_phone
+    from mobileinst_deploy.workflows.profile import profile as work
 
-    known_device(device)
-    if device == "qemu":
-        raise ConfigError(
-            "an emulated device has no times, and so no shares of time",
-            "Use --device cpu or adb; bench --device qemu --count counts executed instructions",
+    with progress_bar() as progress:
+        found, kept = work(
+            folder,
+            device=device,
+            runs=runs,
+            serial=serial,
+            core=core,
+            report=report,
+            progress=progress,
         )
-    for_phones = {"--serial": serial is not None, "--core": core != "auto"}
-    only_adb([name for name, given in for_phones.items() if given], device)
-    bundle = load_bundle(folder)
-    if device == "cpu":
-        with progress_bar() as progress:
-            report = profile_host(bundle, runs, progress=progress)
-    else:
-        from mobileinst_deploy.device.adb import choose_devices
-        from mobileinst_deploy.device.prepare import prepare_bundle
-        from mobileinst_deploy.device.protocol import check_core
-
-        check_core(core)
-        (chosen,) = choose_devices([serial] if serial is not None else [])
-        with progress_bar() as progress:
-            device_bundle = prepare_bundle(progress=progress)
-            report = profile_phone(
-                bundle, device_bundle, chosen.serial, runs, core, progress=progress
-            )
-    _show(report)
-    if json:
-        print_json(report.to_dict())
+    _show(found, json)
+    if kept.note is not None:
+        note(f"Note: {kept.note}.", "yellow")
+    answer(found.to_dict(), json=json)
 
 
-def _show(report: ProfileReport) -> None:
+def _show(report: ProfileReport, json: bool) -> None:
     """A table by part and one by operator, both graphs side by side."""
-    from rich.markup import escape
     from rich.table import Table
 
     def cells(name: str, kind: str) -> list[str]:
@@ -79,7 +65,7 @@ def _show(report: ProfileReport) -> None:
         return found
 
     for kind in ("part", "operator"):
-        table = Table(title=escape(f"{report.model_id} on {report.device}, by {kind}"))
+        table = Table(title=f"{report.model_id} on {report.device}, by {kind}")
         table.add_column(kind, no_wrap=True)
         for role in report.graphs:
             for column in (f"{role} ms", "share", "nodes"):
@@ -90,13 +76,12 @@ def _show(report: ProfileReport) -> None:
             for row in (graph.parts if kind == "part" else graph.operators)
         ]
         for name in dict.fromkeys(names):
-            table.add_row(escape(name), *cells(name, kind))
-        people.print(table)
+            table.add_row(name, *cells(name, kind))
+        show(table, json=json)
     core = "" if report.core is None else f", core {report.core}"
-    people.print(
+    show(
         f"{report.runtime}{core}; medians over the runs; ms and shares of the time inside nodes",
-        markup=False,
-        soft_wrap=True,
+        json=json,
     )
     if report.emulated:
-        people.print("EMULATED: its times are no phone's, and so are not shown.")
+        note("EMULATED: its times are no phone's, and so are not shown.")

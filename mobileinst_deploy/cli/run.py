@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeName, Serial
-from mobileinst_deploy.cli.runners import pair_runner
 
 if TYPE_CHECKING:
-    from mobileinst_deploy.results import RunReport
+    from mobileinst_deploy.core.records import RunReport
 
 
 def run(
@@ -31,54 +30,64 @@ def run(
         ),
     ] = "3",
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second of a raw stream or a folder of pictures (there by default 25)."
+        ),
+    ] = None,
     device: DeviceName = "cpu",
     serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Draw and write what was found.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Segment and track a clip: an overlay video, tracks.json, and where the time went.
 
     Keyframes have a green border, reuse frames a red one. Ctrl-C keeps what is there so far.
     """
-    from mobileinst_deploy.bundle import load_bundle
-    from mobileinst_deploy.run import run_clip
-    from mobileinst_deploy.schedule import parse_schedule
-    from mobileinst_deploy.track import TrackSettings
-    from mobileinst_deploy.video import open_clip
+    from mobileinst_deploy.core.schedule import parse_rate
+    from mobileinst_deploy.workflows.run import run as work
 
-    bundle = load_bundle(folder)
-    schedule = parse_schedule(clip_length)
-    settings = TrackSettings(score=score)
-    clip = open_clip(source)
-    if not bundle.trained:
-        people.print(f"[yellow]{bundle.weights_note}[/]")
-    with pair_runner(bundle, device, serial, runtime) as runner, progress_bar() as progress:
-        report = run_clip(bundle, runner, clip, output, schedule, settings, progress=progress)
-    _show(report)
-    for note in report.notes:
-        people.print(f"Note: the overlay is {note}.", markup=False)
+    with progress_bar() as progress:
+        report = work(
+            folder,
+            source,
+            output,
+            clip_length=clip_length,
+            score=score,
+            fps=None if fps is None else parse_rate(fps),
+            device=device,
+            serial=serial,
+            runtime=runtime,
+            overlay=overlay,
+            progress=progress,
+        )
+    if not report.trained:
+        note("RANDOM weights: the speed is real, the masks mean nothing.", "yellow")
+    _show(report, json)
+    for text in report.notes:
+        note(f"Note: the overlay is {text}.")
     for kind, path in report.files.items():
-        people.print(f"{kind:>8}  {path}", markup=False, soft_wrap=True)
-    if json:
-        print_json(report.to_dict())
+        show(f"{kind:>8}  {path}", json=json)
+    answer(report.to_dict(), json=json)
 
 
-def _show(report: RunReport) -> None:
+def _show(report: RunReport, json: bool) -> None:
     """Frames, tracks and the share of time per stage."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     found = ", ".join(f"{count} {name}" for name, count in report.tracks.items()) or "none"
     speed = report.frames_per_second
     pace = "emulated, so not a speed" if speed is None else f"{speed:.2f} frames/s end to end"
-    people.print(
-        f"[bold]{escape(report.source)}[/], {report.model_id} on {report.device} by "
-        f"{report.runtime}, T = {report.schedule}: {report.frames} frames, {report.keyframes} of "
-        "them keyframes; "
-        f"{pace}",
-        soft_wrap=True,
+    what = Text.assemble(
+        (report.source, "bold"),
+        f", {report.model_id} on {report.device} by {report.runtime}, T = {report.schedule}: "
+        f"{report.frames} frames, {report.keyframes} of them keyframes; {pace}",
     )
-    people.print(f"Tracks: {found}", markup=False, soft_wrap=True)
     table = Table()
     for name in ("stage", "ms per frame", "share"):
         table.add_column(name, justify="left" if name == "stage" else "right")
@@ -87,4 +96,4 @@ def _show(report: RunReport) -> None:
         table.add_row(
             stage, f"{1000 * seconds / report.frames:.2f}", f"{100 * seconds / total:.1f} %"
         )
-    people.print(table)
+    show(what, f"Tracks: {found}", table, json=json)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import people, print_json, progress_bar
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json
 
 
@@ -29,35 +29,41 @@ def train(
         Path | None, typer.Option(help="Published backbone weights to start from.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Whole weights to start from, of the same model.")
+        Path | None,
+        typer.Option(
+            help="Whole weights to start from; of other classes, all but the class head is taken."
+        ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field: stages.0.batch=8; may be given several times."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be done, and how long it would take."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model by a recipe. It may be interrupted at any moment and resumed.
 
     On several processes or GPUs: the same command under torchrun or accelerate launch.
     """
-    from mobileinst_deploy.train.config import read_train_config
-    from mobileinst_deploy.train.loop import train as run
-    from mobileinst_deploy.train.sources import open_sources
-    from mobileinst_deploy.zoo import load_model_toml
+    from mobileinst_deploy.workflows.train import train as work
 
-    recipe = read_train_config(config)
-    near = config.parent / recipe.model
-    entry = load_model_toml(str(near) if near.is_file() else recipe.model)
-    source, held_out = open_sources(recipe.data, data or config.parent, entry.config)
-    recipe = replace(recipe, model=entry.id)
+    if dry_run:
+        _plan(config, data, change or (), json)
+        return
     with progress_bar() as progress:
-        report = run(
-            recipe,
-            entry.config,
-            source,
+        report = work(
+            config,
             output,
-            held_out=held_out,
+            data=data,
             resume=resume,
-            backbone=init,
+            init=init,
             weights=weights,
+            changes=change or (),
             progress=progress,
+            notice=note,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all
@@ -66,9 +72,23 @@ def train(
     if report.loss is not None:
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
-    people.print(done + (f", held-out {metrics}" if metrics else ""))
+    show(done + (f", held-out {metrics}" if metrics else ""), json=json)
+    if report.anew:
+        note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")
     if report.unreadable:
-        people.print(f"{report.unreadable} samples could not be read and were replaced.")
-    people.print(f"Weights: {report.weights}", markup=False)
-    if json:
-        print_json(report.to_dict())
+        note(f"{report.unreadable} samples could not be read and were replaced.")
+    if report.note:
+        note(f"Note: {report.note}.")
+    show(f"Weights: {report.weights}", json=json)
+    answer(report.to_dict(), json=json)
+
+
+def _plan(recipe: Path, data: Path | None, changes: Sequence[str], json: bool) -> None:
+    """Say what a run would be, without beginning it."""
+    from mobileinst_deploy.cli.tables import plan_table
+    from mobileinst_deploy.workflows.train import plan
+
+    with progress_bar() as progress:
+        planned = plan(recipe, data=data, changes=changes, progress=progress)
+    show(plan_table(planned), json=json)
+    answer(planned.to_dict(), json=json)

@@ -19,7 +19,7 @@ from onnx import (
     numpy_helper as arrays,
 )
 
-from mobileinst_deploy.errors import BundleError
+from mobileinst_deploy.core.errors import BundleError
 
 Shape = tuple[int, ...]
 _STANDARD = frozenset({"", "ai.onnx"})

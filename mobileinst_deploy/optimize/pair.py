@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.comparison import compare_tensor
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.errors import BundleError, VerificationFailed
-from mobileinst_deploy.golden import Golden
-from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import BundleError, VerificationFailed
+from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.progress import Progress, silent
-from mobileinst_deploy.specs import ROLES, Role, Tolerance
+from mobileinst_deploy.pair.comparison import compare_tensor
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
 TILE_LIMITS = (8, 6, 4, 0)
@@ -81,7 +82,7 @@ def optimize_pair(
     reports = []
     for done, role in enumerate(ROLES):
         progress("optimise", done, len(ROLES))
-        plain = load_graph(bundle.graphs[role].path)
+        plain = load_graph(bundle.graphs[role].onnx)
         graphs[role], report = optimize_checked(role, plain, golden, bundle.tolerance)
         reports.append(report)
     progress("optimise", len(ROLES), len(ROLES))
@@ -125,10 +126,9 @@ def optimize_checked(
 
 
 def _run(graph: onnx.ModelProto, role: Role, golden: Golden) -> Outputs:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    runs = (session.run(names, golden.inputs(role, index)) for index in range(len(golden.images)))
-    return [dict(zip(names, values, strict=True)) for values in runs]
+    names = [output.name for output in graph.graph.output]
+    feeds = (golden.inputs(role, index) for index in range(len(golden.images)))
+    return list(run_graph(graph.SerializeToString(), names, feeds))
 
 
 def _difference(

@@ -21,24 +21,24 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.comparison import mask_ious
-from mobileinst_deploy.derived import write_derived
-from mobileinst_deploy.errors import BundleError, MediaError, VerificationFailed
-from mobileinst_deploy.geometry import fit
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.pictures import read_picture
-from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import ROLES, Role, is_carried
+from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.tracker import class_scores
+from mobileinst_deploy.media.letterbox import prepare
+from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.media.video import PICTURE_SUFFIXES
+from mobileinst_deploy.pair.comparison import mask_ious
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.specs import ROLES, Role
-from mobileinst_deploy.track import class_scores
-from mobileinst_deploy.video import PICTURE_SUFFIXES
+from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"
 #: Shown wherever an 8-bit pair is measured.
 NOT_THE_PAPER = "8-bit: not the paper's protocol, which is float32"
-SCORE_THRESHOLD = 0.3
 #: More pictures than these add minutes and no accuracy.
 MOST_PICTURES = 64
 
@@ -112,8 +112,7 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> list[np.ndarray]:
     if not paths:
         raise MediaError(f"{folder} holds no pictures", "Give a folder of PNG or JPEG files")
     chosen = paths[:: max(1, -(-len(paths) // MOST_PICTURES))]
-    fitted = (fit(read_picture(path), size)[0].transpose(2, 0, 1) for path in chosen)
-    return [np.ascontiguousarray(p[None], np.float32) for p in fitted]
+    return [prepare(read_picture(path), size)[0] for path in chosen]
 
 
 def quantize_pair(
@@ -154,11 +153,14 @@ def quantize_pair(
         )
     held_out = list(pictures[3::4])
     seen = [p for i, p in enumerate(pictures) if i % 4 != 3]
-    plain = {role: load_graph(bundle.graphs[role].path) for role in ROLES}
+    plain = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
     progress("quantise: float32 reference", 0, None)
     frame_inputs = [{"image": p} for p in seen]
     wanted = _run(plain["frame"], frame_inputs)
-    head_inputs = [{"image": p, "kernels": w["kernels"]} for p, w in zip(seen, wanted, strict=True)]
+    head_inputs = [
+        {"image": p, **{name: array for name, array in w.items() if is_carried(name)}}
+        for p, w in zip(seen, wanted, strict=True)
+    ]
     frame = _Quantizer(plain["frame"], frame_inputs)
     head = _Quantizer(plain["mask_head"], head_inputs)
     rewritten = rewriter.cheaper_in_float(plain["frame"])
@@ -167,10 +169,12 @@ def quantize_pair(
 
     progress("quantise: write", 0, None)
     graphs: dict[Role, onnx.ModelProto] = {}
-    steps: tuple[str, ...] = ()
+    # In order, each once: a graph may need a pass that the other does not.
+    steps: dict[str, None] = {}
     quantizers: dict[Role, _Quantizer] = {"frame": frame, "mask_head": head}
     for role, quantizer in quantizers.items():
-        graphs[role], steps = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        graphs[role], done = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))
+        steps |= dict.fromkeys(done)
     derived = write_derived(bundle, folder, graphs, (INT8, *steps))
 
     frames = _run(graphs["frame"], [{"image": p} for p in held_out])
@@ -306,13 +310,12 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
         is_float = info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         if is_float and info.name not in present:
             whole.graph.output.append(info)
-    session = open_session(whole.SerializeToString(), optimize=False)
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in whole.graph.output]
+    runs = run_graph(whole.SerializeToString(), names, inputs, optimize=False)
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
-    for feed in inputs:
-        values = dict(zip(names, session.run(names, feed), strict=True)) | feed
-        for name, value in values.items():
+    for feed, outputs in zip(inputs, runs, strict=True):
+        for name, value in (outputs | feed).items():
             if value.size:
                 lowest[name] = min(lowest.get(name, 0.0), float(value.min()))
                 highest[name] = max(highest.get(name, 0.0), float(value.max()))
@@ -323,9 +326,8 @@ def _ranges(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> dict[str, Tenso
 
 
 def _run(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> list[Arrays]:
-    session = open_session(graph.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, feed), strict=True)) for feed in inputs]
+    names = [output.name for output in graph.graph.output]
+    return list(run_graph(graph.SerializeToString(), names, inputs))
 
 
 def _scores(outputs: Arrays) -> np.ndarray:

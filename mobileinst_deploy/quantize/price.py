@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import ROLES, Role
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 _TIMED_RUNS = 15
 
@@ -32,7 +32,7 @@ def measure_price(bundle: ExportBundle) -> Price:
     golden = load_golden(bundle)
     times: dict[Role, float] = {}
     for role in ROLES:
-        session = open_session(bundle.graphs[role].path)
+        session = open_session(bundle.graphs[role].onnx)
         feed = golden.inputs(role, 0)
         samples = []
         for _ in range(_TIMED_RUNS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -14,8 +15,8 @@ import torch
 from commands import mobileinst
 from forgery import edit_manifest
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.checkpoint import save_checkpoint
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.network.checkpoint import save_checkpoint
 
 
 def refused(result, *said: str) -> None:
@@ -53,7 +54,7 @@ def out(tmp_path: Path) -> Path:
         (["inspect", "empty"], "empty holds no graph"),
         (["inspect", "file"], "file is not an ONNX file"),
         (["export", "mobileinst-nano", "-o", "out"], "there is no model 'mobileinst-nano'"),
-        (["export", "file", "-o", "out"], "file is not readable TOML"),
+        (["export", "file", "-o", "out"], "file: it is not TOML"),
         (["export", "folder", "-o", "out"], "there is no model 'folder'"),
         (["export", "none.safetensors", "-o", "out"], "there is no weights file"),
         (["export", "x" * 300, "-o", "out"], "File name too long"),
@@ -164,7 +165,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     refused(mobileinst("verify", pair, "--image", path), "picture.png")
-    assert not (pair / "parity.json").exists()
+    assert not (pair / "results").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 )
 def test_a_measurement_that_cannot_be(pair: Path, options, said):
     refused(mobileinst("bench", pair, *options), said)
-    assert not (pair / "latency.json").exists()
+    assert not (pair / "results").exists()
 
 
 def test_a_serial_without_a_phone(pair: Path):
@@ -201,7 +202,8 @@ def test_a_folder_without_permission(tiny_toml, tmp_path):
     refused(result, "cannot be written: Permission denied")
 
 
-def test_a_folder_of_other_things(tiny_toml, tmp_path):
+def test_a_folder_of_other_things(tiny_toml, tmp_path, monkeypatch):
+    monkeypatch.setattr("mobileinst_deploy.workflows.export.load_model", None)  # before any work
     refused(mobileinst("export", tiny_toml, "-o", tmp_path), "is not an older export")
     refused(mobileinst("export", tiny_toml, "-o", tiny_toml), "is a file, not a folder")
 
@@ -220,15 +222,24 @@ def test_a_disk_that_fills_up(tiny_toml, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.toml"]
 
 
-def test_a_full_disk_under_a_pair_that_is_verified(pair: Path, monkeypatch):
+def test_a_full_disk_under_a_pair_that_is_verified_changes_no_verdict(pair: Path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    result = mobileinst("verify", pair)
-    assert result.exit_code == 2
-    assert "sequence" in result.stderr, "the result is shown before it is written"
-    assert "error: there is no space left to write" in result.stderr
+    result = mobileinst("verify", pair, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["passed"] is True
+    assert "there is no space left to write" in result.stderr
+    assert "was not kept" in result.stderr
+
+
+def test_a_place_for_the_report_is_looked_at_before_the_work(pair: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    refused(
+        mobileinst("verify", pair, "--report", tmp_path / "file" / "x.json"), "cannot be written"
+    )
+    assert not (pair / "results").exists()
 
 
 def test_a_pair_that_was_exported_from_weights_that_are_gone(

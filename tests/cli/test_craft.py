@@ -17,9 +17,9 @@ import pytest
 from commands import mobileinst
 from forgery import edit_graph, rename
 
-from mobileinst_deploy.cli import console, spine
+from mobileinst_deploy.cli import console, export
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid, VerificationFailed
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, VerificationFailed
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 MAIN = [sys.executable, "-c", "from mobileinst_deploy.cli import main; main()"]
@@ -57,8 +57,8 @@ def test_help_is_quick_and_imports_nothing_heavy():
     code = (
         "import sys, resource\n"
         "sys.argv = ['mobileinst', '--help']\n"
-        "from mobileinst_deploy.cli import main\n"
-        "try: main()\n"
+        "from mobileinst_deploy.cli.app import app\n"
+        "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxsim', 'cv2', 'numpy', 'scipy', 'av',"
         " 'safetensors', 'adbutils', 'skimage', 'accelerate', 'google'}\n"
@@ -91,6 +91,9 @@ def test_a_command_line_that_cannot_be_parsed_exits_2(arguments):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Usage: " in result.stderr
+    machines = mobileinst(*arguments, "--json")
+    assert machines.exit_code == 2
+    assert json.loads(machines.stdout)["error"]["exit_code"] == 2
 
 
 @pytest.mark.parametrize(
@@ -110,12 +113,18 @@ def test_every_failure_has_its_sentence_and_its_exit_code(monkeypatch, raised, c
     def fail(folder):
         raise raised
 
-    monkeypatch.setattr("mobileinst_deploy.bundle.load_bundle", fail)
-    result = mobileinst("verify", "anything")
+    monkeypatch.setattr("mobileinst_deploy.workflows.inspect.load_bundle", fail)
+    result = mobileinst("inspect", ".")
     assert result.exit_code == code
     assert result.stdout == ""
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+    machines = mobileinst("inspect", ".", "--json")
+    assert machines.exit_code == code
+    error = json.loads(machines.stdout)["error"]
+    assert error["exit_code"] == code
+    assert set(error) == {"cause", "next_step", "exit_code", "where"}
+    assert error["cause"].rstrip(": ") in result.stderr or code == 130
 
 
 def test_debug_shows_the_traceback_of_the_same_failure(tmp_path):
@@ -132,6 +141,8 @@ def test_a_script_gets_json_on_stdout_and_people_read_stderr(pair: Path):
     assert done.returncode == 0
     assert json.loads(done.stdout)["passed"] is True
     assert "Parity of tiny on cpu" in done.stderr
+    plain = run("verify", pair)
+    assert "Parity of tiny on cpu" in plain.stdout, "without --json the table is the result"
     assert ESCAPE not in done.stdout + done.stderr, "no colour, no motion away from a terminal"
 
 
@@ -139,7 +150,9 @@ def test_a_failed_verification_still_gives_its_json(pair: Path):
     edit_graph(pair, "frame", lambda g: rename(g, "kernels", "kernel"))
     result = mobileinst("verify", pair, "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["passed"] is False
+    document = json.loads(result.stdout)
+    assert document["passed"] is False
+    assert document["error"]["exit_code"] == 1
 
 
 def test_a_pipe_that_is_closed_early_is_no_drama(pair: Path):
@@ -198,7 +211,7 @@ def test_ctrl_c_during_an_export_leaves_no_half_of_it(tiny_toml, tmp_path, monke
 
         yield tell
 
-    monkeypatch.setattr(spine, "progress_bar", interrupting)
+    monkeypatch.setattr(export, "progress_bar", interrupting)
     result = mobileinst("export", tiny_toml, "-o", tmp_path / "pair")
     assert result.exit_code == 130
     assert result.stdout == ""
@@ -211,7 +224,8 @@ def test_ctrl_c_during_an_export_leaves_no_half_of_it(tiny_toml, tmp_path, monke
     ("number", "code", "words"),
     [
         (signal.SIGINT, 130, "Interrupted; nothing half written was left behind.\n"),
-        (signal.SIGTERM, 143, ""),
+        (signal.SIGTERM, 143, "Interrupted; nothing half written was left behind.\n"),
+        (signal.SIGHUP, 129, "Interrupted; nothing half written was left behind.\n"),
     ],
 )
 def test_a_signal_from_outside_leaves_nothing(
@@ -225,7 +239,7 @@ def test_a_signal_from_outside_leaves_nothing(
         text=True,
     )
     deadline = time.monotonic() + 90
-    while not list(tmp_path.glob(".pair.*")) and process.poll() is None:
+    while not list(tmp_path.glob(".pair-*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mobileinst_deploy.checkpoint import save_checkpoint
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.specs import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.network.loading import build_loaded
 
 CONFIG = ModelConfig(
     backbone="topformer-tiny",
@@ -55,17 +55,18 @@ def mobileinst(folder: Path, *words: object, form: str = "coco"):
 
 def test_pictures_give_a_table_and_eval_json(folder):
     code, out, err = mobileinst(folder)
-    assert (code, out) == (0, "")
-    for word in ("AP50", "APs", "AR100", "6 pictures", "instances.json", "eval.json"):
-        assert word in err
-    document = json.loads((folder / "eval.json").read_text())
+    assert code == 0
+    for word in ("AP50", "APs", "AR100", "6 pictures", "instances.json"):
+        assert word in out
+    assert "eval.json" in err
+    document = json.loads((folder / "results" / "cpu-pytorch-tiny" / "eval.json").read_text())
     assert document["runtime"] == "pytorch"
     assert 0 <= document["pictures"]["AP"] <= 1
 
 
 def test_clips_are_measured_at_every_t_asked_for(folder, tmp_path):
     code, out, err = mobileinst(
-        folder, "-T", "1,2,auto", "--json", "-o", tmp_path / "out", form="ytvis"
+        folder, "-T", "1,2,auto", "--json", "--report", tmp_path / "out", form="ytvis"
     )
     assert code == 0
     document = json.loads(out)
@@ -73,14 +74,15 @@ def test_clips_are_measured_at_every_t_asked_for(folder, tmp_path):
     assert document["clips"]["1"]["keyframes"] == 6
     assert document["clips"]["2"]["keyframes"] == 4
     assert "T = auto" in err
-    assert json.loads((tmp_path / "out" / "eval.json").read_text()) == document
+    kept = tmp_path / "out" / "cpu-pytorch-tiny" / "eval.json"
+    assert json.loads(kept.read_text()) == document
 
 
 def test_what_was_left_out_is_told(folder, tmp_path):
     document = json.loads((folder / COCO_FILE).read_text())
     document["annotations"][0]["segmentation"] = []
     (tmp_path / "some.json").write_text(json.dumps(document))
-    code, _, err = mobileinst(folder, "--annotations", tmp_path / "some.json", "-o", tmp_path)
+    code, _, err = mobileinst(folder, "--annotations", tmp_path / "some.json", "--report", tmp_path)
     assert code == 0
     assert "Left out: 1 annotations without a mask" in err
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from commands import mobileinst
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.export import export_model
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,20 @@ def test_the_host_shows_every_part_of_both_graphs(pair: ExportBundle):
     assert "Conv" in done.stderr
 
 
-def test_it_leaves_no_file_behind(pair: ExportBundle, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(pair.folder.iterdir())
-    assert mobileinst("profile", str(pair.folder), "--runs", "1").exit_code == 0
-    assert sorted(pair.folder.iterdir()) == before
-    assert not list(tmp_path.iterdir())
+def test_it_leaves_its_result_behind_and_nothing_else(
+    pair: ExportBundle, tmp_path: Path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(path for path in pair.folder.iterdir() if path.name != "results")
+    place = tmp_path / "there"
+    done = mobileinst("profile", str(pair.folder), "--runs", "1", "--report", place, "--json")
+    assert done.exit_code == 0
+    assert sorted(path for path in pair.folder.iterdir() if path.name != "results") == before
+    assert not list((tmp_path / "here").iterdir())
+    (kept,) = place.rglob("*.json")
+    assert kept == place / "cpu-onnxruntime-plain" / "profile.json"
+    assert json.loads(kept.read_text()) == json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(

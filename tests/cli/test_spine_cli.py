@@ -11,10 +11,12 @@ from forgery import change_weights, convolutions, edit_graph, rename
 from tiny import TINY, TOLERANCE
 from typer.testing import Result
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.checkpoint import save_checkpoint
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.pictures import bundled_photographs
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.media.pictures import bundled_photographs
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.network.loading import build_loaded
+
+PARITY = Path("results") / "cpu-onnxruntime-plain" / "parity.json"
 
 
 def ok(result: Result) -> Result:
@@ -22,11 +24,11 @@ def ok(result: Result) -> Result:
     return result
 
 
-def test_models_lists_the_zoo_for_people_on_stderr():
+def test_models_lists_the_zoo_for_people_on_stdout():
     result = ok(mobileinst("models"))
-    assert result.stdout == ""
+    assert result.stderr == ""
     for word in ("mobileinst-topformer-vis", "384x640", "10.49 G", "11.90 M", "none: random"):
-        assert word in result.stderr
+        assert word in result.stdout
 
 
 def test_models_lists_the_zoo_for_scripts_on_stdout():
@@ -44,7 +46,7 @@ def test_export_proves_what_it_wrote(tiny_toml: Path, tmp_path: Path):
     bundle = load_bundle(tmp_path / "pair")
     assert document["pair_id"] == bundle.pair_id
     assert document["parity"]["passed"] is True
-    assert json.loads((bundle.folder / "parity.json").read_text()) == document["parity"]
+    assert json.loads((bundle.folder / PARITY).read_text()) == document["parity"]
     assert "RANDOM weights" in result.stderr
     assert "pair contract" in result.stderr
 
@@ -66,8 +68,8 @@ def test_export_takes_its_options(tiny_toml: Path, tmp_path: Path):
     assert bundle.config.input_size == (128, 64)
     assert bundle.graphs["frame"].opset == 18
     assert bundle.graphs["mask_head"].spec.inputs[1].shape == (1, 5, 16)
-    assert not (bundle.folder / "parity.json").exists()
-    assert result.stdout == ""
+    assert not (bundle.folder / PARITY).exists()
+    assert "Exported tiny" in result.stdout
 
 
 def test_verify_needs_nothing_but_the_folder(pair: Path):
@@ -75,7 +77,7 @@ def test_verify_needs_nothing_but_the_folder(pair: Path):
     document = json.loads(result.stdout)
     assert document["passed"] is True
     assert document["reference"] == "PyTorch, at the export"
-    assert document == json.loads((pair / "parity.json").read_text())
+    assert document == json.loads((pair / PARITY).read_text())
     assert "max abs" in result.stderr
 
 
@@ -109,13 +111,13 @@ def test_verify_fails_with_exit_1_and_names_rung_tensor_and_position(pair: Path,
     edit_graph(pair, role, perturbed)
     result = mobileinst("verify", pair)
     assert result.exit_code == 1
-    assert result.stdout == ""
+    assert "FAIL" in result.stdout
     sentence, next_step = result.stderr.strip().splitlines()[-2:]
     assert sentence.startswith("error: rung 'values' failed: ")
     assert "mask_logits differs by up to" in sentence
     assert "position (" in sentence
     assert f"`mobileinst verify {pair} --locate`" in next_step
-    assert json.loads((pair / "parity.json").read_text())["passed"] is False
+    assert json.loads((pair / PARITY).read_text())["passed"] is False
 
 
 @pytest.mark.parametrize("role", ["frame", "mask_head"])
@@ -142,30 +144,34 @@ def test_locate_of_a_good_pair_is_no_work(pair: Path):
 
 
 def test_bench_writes_every_sample_and_says_that_this_is_no_phone(pair: Path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.bench._LARGEST_SPREAD", 1e9)  # this machine is shared
-    quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1,2"]
-    result = ok(mobileinst("bench", pair, *quick, "--json"))
+    # This machine is shared.
+    monkeypatch.setattr("mobileinst_deploy.measure.validity.LARGEST_SPREAD", 1e9)
+    whole = ["--protocol", "tnn-script", "--clip-lengths", "1,2"]
+    result = ok(mobileinst("bench", pair, *whole, "--json"))
     document = json.loads(result.stdout)
-    assert document == json.loads((pair / "latency.json").read_text())
+    place = pair / "results" / "cpu-onnxruntime-plain" / "latency.json"
+    assert document == json.loads(place.read_text())
     assert document["device"]["kind"] == "host"
-    assert [len(c["keyframe"]["samples_ms"]) for c in document["clips"]] == [2, 2]
+    assert [c["keyframe"]["runs"] for c in document["clips"]] == [16, 16]
+    assert [len(s["samples"]["run_ms"]) for s in document["schedules"]] == [16, 32]
     assert "not on a phone" in result.stderr.replace("\n", " ")
 
 
 def test_an_invalid_measurement_exits_4_and_keeps_its_samples(pair: Path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.bench._LARGEST_SPREAD", -1.0)
+    monkeypatch.setattr("mobileinst_deploy.measure.validity.LARGEST_SPREAD", -1.0)
     quick = ["--runs", "2", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1"]
     result = mobileinst("bench", pair, *quick)
     assert result.exit_code == 4
     assert "must not be believed" in result.stderr
-    assert json.loads((pair / "latency.json").read_text())["valid"] is False
+    place = pair / "results" / "cpu-onnxruntime-plain" / "latency.json"
+    assert json.loads(place.read_text())["valid"] is False
 
 
 def test_inspect_describes_a_pair_and_a_file(pair: Path):
     result = ok(mobileinst("inspect", pair))
-    assert result.stdout == ""
+    assert result.stderr == ""
     for words in ("mask_head", "kernels: float32 1 x n x 16", "at n = 5", "opset 17", "Conv"):
-        assert words in result.stderr
+        assert words in result.stdout
     both = json.loads(ok(mobileinst("inspect", pair, "--json")).stdout)
     assert both.keys() == {"frame", "mask_head"}
     one = json.loads(ok(mobileinst("inspect", pair / "frame.onnx", "--json")).stdout)
@@ -177,4 +183,20 @@ def test_names_from_a_file_are_shown_as_they_are(pair: Path, exported: ExportBun
         graph.metadata_props.add(key="mobileinst.note", value="[/] [bold]loud[/bold]")
 
     edit_graph(pair, "frame", unkind)
-    assert "[/] [bold]loud[/bold]" in ok(mobileinst("inspect", pair)).stderr
+    assert "[/] [bold]loud[/bold]" in ok(mobileinst("inspect", pair)).stdout
+
+
+def test_a_report_goes_where_it_was_told(pair: Path, tmp_path: Path):
+    file = tmp_path / "deep" / "mine.json"
+    document = json.loads(ok(mobileinst("verify", pair, "--report", file, "--json")).stdout)
+    assert json.loads(file.read_text()) == document
+    ok(mobileinst("verify", pair, "--report", tmp_path / "all"))
+    assert (tmp_path / "all" / PARITY.relative_to("results")).is_file()
+    assert not (pair / PARITY).exists()
+
+
+def test_clip_options_without_a_clip_are_refused(pair: Path):
+    for words in (["--frames", "3"], ["-T", "5"]):
+        result = mobileinst("verify", pair, *words)
+        assert result.exit_code == 2
+        assert "does nothing without --clip" in result.stderr

@@ -93,3 +93,36 @@ def test_weights_of_another_model_are_refused(recipe, tmp_path):
     result = run("--config", recipe, "-o", tmp_path / "other", "--weights", weights)
     assert result.exit_code == 2
     assert "width" in words(result)
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(recipe, tmp_path):
+    result = run("--config", recipe, "-o", tmp_path / "run", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    (stage,) = json.loads(result.stdout)["stages"]
+    assert (stage["iterations"], stage["samples"], stage["size"]) == (2, 4, [64, 64])
+    assert stage["step_seconds"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_the_data_leaves_the_length_of_epochs_open(recipe, tmp_path):
+    coco = [
+        'data.kind="coco"', 'data.annotations="none.json"', 'data.images="none"',
+        "stages.0.iterations=0", "stages.0.epochs=12",
+    ]  # fmt: skip
+    changes = [word for change in coco for word in ("--set", change)]
+    result = run("--config", recipe, "-o", tmp_path / "run", "--dry-run", *changes)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.output.split())
+    assert "12 epochs" in shown
+    assert "the data is not here" in shown
+
+
+def test_a_video_training_starts_from_weights_of_other_classes(recipe, tmp_path):
+    assert run("--config", recipe, "-o", tmp_path / "coco").exit_code == 0
+    other = tmp_path / "other.toml"
+    other.write_text(MODEL.replace('"cross"', '"heart"').replace('id = "tiny"', 'id = "other"'))
+    weights = tmp_path / "coco" / "model.safetensors"
+    shapes = ["--weights", weights, "--set", f'model="{other.name}"']
+    refused = run("--config", recipe, "-o", tmp_path / "vis", *shapes)
+    assert refused.exit_code == 2  # drawn shapes have their own classes
+    assert "classes" in words(refused)

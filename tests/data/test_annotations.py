@@ -14,11 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pycocotools import mask as reference
 
-from mobileinst_deploy.datasets.annotations import BROKEN, NO_AREA, NO_MASK, OUTSIDE, to_rle
-from mobileinst_deploy.datasets.coco import CocoPictures
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.errors import DatasetError, MediaError
-from mobileinst_deploy.masks import decode, encode, rle_runs
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.masks import decode, encode, rle_runs
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.segmentation import (
+    BROKEN,
+    FEW_POINTS,
+    FLAT,
+    NO_AREA,
+    NO_MASK,
+    OUTSIDE,
+    to_rle,
+)
+from mobileinst_deploy.data.ytvis import YtvisClips
 
 HEIGHT, WIDTH = 24, 32
 SIZE = {"height": HEIGHT, "width": WIDTH}
@@ -52,7 +60,7 @@ def pictures(*annotations: dict[str, Any]) -> dict[str, Any]:
         "annotations": [
             {"id": i + 1, "image_id": 11, "category_id": 7, **a} for i, a in enumerate(annotations)
         ],
-        "categories": CATEGORIES,
+        "categories": copy.deepcopy(CATEGORIES),
     }
 
 
@@ -63,7 +71,7 @@ def clips(*annotations: dict[str, Any]) -> dict[str, Any]:
             {"id": i + 1, "video_id": 2, "category_id": 3, "iscrowd": 0, **a}
             for i, a in enumerate(annotations)
         ],
-        "categories": CATEGORIES,
+        "categories": copy.deepcopy(CATEGORIES),
     }
 
 
@@ -127,7 +135,7 @@ def test_a_models_classes_give_the_labels(folder):
 
 def test_classes_that_the_model_lacks_are_named(folder):
     with pytest.raises(DatasetError) as error:
-        read_pictures(folder, pictures(), ("dog", "horse"))
+        read_pictures(folder, pictures({"segmentation": [TRIANGLE]}), ("dog", "horse"))
     assert "cat" in error.value.cause
     assert "horse" in error.value.cause
 
@@ -153,7 +161,8 @@ LEFT_OUT = [
     ({"segmentation": []}, NO_MASK),
     ({"segmentation": None}, NO_MASK),
     ({}, NO_MASK),
-    ({"segmentation": [[1, 2, 3, 4]]}, NO_MASK),
+    ({"segmentation": [[1, 2, 3, 4]]}, FEW_POINTS),
+    ({"segmentation": TRIANGLE}, FLAT),
     ({"segmentation": [[5, 5, 9, 5, 14, 5]]}, NO_AREA),
     ({"segmentation": [[5.1, 5, 5.2, 5, 5.2, 20, 5.1, 20]]}, NO_AREA),
     ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}}, NO_AREA),
@@ -162,7 +171,7 @@ LEFT_OUT = [
     ({"segmentation": [[1, 2, 3, 4, 5, "x"]]}, BROKEN),
     ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, BROKEN),
     ({"segmentation": [[1, 2, 3, 4, 5, 1e999]]}, BROKEN),
-    ({"segmentation": [5]}, BROKEN),
+    ({"segmentation": [5]}, FLAT),
     ({"segmentation": "mask.png"}, BROKEN),
     ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 4]}}, BROKEN),
     ({"segmentation": encode(BLOCK.T)}, BROKEN),
@@ -173,14 +182,130 @@ LEFT_OUT = [
 def test_an_annotation_that_shows_nothing_is_left_out_and_counted(folder, annotation, reason):
     document = pictures(annotation, {"segmentation": [TRIANGLE]})
     data = read_pictures(folder, document)
-    assert dict(data.skipped) == {reason: 1}
+    assert dict(data.left_out.counts) == {reason: 1}
     assert data.sample(0).track_ids.tolist() == [2]
 
 
 def test_a_track_without_any_mask_is_left_out_and_counted(folder):
     data = read_clips(folder, clips({"segmentations": [None] * 3}, {"segmentations": None}))
-    assert dict(data.skipped) == {NO_MASK: 2}
+    assert dict(data.left_out.counts) == {NO_MASK: 2}
     assert len(data.frame(0, 1).labels) == 0
+
+
+@pytest.mark.parametrize(
+    "ids", [str, float, lambda n: f"0{n}"], ids=["text", "floats", "leading zero"]
+)
+def test_numbers_of_things_may_be_text_or_whole_floats(folder, ids):
+    document = pictures({"segmentation": [TRIANGLE]})
+    for annotation in document["annotations"]:
+        annotation.update({k: ids(annotation[k]) for k in ("id", "image_id", "category_id")})
+    data = read_pictures(folder, document)
+    assert data.sample(0).track_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("value", ["a", "-1", "", 1.5, 1e300, True, None, [1], "9" * 40])
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [("images", "id"), ("annotations", "image_id"), ("categories", "id")],
+)
+def test_any_other_number_is_refused_by_field_and_entry(folder, table, field, value):
+    document = pictures({"segmentation": [TRIANGLE]})
+    document[table][0][field] = value
+    with pytest.raises(DatasetError, match=rf"annotations\.json: {table}\[0\]\.{field} is "):
+        read_pictures(folder, document)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0, False), (1, True), (False, False), (True, True), ("0", False), ("1", True), (None, False),
+     (1.0, True)],
+)  # fmt: skip
+def test_iscrowd_is_understood_as_people_write_it(folder, value, says):
+    document = pictures({"segmentation": [TRIANGLE], "iscrowd": value})
+    assert read_pictures(folder, document).sample(0).crowd.tolist() == [says]
+
+
+@pytest.mark.parametrize("value", ["no", 2, -1, 0.5, "true", [], {}])
+def test_any_other_iscrowd_is_refused_by_entry(folder, value):
+    document = pictures({"segmentation": [TRIANGLE]}, {"segmentation": [TRIANGLE]})
+    document["annotations"][1]["iscrowd"] = value
+    with pytest.raises(DatasetError, match=r"annotations\[1\]\.iscrowd is "):
+        read_pictures(folder, document)
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"id": 0, "name": "_background_"},
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": 0, "name": "cat"},
+        {"id": 3, "name": "hound"},
+    ],
+    ids=["labelme", "roboflow", "same name", "same number"],
+)
+def test_a_category_that_nothing_uses_never_refuses_a_file(folder, unused):
+    document = pictures({"segmentation": [TRIANGLE]})
+    document["categories"] = [unused, *CATEGORIES]
+    assert read_pictures(folder, document, ("cat", "bird")).sample(0).labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("annotations", [{"annotations": None}, {"annotations": []}, {}])
+def test_a_split_whose_annotations_are_kept_back_is_read_and_good_for_nothing(folder, annotations):
+    for read, document in ((read_pictures, pictures()), (read_clips, clips())):
+        document.pop("annotations")
+        data = read(folder, {**document, **annotations})
+        assert len(data) == len(data.media)
+        with pytest.raises(DatasetError, match="nothing to train on: it has no annotations"):
+            data.catalogue.require_objects("train on")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said", "next_step"),
+    [
+        ({"bbox": [1, 1, 5, 5]}, "1 annotations without a mask, such as annotations[0] of a.png",
+         "boxes are not enough"),
+        ({"segmentation": [[1, 1, 5, 5]]}, "fewer than three points", "boxes are not enough"),
+        ({"segmentation": TRIANGLE}, "flat list", "list of polygons"),
+        ({"segmentation": [TRIANGLE], "iscrowd": "1"}, "1 regions of many objects", "iscrowd to 0"),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_left_the_reasons_are_told(folder, annotation, said, next_step):
+    data = read_pictures(folder, pictures(annotation))
+    with pytest.raises(DatasetError) as caught:
+        data.catalogue.require_objects("evaluate on")
+    assert said in caught.value.cause
+    assert next_step in caught.value.next_step
+
+
+def test_numbers_that_are_none_stand_for_nothing(folder):
+    text = json.dumps(pictures({"segmentation": [TRIANGLE], "area": float("nan")}))
+    text = text.replace("a.png", "NaN.png")
+    (folder / "a.png").rename(folder / "NaN.png")
+    data = CocoPictures(folder, write(folder, text))
+    assert data.media[0].objects[0].area is None
+    assert data.media[0].files == ("NaN.png",)
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "value", "place"),
+    [
+        ("annotations", "area", 10**400, r"annotations\[0\]\.area"),
+        ("images", "width", 10**9, r"images\[0\]\.width is 1000000000, not a whole number from 1"),
+        ("images", "file_name", "a/" * 3000, r"images\[0\]\.file_name"),
+        ("images", "file_name", "a" * 300, r"images\[0\]\.file_name"),
+        ("categories", "name", 7, r"categories\[0\]\.name is 7, not a text"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_its_place(folder, table, field, value, place):
+    document = pictures({"segmentation": [TRIANGLE]})
+    document[table][0][field] = value
+    with pytest.raises(DatasetError, match=place):
+        read_pictures(folder, document)
+
+
+def test_objects_of_one_number_in_one_picture_are_told_apart(folder):
+    both = [{"id": 0, "segmentation": [TRIANGLE]}, {"id": 0, "segmentation": plain(BLOCK)}]
+    assert len(set(read_pictures(folder, pictures(*both)).sample(0).track_ids.tolist())) == 2
 
 
 def broken(change: Any, of: Any = pictures) -> dict[str, Any]:
@@ -197,11 +322,16 @@ REFUSED = {
     "a list": "[]",
     "deep": "[" * 200_000,
     "no images": broken(lambda d: d.pop("images")),
-    "no annotations": broken(lambda d: d.pop("annotations")),
+    "annotations no list": broken(lambda d: d.update(annotations={})),
     "categories no list": broken(lambda d: d.update(categories={})),
     "no categories": broken(lambda d: d["categories"].clear()),
     "category twice": broken(lambda d: d["categories"].append({"id": 7, "name": "cow"})),
-    "category name twice": broken(lambda d: d["categories"].append({"id": 8, "name": "cat"})),
+    "category name used twice": broken(
+        lambda d: (
+            d["categories"].append({"id": 8, "name": "cat"}),
+            d["annotations"].append({**d["annotations"][0], "id": 9, "category_id": 8}),
+        )
+    ),
     "category without a name": broken(lambda d: d["categories"].append({"id": 8})),
     "unknown category": broken(lambda d: d["annotations"][0].update(category_id=99)),
     "unknown image": broken(lambda d: d["annotations"][0].update(image_id=99)),
@@ -311,7 +441,7 @@ def test_whatever_a_field_holds_the_answer_is_data_or_a_sentence(folder, where, 
     except DatasetError:
         return
     sample = data.sample(0)
-    assert len(sample.masks) + sum(data.skipped.values()) == 1
+    assert len(sample.masks) + sum(data.left_out.counts.values()) == 1
 
 
 shared = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[3] / "shared"))
@@ -323,7 +453,7 @@ def test_real_annotations_are_read_as_pycocotools_reads_them():
     folder = shared / "data" / "coco_mini"
     data = CocoPictures(folder / "val2017", folder / "instances_val.json")
     document = json.loads((folder / "instances_val.json").read_text())
-    assert not data.skipped
+    assert not data.left_out.counts
     assert len(data.classes) == 80
     objects = {a.id: (medium, a) for medium in data.media for a in medium.objects}
     assert len(objects) == len(document["annotations"])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mobileinst_deploy.datasets import scene, shapes
-from mobileinst_deploy.datasets.coco import CocoPictures
-from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip, clip_seed
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.datasets.ytvis import YtvisClips
-from mobileinst_deploy.masks import iou
+from mobileinst_deploy.core.masks import iou
+from mobileinst_deploy.data import scene, shapes
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.data.ytvis import YtvisClips
 
 SMALL = (64, 96)
 CLIPS = [ShapesClip(clip_seed("test", i), 24, (96, 160)) for i in range(40)]
@@ -152,8 +152,8 @@ def test_written_clips_read_back_as_they_were_drawn(tmp_path):
     drawn = [ShapesClip(clip_seed("test", i), 5, SMALL).frames() for i in range(2)]
     clips = YtvisClips(tmp_path / FRAMES, tmp_path / YTVIS_FILE, CLASSES)
     pictures = CocoPictures(tmp_path / FRAMES, tmp_path / COCO_FILE, CLASSES)
-    assert not clips.skipped
-    assert not pictures.skipped
+    assert not clips.left_out.counts
+    assert not pictures.left_out.counts
     assert len(clips) == 2
     assert len(pictures) == 10
     for video, frames in enumerate(drawn):

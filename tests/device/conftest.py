@@ -28,10 +28,10 @@ import tiny_export  # noqa: E402
 import wire  # noqa: E402
 from fake_runner import LOADER_SCRIPT  # noqa: E402
 
-from mobileinst_deploy.bundle import ExportBundle  # noqa: E402
-from mobileinst_deploy.device.adb import adb_program  # noqa: E402
-from mobileinst_deploy.device.phone import AdbDevice  # noqa: E402
-from mobileinst_deploy.device.prepare import (  # noqa: E402
+from mobileinst_deploy.core.bundle import ExportBundle  # noqa: E402
+from mobileinst_deploy.core.errors import MobileInstError  # noqa: E402
+from mobileinst_deploy.phone.adb import adb_program  # noqa: E402
+from mobileinst_deploy.phone.device_bundle import (  # noqa: E402
     LIBRARY,
     LOADER,
     RUNNER,
@@ -39,7 +39,7 @@ from mobileinst_deploy.device.prepare import (  # noqa: E402
     DeviceBundle,
     prepare_bundle,
 )
-from mobileinst_deploy.errors import MobileInstError  # noqa: E402
+from mobileinst_deploy.phone.shell import AdbDevice  # noqa: E402
 
 PHONE = REPOSITORY / "scripts" / "phone"
 

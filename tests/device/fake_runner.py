@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.plan import Plan
-from mobileinst_deploy.device.prepare import DeviceBundle
-from mobileinst_deploy.device.runner import BEGIN
-from mobileinst_deploy.device.session import Session
-from mobileinst_deploy.errors import EXIT_NO_DEVICE, MobileInstError
-from mobileinst_deploy.progress import Progress, silent
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.errors import EXIT_NO_DEVICE, MobileInstError
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.phone.device_bundle import DeviceBundle
+from mobileinst_deploy.phone.plan import Plan
+from mobileinst_deploy.phone.result import BEGIN
+from mobileinst_deploy.phone.session import Session
+from mobileinst_deploy.phone.shell import AdbDevice
 
 #: Where the fake runner looks for what it shall do.
 BEHAVIOUR = "/data/local/tmp/behaviour.sh"

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from test_track_library import Checker, Clip, follow_both
 
-from mobileinst_deploy.track import TrackSettings
+from mobileinst_deploy.core.tracker import TrackSettings
 
 
 def draw(rng: np.random.Generator) -> Clip:

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.device.plan import PLAN_FILE, Plan
-from mobileinst_deploy.device.runner import RunnerResult, read_result
-from mobileinst_deploy.specs import Role
+from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.phone.plan import PLAN_FILE, Plan
+from mobileinst_deploy.phone.result import RunnerResult, read_result
 
 SOURCES = Path(__file__).parents[2] / "android_bench"
 BUILD = SOURCES / "build" / "host-sanitized"

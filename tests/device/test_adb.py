@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import wire
 
-from mobileinst_deploy.device.adb import choose_devices, list_devices
-from mobileinst_deploy.device.overview import overview
-from mobileinst_deploy.device.phone import AdbDevice, CancelledError
-from mobileinst_deploy.device.state import read_phone
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.phone.adb import choose_devices, list_devices
+from mobileinst_deploy.phone.overview import overview
+from mobileinst_deploy.phone.shell import AdbDevice, CancelledError
+from mobileinst_deploy.phone.state import read_phone
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -103,3 +105,25 @@ def test_the_overview_has_a_row_for_every_device(phone, odd_phone: Callable[[str
     assert rows[odd].facts is None
     assert rows[odd].problem == "has not authorised this computer"
     assert rows[phone.serial].to_dict()["facts"]["comparable_with_paper"] is False
+
+
+def test_files_go_to_the_server_that_the_environment_names_as_commands_do(
+    phone, adb_server: int, monkeypatch, tmp_path: Path
+) -> None:
+    between = wire.Wire(adb_server, "127.0.0.2")
+    monkeypatch.setenv("ANDROID_ADB_SERVER_HOST", "127.0.0.2")
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(between.port))
+    source = tmp_path / "here"
+    source.write_text("there")
+    device = AdbDevice(phone.serial)
+    try:
+        device.push([source], "/data/local/tmp")
+        assert device.shell("cat /data/local/tmp/here; rm /data/local/tmp/here").stdout == "there"
+    finally:
+        between.close()
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_not_started_here(adb_server, monkeypatch):
+    monkeypatch.setenv("ANDROID_ADB_SERVER_HOST", "127.0.0.3")
+    with pytest.raises(DeviceError, match=r"adb's server on 127\.0\.0\.3.*does not answer"):
+        list_devices()

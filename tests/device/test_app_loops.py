@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.geometry import PADDING, geometry_of
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.specs import MASK_STRIDE
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.config import MASK_STRIDE
+from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.media.letterbox import PADDING, geometry_of
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.export import export_model
 
 ROOT = native.SOURCES.parent
 SEED = 8

@@ -11,9 +11,9 @@ from pathlib import Path
 import native
 import pytest
 
-from mobileinst_deploy.device.counter import host_compiler
-from mobileinst_deploy.device.parts import compile_shared
-from mobileinst_deploy.device.prepare import RUNNER, DeviceBundle
+from mobileinst_deploy.phone.counter import host_compiler
+from mobileinst_deploy.phone.device_bundle import RUNNER, DeviceBundle
+from mobileinst_deploy.phone.toolchain import compile_shared
 
 COUNTER = native.SOURCES / "counter"
 #: Those that compilers seldom write, on top of what is in a library.

@@ -10,10 +10,10 @@ import faultlist
 import pytest
 from wire import OddPhone
 
-from mobileinst_deploy.device.adb import choose_devices, list_devices
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.state import read_phone
-from mobileinst_deploy.errors import EXIT_NO_DEVICE, DeviceError
+from mobileinst_deploy.core.errors import EXIT_NO_DEVICE, DeviceError
+from mobileinst_deploy.phone.adb import choose_devices, list_devices
+from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.phone.state import read_phone
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -59,7 +59,7 @@ def test_adb_port_is_no_port(monkeypatch, port: str, survived) -> None:
 def test_something_else_listens_on_adbs_port(monkeypatch, survived) -> None:
     """Something else listens on adb's port"""
     other = OddPhone("silent")
-    monkeypatch.setattr("mobileinst_deploy.device.adb.CONNECT_LIMIT_S", 1.0)
+    monkeypatch.setattr("mobileinst_deploy.phone.adb.CONNECT_LIMIT_S", 1.0)
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", other.serial.rpartition(":")[2])
     refused(survived, "the adb server stopped answering")
     other.close()
@@ -136,7 +136,7 @@ def test_command_longer_than_its_limit(phone, survived) -> None:
 
 def test_endless_output(phone, monkeypatch, survived) -> None:
     """A command prints without end"""
-    monkeypatch.setattr("mobileinst_deploy.device.phone.MOST_OUTPUT_BYTES", 1 << 20)
+    monkeypatch.setattr("mobileinst_deploy.phone.shell.MOST_OUTPUT_BYTES", 1 << 20)
     with pytest.raises(DeviceError, match="printed more than 1 MB") as caught:
         AdbDevice(phone.serial).shell("while :; do echo mobileinst mobileinst; done")
     survived(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,25 +12,33 @@ from pathlib import Path
 
 import pytest
 from conftest import left_running
+from rich.console import Console
 
-from mobileinst_deploy.bundle import load_golden
-from mobileinst_deploy.cli import device as cli
-from mobileinst_deploy.device.adb_runner import AdbRunner
-from mobileinst_deploy.device.protocol import PROTOCOLS
-from mobileinst_deploy.device_bench import PhoneSettings, bench_phones
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid, OutputError
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.cli.tables import latency_table
+from mobileinst_deploy.core.bundle import load_golden
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, OutputError
+from mobileinst_deploy.measure.protocol import PROTOCOLS
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.phone.session import Session
+from mobileinst_deploy.runtimes.phone import AdbRunner
+from mobileinst_deploy.workflows.bench import BenchResult, bench as bench_pair
+from mobileinst_deploy.workflows.bench_targets import BenchSettings, PhoneTarget
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
 #: The protocol with so little work that a test can wait for it; only its amounts make it invalid.
 BRIEF = replace(PROTOCOLS["sd778g"], warmups=1, runs=2, seconds=0.0)
 BATTERY = "/system/etc/state/battery_temperature"
-SETTINGS = PhoneSettings(BRIEF, clip_lengths=(1, 3), cooling_limit_s=0, limit_s=120)
+SETTINGS = BenchSettings(BRIEF, clip_lengths=(1, 3), cooling_limit_s=0, limit_s=120)
+
+
+def measure(pair, bundle, serials, settings=SETTINGS, **options) -> BenchResult:
+    targets = [PhoneTarget(serial, bundle, pair) for serial in serials]
+    return bench_pair(pair, targets, settings, **options)
 
 
 def bench(pair, bundle, *serials: str, **change):
-    return bench_phones(pair, bundle, serials, replace(SETTINGS, **change))
+    return measure(pair, bundle, serials, replace(SETTINGS, **change)).outcomes
 
 
 def test_the_whole_ladder_holds_on_the_phones_own_binaries(phone, pair, real_bundle) -> None:
@@ -43,13 +52,13 @@ def test_the_whole_ladder_holds_on_the_phones_own_binaries(phone, pair, real_bun
 
 def test_a_measurement_is_whole_and_says_that_it_is_emulated(phone, pair, real_bundle) -> None:
     (outcome,) = bench(pair, real_bundle, phone.serial)
-    report = outcome.report
+    report = outcome.record
     assert report is not None
     assert report.emulated
-    assert (report.settings["core"], report.settings["affinity"]) == (7, [7])
+    assert (report.conditions.core, report.conditions.affinity) == (7, (7,))
     assert [clip.clip_length for clip in report.clips] == [1, 3]
-    assert report.state_before["cores"][7]["now_khz"] == 2400000
-    assert report.state_after["battery_celsius"] == 27.5
+    assert report.state_before.cores[7].now_khz == 2400000
+    assert report.state_after.battery_celsius == 27.5
     # The amounts alone make this one invalid: clocks, heat and core were as they should be.
     assert all("asks for" in reason for reason in report.invalid)
     document = json.dumps(report.to_dict(), allow_nan=False)
@@ -60,10 +69,10 @@ def test_a_measurement_is_whole_and_says_that_it_is_emulated(phone, pair, real_b
 
 def test_tnns_habits_run_unpinned(phone, pair, real_bundle) -> None:
     (outcome,) = bench(pair, real_bundle, phone.serial, protocol=PROTOCOLS["tnn-script"])
-    report = outcome.report
+    report = outcome.record
     assert report is not None
-    assert report.settings["core"] is None
-    assert len(report.settings["affinity"]) == 8
+    assert report.conditions.core is None
+    assert len(report.conditions.affinity) == 8
     assert report.valid
     assert len(report.clips[0].keyframe.samples_ms) >= 16
 
@@ -95,8 +104,8 @@ def test_faults_prime_core_is_offline(phone, pair, real_bundle, changed, survive
     """The fastest core is offline and none is named"""
     changed("/sys/devices/system/cpu/cpu7/online", "0")
     (outcome,) = bench(pair, real_bundle, phone.serial, clip_lengths=(1,))
-    assert outcome.report is not None
-    assert (outcome.report.settings["core"], outcome.report.settings["affinity"]) == (6, [6])
+    assert outcome.record is not None
+    assert (outcome.record.conditions.core, outcome.record.conditions.affinity) == (6, (6,))
     survived("the next fastest core is used, and the report says which")
 
 
@@ -127,12 +136,12 @@ def test_faults_hot_phone_cools_down(phone, pair, real_bundle, changed, survived
             changed(BATTERY, "300")
 
     settings = replace(SETTINGS, clip_lengths=(1,), cooling_limit_s=60)
-    (outcome,) = bench_phones(pair, real_bundle, [phone.serial], settings, progress=listen)
-    assert outcome.report is not None
+    (outcome,) = measure(pair, real_bundle, [phone.serial], settings, progress=listen).outcomes
+    assert outcome.record is not None
     assert "wait for the phone to cool" in told
-    assert outcome.report.settings["waited_to_cool_s"] > 1
-    assert outcome.report.state_before["battery_celsius"] == 30.0
-    assert all("asks for" in reason for reason in outcome.report.invalid)
+    assert outcome.record.conditions.waited_to_cool_s > 1
+    assert outcome.record.state_before.battery_celsius == 30.0
+    assert all("asks for" in reason for reason in outcome.record.invalid)
     survived("it waits, shows that it waits, then measures; the wait is in the report")
 
 
@@ -145,14 +154,14 @@ def test_faults_throttling(phone, pair, real_bundle, changed, survived) -> None:
             changed("/system/etc/state/thermal_status", "2")
 
     settings = replace(SETTINGS, clip_lengths=(1,), protocol=replace(BRIEF, seconds=3.0))
-    (outcome,) = bench_phones(pair, real_bundle, [phone.serial], settings, progress=throttle)
-    report = outcome.report
+    result = measure(pair, real_bundle, [phone.serial], settings, progress=throttle)
+    (report,) = result.records
     assert report is not None
     said = "; ".join(report.invalid)
     assert "the clock of core 7 moved between 1498 and 2400 MHz" in said
     assert "thermal status was none before and moderate after" in said
     with pytest.raises(MeasurementInvalid) as caught:
-        cli._insist((outcome,))
+        result.insist()
     assert len(report.clips[0].keyframe.samples_ms) > 2
     survived(caught.value)
 
@@ -169,10 +178,10 @@ def test_faults_blind_measurement(other_phone, pair, real_bundle, survived) -> N
     """The phone tells no clocks and no temperatures, and a core is named"""
     serial = other_phone("silent").serial
     (outcome,) = bench(pair, real_bundle, serial, core="4", clip_lengths=(1,))
-    assert outcome.report is not None
-    assert any("throttling cannot be excluded" in reason for reason in outcome.report.invalid)
+    assert outcome.record is not None
+    assert any("throttling cannot be excluded" in reason for reason in outcome.record.invalid)
     with pytest.raises(MeasurementInvalid) as caught:
-        cli._insist((outcome,))
+        BenchResult((outcome,)).insist()
     survived(caught.value)
 
 
@@ -195,13 +204,13 @@ def test_faults_one_of_two_phones_fails(phone, other_phone, pair, real_bundle, s
     """One of several phones fails"""
     hot = other_phone("hot").serial
     outcomes = bench(pair, real_bundle, phone.serial, hot, clip_lengths=(1,))
-    assert [o.serial for o in outcomes] == [phone.serial, hot]
-    assert outcomes[0].report is not None
-    document = cli.report_document(outcomes)
-    assert [p["device"]["serial"] for p in document["phones"]] == [phone.serial]
-    assert [f["serial"] for f in document["failed"]] == [hot]
-    with pytest.raises(DeviceError, match="1 of 2 phones failed") as caught:
-        cli._insist(outcomes)
+    assert outcomes[0].record is not None
+    assert [o.name for o in outcomes] == [f"adb:{phone.serial}", f"adb:{hot}"]
+    document = BenchResult(outcomes).to_dict()
+    assert [p["device"]["serial"] for p in document["devices"]] == [phone.serial]
+    assert [f["device"] for f in document["failed"]] == [f"adb:{hot}"]
+    with pytest.raises(DeviceError, match="1 of 2 devices failed") as caught:
+        BenchResult(outcomes).insist()
     survived(caught.value)
 
 
@@ -217,7 +226,7 @@ def test_faults_interrupted_bench(phone, other_phone, pair, real_bundle, survive
 
     settings = replace(SETTINGS, protocol=replace(BRIEF, seconds=100.0))
     with pytest.raises(KeyboardInterrupt):
-        bench_phones(pair, real_bundle, [phone.serial, second], settings, progress=interrupt)
+        measure(pair, real_bundle, [phone.serial, second], settings, progress=interrupt)
     assert interrupted
     assert left_running(phone.serial) == left_running(second) == ""
     survived("Interrupted; nothing half written was left behind.", 130)
@@ -233,16 +242,46 @@ def test_faults_interrupted_wait(other_phone, pair, fake_bundle, survived) -> No
     settings = replace(SETTINGS, cooling_limit_s=600)
     serial = other_phone("hot").serial
     with pytest.raises(KeyboardInterrupt):
-        bench_phones(pair, fake_bundle, [serial], settings, progress=interrupt)
+        measure(pair, fake_bundle, [serial], settings, progress=interrupt)
     assert left_running(serial) == ""
     survived("Interrupted; nothing half written was left behind.", 130)
 
 
-def test_faults_report_cannot_be_written(phone, survived, tmp_path: Path) -> None:
-    """The report cannot be written beside the pair"""
+def test_faults_report_cannot_be_written(
+    phone, pair, real_bundle, survived, tmp_path: Path, monkeypatch
+) -> None:
+    """The record cannot be written beside the pair"""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "results").write_text("not a folder")
+    unwritable = replace(pair, folder=tmp_path)
+    (outcome,) = bench(unwritable, real_bundle, phone.serial, clip_lengths=(1,))
+    assert outcome.kept is not None
+    assert json.loads(Path(outcome.kept.path).read_text())["schema"] == 2
+    assert "cannot be written" in outcome.kept.note
+    survived("the measurement is kept in the user's state folder, and a note says where")
+
+
+def test_faults_named_place_cannot_be_written(fake_bundle, pair, survived, tmp_path: Path) -> None:
+    """The place that --report names cannot be written"""
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError) as caught:
-        cli._keep(tmp_path / "file" / "latency.json", {"schema": 1})
-    kept = str(caught.value).partition("kept in ")[2].partition(":")[0]
-    assert json.loads(Path(kept).read_text()) == {"schema": 1}
+        measure(pair, fake_bundle, ["nobody"], report=tmp_path / "file" / "latency.json")
     survived(caught.value)
+
+
+def test_what_was_measured_is_kept_before_it_is_shown(
+    phone, pair, real_bundle, tmp_path: Path, monkeypatch
+) -> None:
+    def hostile(self, plan):
+        result = started(self, plan)
+        return replace(result, runtime="[/] \x1b[31m 1")
+
+    started = Session.start
+    monkeypatch.setattr(Session, "start", hostile)
+    place = tmp_path / "latency.json"
+    result = measure(pair, real_bundle, [phone.serial], report=place)
+    assert json.loads(place.read_text())["runtime"] == "[/] \x1b[31m 1"
+    console = Console(file=io.StringIO())
+    console.print(latency_table(result.records))
+    assert "[/]" in console.file.getvalue()
+    assert "\x1b" not in console.file.getvalue()

@@ -15,9 +15,9 @@ import pytest
 from conftest import adb, left_running, reach
 from fake_runner import GOOD, PLAN, FakeRunner, broken, result, with_tensor
 
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.storage import REMOTE_ROOT
-from mobileinst_deploy.errors import DeviceError
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.phone.storage import REMOTE_ROOT
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -133,9 +133,9 @@ def test_this_program_is_ended_during_the_run(
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
         from pathlib import Path
         from conftest import bundle_of
-        from mobileinst_deploy.device.phone import AdbDevice
-        from mobileinst_deploy.device.plan import Plan
-        from mobileinst_deploy.device.session import Session
+        from mobileinst_deploy.phone.shell import AdbDevice
+        from mobileinst_deploy.phone.plan import Plan
+        from mobileinst_deploy.phone.session import Session
         import tempfile
         contents = {{p.name: p.read_bytes() for p in Path({str(fake.bundle.folder)!r}).iterdir()}}
         graphs = {{role: [Path(path)] for role, path in {graphs!r}.items()}}
@@ -211,8 +211,8 @@ def test_disk_here_is_full(phone, fake, tmp_path, survived) -> None:
     (tmp_path / "disk").mkdir()
     program = f"""
         from pathlib import Path
-        from mobileinst_deploy.device.phone import AdbDevice
-        from mobileinst_deploy.errors import MobileInstError
+        from mobileinst_deploy.phone.shell import AdbDevice
+        from mobileinst_deploy.core.errors import MobileInstError
         try:
             AdbDevice({phone.serial!r}).pull(
                 ["/data/local/tmp/large"], Path({str(tmp_path / "disk")!r}), 3000000)

@@ -8,9 +8,9 @@ import pytest
 from conftest import adb, left_running
 from fake_runner import GOOD, PLAN, FakeRunner, broken, result, with_tensor
 
-from mobileinst_deploy.device import session as sessions
-from mobileinst_deploy.device.runner import BEGIN, RunnerResult
-from mobileinst_deploy.errors import DeviceError
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.phone import session as sessions
+from mobileinst_deploy.phone.result import BEGIN, RunnerResult
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import adb, bundle_of, reach
 
-from mobileinst_deploy.device import storage
-from mobileinst_deploy.device.phone import AdbDevice, CancelledError
-from mobileinst_deploy.device.session import Session
-from mobileinst_deploy.device.storage import REMOTE_ROOT, RemoteFile, clean_phone, install
-from mobileinst_deploy.errors import EXIT_NO_DEVICE, DeviceError
-from mobileinst_deploy.files import sha256_of
+from mobileinst_deploy.core.errors import EXIT_NO_DEVICE, DeviceError
+from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.phone import storage
+from mobileinst_deploy.phone.session import Session
+from mobileinst_deploy.phone.shell import AdbDevice, CancelledError
+from mobileinst_deploy.phone.storage import REMOTE_ROOT, RemoteFile, clean_phone, install
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -214,7 +214,7 @@ def test_clean_ends_what_runs_and_removes_everything(
 
 def test_bundle_lacks_a_library(phone, pair, real_bundle, tmp_path, survived) -> None:
     """The bundle lacks a library"""
-    from mobileinst_deploy.device.plan import Plan
+    from mobileinst_deploy.phone.plan import Plan
 
     names = {f.name for f in real_bundle.files} - {"libstdc++.so.6", "libonnxruntime.so"}
     less = bundle_of(tmp_path, {n: (real_bundle.folder / n).read_bytes() for n in names})
@@ -230,8 +230,8 @@ def test_bundle_lacks_a_library(phone, pair, real_bundle, tmp_path, survived) ->
 
 def test_bundle_for_another_processor(phone, pair, fake_bundle, tmp_path, survived) -> None:
     """The runner is for another processor"""
-    from mobileinst_deploy.device.plan import Plan
-    from mobileinst_deploy.device.prepare import LOADER
+    from mobileinst_deploy.phone.device_bundle import LOADER
+    from mobileinst_deploy.phone.plan import Plan
 
     contents = {f.name: (fake_bundle.folder / f.name).read_bytes() for f in fake_bundle.files}
     contents[LOADER] = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xf3\x00" + bytes(200)

@@ -18,26 +18,27 @@ import numpy as np
 import pytest
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.cli import main
-from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
-from mobileinst_deploy.device import ncnn_parts, parts, prepare
-from mobileinst_deploy.device.doctor import examine
-from mobileinst_deploy.device.plan import Plan, reuse_pattern
-from mobileinst_deploy.device.prepare import DeviceBundle, prepare_bundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.encode import write_picture
-from mobileinst_deploy.errors import DeviceError, MobileInstError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.ncnn.convert import as_ncnn
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.run import run_clip
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.specs import Call
-from mobileinst_deploy.track import TrackSettings
-from mobileinst_deploy.verify import verify_bundle
-from mobileinst_deploy.video import open_clip
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.content import read_content
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import DeviceError, MobileInstError
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.media.overlay_file import write_picture
+from mobileinst_deploy.media.video import open_clip
+from mobileinst_deploy.network.loading import build_loaded
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.phone import device_bundle, ncnn_build, toolchain
+from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
+from mobileinst_deploy.phone.plan import Plan, reuse_pattern
+from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.workflows.doctor import doctor
+from mobileinst_deploy.workflows.run import run_clip
 
 #: Of sides that ncnn takes.
 TINY = replace(TINIEST, input_size=(128, 192))
@@ -62,7 +63,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
     network = build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
     pair = export_model(network, tmp_path_factory.mktemp("ncnn") / "tiny")
     try:
-        return as_ncnn(pair, ncnn_parts.layers())
+        return as_ncnn(pair, ncnn_build.layers())
     except DeviceError as error:
         pytest.skip(f"no conversion: {error}")
 
@@ -95,7 +96,7 @@ class TestUnderQemu:
         pair = load_bundle(converted.folder)
         report = verify_bundle(pair, runner, load_golden(pair), reference="PyTorch")
         assert report.passed, report.first_failure
-        assert report.runtime == f"ncnn {ncnn_parts.VERSION}"
+        assert report.runtime == f"ncnn {ncnn_build.VERSION}"
 
     def test_any_number_of_live_kernels_goes(self, runner: QemuRunner, converted: ExportBundle):
         pair = load_bundle(converted.folder)
@@ -156,7 +157,10 @@ class TestUnderQemu:
     ):
         folder = shutil.copytree(converted.folder, tmp_path / "pair")
         (folder / name).write_bytes(change((folder / name).read_bytes()))
-        graphs = {r: replace(g, path=folder / g.path.name) for r, g in converted.graphs.items()}
+        graphs = {
+            r: replace(g, files=tuple(read_content(folder / f.name) for f in g.files))
+            for r, g in converted.graphs.items()
+        }
         moved = replace(converted, graphs=graphs)
         with pytest.raises(DeviceError, match=why):
             QemuRunner(moved, linked, 60).outputs([Call("frame", {"image": PICTURES[0]})])
@@ -187,14 +191,14 @@ def test_on_a_phone(command: str, phone, converted, linked, tmp_path, monkeypatc
         arguments += ["--runs", "2", "--warmup", "1", "--seconds", "0", "--core", "7"]
     monkeypatch.setattr(sys, "argv", ["mobileinst", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     document = json.loads(capsys.readouterr().out)
     if command == "verify":
         assert ended.value.code == 0
         assert document["passed"]
-        assert document["runtime"] == f"ncnn {ncnn_parts.VERSION}"
+        assert document["runtime"] == f"ncnn {ncnn_build.VERSION}"
     else:
-        assert document["settings"]["runtime"] == f"ncnn {ncnn_parts.VERSION}"
+        assert document["settings"]["runtime"] == f"ncnn {ncnn_build.VERSION}"
         assert document["emulated"]
 
 
@@ -202,46 +206,46 @@ class TestBuilding:
     """What is missing on a machine, and what it says then."""
 
     def test_without_cmake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(ncnn_parts, "_program", lambda name: None)
+        monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
         with pytest.raises(DeviceError, match="cmake, which builds the ncnn runner") as caught:
-            ncnn_parts.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
         assert "pip install cmake ninja" in caught.value.next_step
 
     def test_without_a_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(ncnn_parts, "_program", lambda name: name)
-        monkeypatch.setattr(parts, "_compiler", lambda: None)
+        monkeypatch.setattr(ncnn_build, "_program", lambda name: name)
+        monkeypatch.setattr(toolchain, "_compiler", lambda: None)
         with pytest.raises(DeviceError, match="no compiler for aarch64"):
-            ncnn_parts.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
 
     def test_without_a_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
         with pytest.raises(DeviceError, match=r"sources of ncnn .* cannot be fetched") as caught:
-            ncnn_parts.fetch_source(tmp_path, force=False)
+            ncnn_build.fetch_source(tmp_path, force=False)
         assert "network" in caught.value.next_step
         assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
     def test_with_other_sources_than_were_pinned(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        (tmp_path / ncnn_parts.ARCHIVE).write_bytes(b"another")
+        (tmp_path / ncnn_build.ARCHIVE).write_bytes(b"another")
         monkeypatch.setattr(
-            ncnn_parts, "_address", lambda command: (tmp_path / ncnn_parts.ARCHIVE).as_uri()
+            ncnn_build, "_address", lambda command: (tmp_path / ncnn_build.ARCHIVE).as_uri()
         )
         with pytest.raises(DeviceError, match="cannot be fetched"):
-            ncnn_parts.fetch_source(tmp_path / "cache", force=False)
-        assert not (tmp_path / "cache" / "sources" / ncnn_parts.ARCHIVE).exists()
+            ncnn_build.fetch_source(tmp_path / "cache", force=False)
+        assert not (tmp_path / "cache" / "sources" / ncnn_build.ARCHIVE).exists()
 
     def test_with_a_damaged_archive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(parts, "device_compiler", lambda: ["c++"])
+        monkeypatch.setattr(toolchain, "device_compiler", lambda: ["c++"])
         (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b and no more")
         with pytest.raises(DeviceError, match="is damaged"):
-            ncnn_parts.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path)
 
     def test_with_sources_that_lack_a_layer(self, tmp_path: Path):
-        if shutil.which("cmake") is None or parts._compiler() is None:
+        if shutil.which("cmake") is None or toolchain._compiler() is None:
             pytest.skip("no build here; run: sudo apt-get install cmake g++-aarch64-linux-gnu")
-        tree = tmp_path / ncnn_parts.ARCHIVE.removesuffix(".tar.gz")
+        tree = tmp_path / ncnn_build.ARCHIVE.removesuffix(".tar.gz")
         (tree / "src").mkdir(parents=True)
         (tree / "src" / "net.h").touch()
         (tree / "src" / "CMakeLists.txt").write_text("ncnn_add_layer(Convolution)\n")
@@ -249,12 +253,12 @@ class TestBuilding:
             tar.add(tree, tree.name)
         (tmp_path / "scratch").mkdir()
         with pytest.raises(DeviceError, match="cannot be set up"):
-            ncnn_parts.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path / "scratch")
+            ncnn_build.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path / "scratch")
 
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(prepare, "default_cache", lambda: tmp_path)
-        monkeypatch.setattr(ncnn_parts, "_program", lambda name: None)
-        found = {f.name: f for f in examine("qemu", "ncnn")}
+        monkeypatch.setattr(device_bundle, "default_cache", lambda: tmp_path)
+        monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
+        found = {f.name: f for f in doctor("qemu", "ncnn")}
         assert {"a compiler for aarch64", "ncnn: cmake", "ncnn: sources", "pnnx"} <= set(found)
         assert "glibc for aarch64" not in found
         assert not found["ncnn: cmake"].ok
@@ -265,6 +269,6 @@ class TestBuilding:
 def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     monkeypatch.setattr(sys, "argv", ["mobileinst", "device", "prepare", "--runtime", "tflite"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     assert ended.value.code == 2
     assert "there is no runtime 'tflite'" in capsys.readouterr().err

@@ -14,8 +14,6 @@ from dataclasses import replace
 import native
 import numpy as np
 import pytest
-from tiny import TINY as TINIEST, TOLERANCE
-
 from mobileinst_deploy.bundle import ExportBundle
 from mobileinst_deploy.device import ncnn_parts, qemu
 from mobileinst_deploy.device.prepare import DeviceBundle, prepare_bundle
@@ -25,6 +23,7 @@ from mobileinst_deploy.export import export_model
 from mobileinst_deploy.loading import build_loaded
 from mobileinst_deploy.ncnn.convert import as_ncnn
 from mobileinst_deploy.specs import Call
+from tiny import TINY as TINIEST, TOLERANCE
 
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.xdist_group("ncnn")]
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(PHONE.parent))
 
 from emulated_phone import image
 
-from mobileinst_deploy.device.phone import AdbDevice
-from mobileinst_deploy.device.state import read_phone
+from mobileinst_deploy.phone.shell import AdbDevice
+from mobileinst_deploy.phone.state import read_phone
 
 pytestmark = [pytest.mark.device, pytest.mark.xdist_group("phone")]
 
@@ -76,13 +76,10 @@ def test_it_listens_on_loopback_alone(phone) -> None:
 
 def test_it_sees_its_own_root_only(phone) -> None:
     """Or a bundle that forgot a library could find one in the host's folders for arm64."""
-    said = AdbDevice(phone.serial).shell(
-        "ls / > /data/own; ls /proc/1/root/ | diff /data/own - ; ls /"
-    )
+    device = AdbDevice(phone.serial)
+    said = device.shell("ls / > /data/own; ls /proc/1/root/ | diff /data/own - ; ls /")
     assert said.stdout.split() == ["apex", "bin", "data", "dev", "proc", "sys", "system"]
-    hosts = AdbDevice(phone.serial).shell(
-        "ls -d /usr /lib /lib64 /proc/[0-9]*/root/usr 2>/dev/null"
-    )
+    hosts = device.shell("ls -d /usr /lib /lib64 /proc/[0-9]*/root/usr 2>/dev/null")
     assert hosts.stdout == ""
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from mobileinst_deploy.device.state import (
-    PhoneFacts,
-    PhoneState,
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
+from mobileinst_deploy.phone.state import (
     check_abi,
     check_memory,
     parse_phone,
 )
-from mobileinst_deploy.errors import DeviceError
 
 GOOD = """\
 prop [ro.soc.model]: [SM7325]
@@ -45,20 +44,20 @@ power mWakefulness=Awake
 """
 
 
-def facts(**properties: str) -> PhoneFacts:
+def facts(**properties: str) -> DeviceFacts:
     """A phone with these properties; ``__`` stands for a dot."""
     text = "".join(f"prop [{k.replace('__', '.')}]: [{v}]\n" for k, v in properties.items())
     return parse_phone("SERIAL", text)[0]
 
 
-def state(text: str) -> PhoneState:
+def state(text: str) -> DeviceState:
     return parse_phone("SERIAL", text)[1]
 
 
 def test_a_stock_phone_is_read() -> None:
     what, how = parse_phone("SERIAL", GOOD)
-    assert what == PhoneFacts(
-        "SERIAL", "Xiaomi", "Mi 11 Lite", "SM7325", "13", ("arm64-v8a", "armeabi-v7a"), False
+    assert what == DeviceFacts(
+        "adb", "SERIAL", "Xiaomi", "Mi 11 Lite", "SM7325", "13", ("arm64-v8a", "armeabi-v7a"), False
     )
     assert what.comparable is None
     core = how.core(7)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.device import parts, prepare
-from mobileinst_deploy.device.prepare import (
+from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.phone import device_bundle, toolchain
+from mobileinst_deploy.phone.device_bundle import (
     LIBRARY,
     LOADER,
     RUNNER,
@@ -25,7 +26,6 @@ from mobileinst_deploy.device.prepare import (
     clean_cache,
     prepare_bundle,
 )
-from mobileinst_deploy.errors import DeviceError, OutputError
 
 ELF = b"\x7fELF\x02\x01" + bytes(12) + b"\xb7\x00" + b"...OrtGetApiBase..."
 
@@ -63,7 +63,7 @@ class Workshop:
 def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
     made = Workshop()
     for name in ("build_runner", "copy_glibc", "copy_runtime"):
-        monkeypatch.setattr(parts, name, getattr(made, name))
+        monkeypatch.setattr(toolchain, name, getattr(made, name))
     return made
 
 
@@ -166,7 +166,7 @@ class TestCache:
         def absent(name: str) -> str:
             raise importlib.metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(prepare.importlib.metadata, "version", absent)
+        monkeypatch.setattr(device_bundle.importlib.metadata, "version", absent)
         with pytest.raises(DeviceError, match="pip install onnxruntime"):
             prepare_bundle(tmp_path)
         assert cached_bundle(tmp_path) is None
@@ -191,7 +191,7 @@ def wheel(folder: Path, library: bytes | None, *, digest: str | None = None) -> 
 class TestRuntime:
     def test_the_library_is_taken_from_a_kept_wheel_without_pip(self, tmp_path: Path):
         wheel(tmp_path / "wheels", ELF)
-        parts.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
+        toolchain.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
         assert (tmp_path / LIBRARY).read_bytes() == ELF
 
     @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ class TestRuntime:
     ):
         wheel(tmp_path / "wheels", library, digest=digest)
         with pytest.raises(DeviceError, match=says):
-            parts.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
+            toolchain.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
         assert not (tmp_path / LIBRARY).exists()
 
     def test_a_cut_wheel_is_refused_with_the_command_that_fetches_it_again(self, tmp_path: Path):
         path = wheel(tmp_path / "wheels", ELF)
         path.write_bytes(path.read_bytes()[:200])
         with pytest.raises(DeviceError, match="is damaged") as caught:
-            parts.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
+            toolchain.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
         assert "mobileinst device prepare --force" in caught.value.next_step
 
     def test_a_wheel_that_pip_cannot_find_is_a_sentence_and_keeps_the_old_one(
@@ -227,15 +227,15 @@ class TestRuntime:
         monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         with pytest.raises(DeviceError, match=r"wheel of onnxruntime 9\.9\.9 cannot be fetched"):
-            parts.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=True)
+            toolchain.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=True)
         assert list((tmp_path / "wheels").iterdir()) == [kept]
 
     def test_without_pip_the_next_step_brings_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(DeviceError, match="pip is not installed") as caught:
-            parts.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
+            toolchain.copy_runtime("9.9.9", tmp_path / LIBRARY, tmp_path / "wheels", force=False)
         assert "ensurepip" in caught.value.next_step
 
 
@@ -244,12 +244,12 @@ class TestCompilerAndGlibc:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(DeviceError, match="no compiler for aarch64") as caught:
-            parts.build_runner(parts.runner_sources(), tmp_path / RUNNER)
+            toolchain.build_runner(toolchain.runner_sources(), tmp_path / RUNNER)
         assert "pip install ziglang" in caught.value.next_step
         assert "g++-aarch64-linux-gnu" in caught.value.next_step
-        assert {n.name: n.found for n in parts.needs()}["a compiler for aarch64"] is None
+        assert {n.name: n.found for n in toolchain.needs()}["a compiler for aarch64"] is None
 
     def test_a_compiler_that_fails_is_quoted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         compiler = tmp_path / "aarch64-linux-gnu-g++"
@@ -261,16 +261,16 @@ class TestCompilerAndGlibc:
         compiler.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         with pytest.raises(DeviceError, match=r"cannot be compiled by fake 1: x\.cc: error: no"):
-            parts.build_runner(parts.runner_sources(), tmp_path / RUNNER)
+            toolchain.build_runner(toolchain.runner_sources(), tmp_path / RUNNER)
 
     def test_without_glibc_or_apt_the_packages_are_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(parts, "_GLIBC_FOLDERS", (tmp_path / "usr/lib",))
+        monkeypatch.setattr(toolchain, "_GLIBC_FOLDERS", (tmp_path / "usr/lib",))
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(DeviceError, match="without apt-get") as caught:
-            parts.copy_glibc(tmp_path, tmp_path)
-        for package in parts.GLIBC_PACKAGES:
+            toolchain.copy_glibc(tmp_path, tmp_path)
+        for package in toolchain.GLIBC_PACKAGES:
             assert package in caught.value.next_step
 
     def test_an_apt_that_cannot_fetch_is_quoted(
@@ -279,14 +279,14 @@ class TestCompilerAndGlibc:
         for name in ("apt-get", "dpkg-deb"):
             (tmp_path / name).write_text("#!/bin/sh\necho 'E: no such error' >&2\nexit 100")
             (tmp_path / name).chmod(0o755)
-        monkeypatch.setattr(parts, "_GLIBC_FOLDERS", (tmp_path / "usr/lib",))
+        monkeypatch.setattr(toolchain, "_GLIBC_FOLDERS", (tmp_path / "usr/lib",))
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         with pytest.raises(DeviceError, match="cannot be fetched: E: no such error") as caught:
-            parts.copy_glibc(tmp_path, tmp_path)
+            toolchain.copy_glibc(tmp_path, tmp_path)
         assert "sudo apt-get install libc6-arm64-cross" in caught.value.next_step
 
     def test_the_sources_hold_everything_that_cmake_builds(self):
-        listed = {s.name for s in parts.runner_sources()}
+        listed = {s.name for s in toolchain.runner_sources()}
         folder = Path(__file__).parents[2] / "android_bench"
         kept = [p for part in ("src", "include") for p in (folder / part).glob("*.*")]
         assert listed == {p.name for p in kept}
@@ -299,14 +299,14 @@ def test_glibc_comes_by_apt_where_it_is_not_installed(
 ):
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         pytest.skip("no apt-get here; nothing to fetch with")
-    probe = ["apt-cache", "show", *parts.GLIBC_PACKAGES]
+    probe = ["apt-cache", "show", *toolchain.GLIBC_PACKAGES]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("no package lists here; run: sudo apt-get update")
-    wanted = parts._GLIBC_FOLDERS[0]
-    monkeypatch.setattr(parts, "_glibc_folder", lambda: None)
+    wanted = toolchain._GLIBC_FOLDERS[0]
+    monkeypatch.setattr(toolchain, "_glibc_folder", lambda: None)
     (tmp_path / "made").mkdir()
-    parts.copy_glibc(tmp_path / "made", tmp_path)
-    for name in parts.GLIBC_FILES:
+    toolchain.copy_glibc(tmp_path / "made", tmp_path)
+    for name in toolchain.GLIBC_FILES:
         assert (tmp_path / "made" / name).read_bytes()[:6] == b"\x7fELF\x02\x01", wanted
 
 
@@ -315,13 +315,13 @@ def test_glibc_comes_by_apt_where_it_is_not_installed(
 def test_ziglang_alone_builds_a_runner_that_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_bundle: DeviceBundle
 ):
-    qemu = pytest.importorskip("mobileinst_deploy.device.qemu")
+    qemu = pytest.importorskip("mobileinst_deploy.runtimes.qemu")
     pytest.importorskip("ziglang")
-    monkeypatch.setattr(parts.shutil, "which", lambda name: None)
-    assert parts.device_compiler()[:3] == [sys.executable, "-m", "ziglang"]
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
+    assert toolchain.device_compiler()[:3] == [sys.executable, "-m", "ziglang"]
     folder = tmp_path / "bundle"
     shutil.copytree(real_bundle.folder, folder)
-    compiler = parts.build_runner(parts.runner_sources(), folder / RUNNER)
+    compiler = toolchain.build_runner(toolchain.runner_sources(), folder / RUNNER)
     assert compiler.startswith("ziglang, clang")
     monkeypatch.undo()
     (tmp_path / "sysroot").mkdir()

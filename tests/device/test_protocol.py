@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, strategies as st
 
-from mobileinst_deploy.device import protocol
-from mobileinst_deploy.device.paper import ROWS, compare_with_paper
-from mobileinst_deploy.device.protocol import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.measure import protocol
+from mobileinst_deploy.measure.device import Core, DeviceFacts, DeviceState
+from mobileinst_deploy.measure.paper import ROWS, compare_with_paper
+from mobileinst_deploy.measure.protocol import (
     PROTOCOLS,
     check_core,
     check_gate,
     choose_core,
-    clip_latencies,
-    judge,
     wait_until_cool,
 )
-from mobileinst_deploy.device.runner import RunnerResult, Sample, ScheduleResult
-from mobileinst_deploy.device.state import Core, PhoneFacts, PhoneState
-from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.results import BenchReport
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.measure.record import make_record
+from mobileinst_deploy.measure.samples import (
+    Latency,
+    Sample,
+    Schedule,
+    clip_latency,
+    from_columns,
+    to_columns,
+)
+from mobileinst_deploy.measure.validity import Measured, Verdict, check_whole, judge
 
 SD778G, TNN = PROTOCOLS["sd778g"], PROTOCOLS["tnn-script"]
 CORES = tuple(
     Core(i, True, 300_000, khz, khz, khz, "schedutil")
     for i, khz in enumerate([1_900_800] * 4 + [2_208_000] * 3 + [2_400_000])
 )
-COOL = PhoneState(cores=CORES, thermal_status=0, battery_celsius=30.0, charging=False)
-REAL = PhoneFacts("S", "Xiaomi", "Mi", "SM7325", "13", ("arm64-v8a",), False)
+COOL = DeviceState(cores=CORES, thermal_status=0, battery_celsius=30.0, charging=False)
+REAL = DeviceFacts("adb", "S", "Xiaomi", "Mi", "SM7325", "13", ("arm64-v8a",), False)
 COCO = ModelConfig("topformer-base", tuple(f"c{i}" for i in range(80)), (640, 896))
 VIS = ModelConfig("topformer-base", tuple(f"c{i}" for i in range(40)), (384, 640))
 
@@ -44,25 +52,27 @@ def samples(t: int, clips: int, ms: float = 100.0, **change: object) -> tuple[Sa
     )
 
 
-def measured(*schedules: ScheduleResult, affinity: tuple[int, ...] = (7,)) -> RunnerResult:
-    return RunnerResult(
-        mode="bench",
-        abi="aarch64",
+def measured(
+    *schedules: Schedule,
+    affinity: tuple[int, ...] = (7,),
+    core: int | None = 7,
+    before: DeviceState = COOL,
+    after: DeviceState = COOL,
+    facts: DeviceFacts = REAL,
+) -> Measured:
+    return Measured(
+        facts=facts,
+        before=before,
+        after=after,
         runtime="onnxruntime 1.32.0",
-        core=7,
+        core=core,
         affinity=affinity,
-        peak_memory_kib=1000,
-        load_ms={},
-        calls=(),
-        warmups=(),
-        schedules=schedules or (ScheduleResult(3, 20_000.0, samples(3, 60)),),
-        marks=(),
-        profiles={},
+        schedules=schedules or (Schedule(3, 20_000.0, samples(3, 60)),),
     )
 
 
-def reasons(result: RunnerResult, before: PhoneState = COOL, after: PhoneState = COOL) -> str:
-    return "; ".join(judge(SD778G, result, before, after, core=7, emulated=False)[0])
+def reasons(found: Measured, before: DeviceState = COOL, after: DeviceState = COOL) -> str:
+    return "; ".join(judge(SD778G, replace(found, before=before, after=after)).invalid)
 
 
 class TestCore:
@@ -89,14 +99,14 @@ class TestCore:
             choose_core(COOL, "9")
 
     def test_cannot_be_guessed_without_clocks(self) -> None:
-        silent = PhoneState()
+        silent = DeviceState()
         with pytest.raises(DeviceError, match="--core N"):
             choose_core(silent, "auto")
         assert choose_core(silent, "4") == 4
 
 
 class TestGate:
-    def wait(self, *states: PhoneState, limit_s: float = 60.0) -> tuple[PhoneState, float, list]:
+    def wait(self, *states: DeviceState, limit_s: float = 60.0) -> tuple[DeviceState, float, list]:
         left, now, told = list(states), [0.0], []
 
         def sleep(seconds: float) -> None:
@@ -124,7 +134,7 @@ class TestGate:
         ],
         ids=["battery", "skin", "thermal status"],
     )
-    def test_waits_for_a_hot_one_and_tells(self, hot: PhoneState) -> None:
+    def test_waits_for_a_hot_one_and_tells(self, hot: DeviceState) -> None:
         state, waited, told = self.wait(hot, hot, COOL)
         assert state == COOL
         assert waited > 0
@@ -133,7 +143,7 @@ class TestGate:
             self.wait(hot)
 
     def test_is_open_when_the_temperature_is_unknown(self) -> None:
-        assert self.wait(PhoneState())[1] == 0.0
+        assert self.wait(DeviceState())[1] == 0.0
 
     @pytest.mark.parametrize("celsius", [0.0, -5.0, 61.0, float("nan"), float("inf")])
     def test_must_be_a_temperature_of_a_phone(self, celsius: float) -> None:
@@ -143,22 +153,22 @@ class TestGate:
 
 class TestValidity:
     def test_a_good_measurement_is_valid(self) -> None:
-        assert judge(SD778G, measured(), COOL, COOL, core=7, emulated=False) == ((), ())
+        assert judge(SD778G, measured()) == Verdict((), ())
 
     def test_another_affinity_is_not(self) -> None:
         assert "the kernel allows 0, 1" in reasons(measured(affinity=(0, 1)))
 
     def test_runs_on_another_core_are_not(self) -> None:
-        strayed = ScheduleResult(1, 20_000.0, samples(1, 59) + samples(1, 1, cpu=3))
+        strayed = Schedule(1, 20_000.0, samples(1, 59) + samples(1, 1, cpu=3))
         assert "1 of 60 runs ended on another core than 7" in reasons(measured(strayed))
 
     def test_a_clock_that_drops_is_not(self) -> None:
         slow = samples(1, 1, khz=1_497_600)
-        dropped = ScheduleResult(1, 20_000.0, samples(1, 59) + slow)
+        dropped = Schedule(1, 20_000.0, samples(1, 59) + slow)
         assert "core 7 moved between 1498 and 2400 MHz" in reasons(measured(dropped))
 
     def test_a_clock_that_stays_low_is_not(self) -> None:
-        low = ScheduleResult(1, 20_000.0, samples(1, 60, khz=1_497_600))
+        low = Schedule(1, 20_000.0, samples(1, 60, khz=1_497_600))
         assert "core 7 never ran faster than 1498 of its 2400 MHz" in reasons(measured(low))
 
     def test_a_lower_limit_of_the_clock_is_not(self) -> None:
@@ -174,13 +184,13 @@ class TestValidity:
         assert "none before and moderate after" in reasons(measured(), after=hot)
 
     def test_throttling_that_cannot_be_excluded_is_not(self) -> None:
-        blind = measured(ScheduleResult(1, 20_000.0, samples(1, 60, khz=None)))
+        blind = measured(Schedule(1, 20_000.0, samples(1, 60, khz=None)))
         unknown = replace(COOL, thermal_status=None)
         assert "throttling cannot be excluded" in reasons(blind, unknown, unknown)
         assert reasons(blind) == ""  # the thermal status alone is enough
 
     def test_too_few_runs_are_not(self) -> None:
-        few = ScheduleResult(3, 9_000.0, samples(3, 49))
+        few = Schedule(3, 9_000.0, samples(3, 49))
         said = reasons(measured(few))
         assert "49 of 50 frame runs" in said
         assert "ended after 9.0 s" in said
@@ -195,58 +205,101 @@ class TestValidity:
     )
     def test_less_than_the_protocol_asks_for_is_not(self, asked: dict, why: str) -> None:
         used = protocol.protocol("sd778g", **asked)
-        found, _ = judge(used, measured(), COOL, COOL, core=7, emulated=False)
-        assert why in found
+        assert why in judge(used, measured()).invalid
 
     def test_a_wide_spread_is_not_unless_it_is_an_emulators(self) -> None:
-        mixed = ScheduleResult(1, 20_000.0, samples(1, 31, 100.0) + samples(1, 30, 200.0))
+        mixed = Schedule(1, 20_000.0, samples(1, 31, 100.0) + samples(1, 30, 200.0))
         assert "spread by" not in reasons(measured(mixed))  # MAD 0: more than half are alike
         uneven = tuple(replace(s, run_ms=100.0 + 2 * i) for i, s in enumerate(samples(1, 60)))
-        wide = measured(ScheduleResult(1, 20_000.0, uneven))
+        wide = measured(Schedule(1, 20_000.0, uneven))
         assert "keyframe runs spread by" in reasons(wide)
-        assert judge(SD778G, wide, COOL, COOL, core=7, emulated=True)[0] == ()
+        emulated = replace(wide, facts=replace(REAL, emulated=True))
+        assert judge(SD778G, emulated).invalid == ()
 
     def test_unknown_temperature_and_a_pulled_charger_are_notes(self) -> None:
         before = replace(COOL, battery_celsius=None)
-        _, notes = judge(
-            SD778G, measured(), before, replace(COOL, charging=True), core=7, emulated=False
-        )
+        after = replace(COOL, charging=True)
+        notes = judge(SD778G, measured(before=before, after=after)).notes
         assert "not gated" in notes[0]
         assert "charger" in notes[1]
 
     def test_tnns_habits_forbid_nothing_and_tell_everything(self) -> None:
         slow = samples(1, 1, khz=1_497_600)
-        dropped = measured(ScheduleResult(1, 10.0, samples(1, 59) + slow), affinity=tuple(range(8)))
-        found, notes = judge(TNN, dropped, COOL, COOL, core=None, emulated=False)
-        assert found == ()
-        assert "moved between" in notes[0]
+        schedule = Schedule(1, 10.0, samples(1, 59) + slow)
+        dropped = measured(schedule, affinity=tuple(range(8)), core=None)
+        verdict = judge(TNN, dropped)
+        assert verdict.invalid == ()
+        assert "moved between" in verdict.notes[0]
+
+    def test_a_host_that_tells_no_clock_is_a_note_and_no_reason(self) -> None:
+        host = replace(REAL, kind="host", serial="cpu")
+        blind = measured(Schedule(1, 20_000.0, samples(1, 60, khz=None)), facts=host)
+        verdict = judge(SD778G, replace(blind, before=DeviceState(), after=DeviceState()))
+        assert verdict.invalid == ()
+        assert "throttling cannot be excluded" in verdict.notes[0]
 
 
 class TestLatencies:
     def test_amortise_over_the_clip(self) -> None:
         mixed = tuple(replace(s, run_ms=400.0) if s.role == "frame" else s for s in samples(4, 50))
-        (clip,) = clip_latencies(measured(ScheduleResult(4, 20_000.0, mixed)), SD778G)
+        clip = clip_latency(Schedule(4, 20_000.0, mixed))
         assert (clip.keyframe.p50, clip.amortised_ms, clip.worst_ms) == (400.0, 175.0, 400.0)
         assert clip.prepare_ms == 1.0
 
+    def test_without_reuse_frames_a_clip_costs_what_its_keyframe_costs(self) -> None:
+        clip = clip_latency(Schedule(1, 20_000.0, samples(1, 50)))
+        assert (clip.amortised_ms, clip.worst_ms) == (100.0, 100.0)
+        assert clip.to_dict()["reuse"] is None
+
+    def test_amortise_the_headline_statistic(self) -> None:
+        uneven = (*samples(1, 49), *samples(1, 1, ms=1000.0))
+        schedule = Schedule(1, 20_000.0, uneven)
+        assert clip_latency(schedule, "median").amortised_ms == 100.0
+        assert clip_latency(schedule, "mean").amortised_ms == pytest.approx(118.0)
+
     def test_include_the_preparation_as_tnn_does(self) -> None:
-        (clip,) = clip_latencies(measured(ScheduleResult(1, 20_000.0, samples(1, 50))), TNN)
+        clip = clip_latency(Schedule(1, 20_000.0, samples(1, 50)), "mean", True)
         assert clip.keyframe.mean == 101.0
 
     @pytest.mark.parametrize("lost", ["frame", "mask_head"])
     def test_need_runs_of_both_graphs(self, lost: str) -> None:
         left = tuple(s for s in samples(3, 50) if s.role != lost)
         with pytest.raises(DeviceError, match="lacks runs"):
-            clip_latencies(measured(ScheduleResult(3, 20_000.0, left)), SD778G)
+            check_whole([Schedule(3, 20_000.0, left)])
 
-    def test_of_an_emulator_have_another_name_in_the_report(self) -> None:
-        clips = clip_latencies(measured(), SD778G)
-        report = BenchReport("0" * 64, "m", (64, 64), False, {}, False, {}, clips)
-        assert report.to_dict()["clips"]
-        assert "emulated_clips" not in report.to_dict()
-        emulated = replace(report, emulated=True).to_dict()
-        assert "clips" not in emulated
-        assert len(emulated["emulated_clips"][0]["keyframe"]["samples_ms"]) == 60
+    @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60))
+    def test_have_numpys_statistics(self, values: list[float]) -> None:
+        latency = Latency(tuple(values))
+        ordered = sorted(values)
+        assert latency.min == ordered[0]
+        assert latency.p50 == pytest.approx(statistics.median(values))
+        assert ordered[0] <= latency.p50 <= latency.p90 <= ordered[-1]
+        spread = statistics.median(abs(v - statistics.median(values)) for v in values)
+        assert latency.mad == pytest.approx(spread)
+
+    def test_come_back_from_the_form_on_file(self) -> None:
+        kept = samples(3, 2, khz=None)
+        assert from_columns(to_columns(kept)) == kept
+
+    def test_of_an_emulator_have_another_name_in_the_record_and_no_statistics(self, pair) -> None:
+        def document(emulated: bool) -> dict:
+            facts = replace(REAL, emulated=emulated)
+            return make_record(
+                pair,
+                SD778G,
+                measured(facts=facts),
+                live_kernels=5,
+                core_wanted="auto",
+                max_celsius=37.0,
+                measured_at="2026-01-31T12:00:00+00:00",
+            ).to_dict()
+
+        real, emulated = document(False), document(True)
+        assert real["clips"]
+        assert "emulated_schedules" not in real
+        assert not {"clips", "schedules"} & emulated.keys()
+        assert len(emulated["emulated_schedules"][0]["samples"]["run_ms"]) == 180
+        assert emulated["load_ms"] is None
 
 
 class TestPaper:
@@ -266,6 +319,7 @@ class TestPaper:
             (COCO, replace(REAL, soc="SM8550"), "SoC SM8550 instead of SM7325"),
             (COCO, replace(REAL, soc=None), "SoC unknown"),
             (COCO, replace(REAL, emulated=True), "emulated"),
+            (COCO, replace(REAL, kind="host"), "a host and no phone"),
             (replace(COCO, input_size=(384, 384)), REAL, "size 384x384 instead of"),
             (replace(COCO, num_queries=50), REAL, "num_queries 50 instead of 100"),
             (replace(COCO, enhancer=False), REAL, "enhancer False instead of True"),
@@ -274,7 +328,7 @@ class TestPaper:
         ],
     )
     def test_one_difference_is_enough_and_is_named(
-        self, config: ModelConfig, facts: PhoneFacts, why: str
+        self, config: ModelConfig, facts: DeviceFacts, why: str
     ) -> None:
         found = compare_with_paper(config, facts)
         assert found.rows == ()

@@ -15,15 +15,17 @@ import odd_graphs
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.device import counter, qemu
-from mobileinst_deploy.device.counter import agreed, build_counter, read_counts
-from mobileinst_deploy.device.prepare import LIBRARY, DeviceBundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.device.runner import Mark, RunnerResult
-from mobileinst_deploy.errors import DeviceError, MeasurementInvalid
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.specs import Call, Role
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.content import read_content
+from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
+from mobileinst_deploy.phone import counter
+from mobileinst_deploy.phone.counter import agreed, build_counter, read_counts
+from mobileinst_deploy.phone.device_bundle import LIBRARY, DeviceBundle
+from mobileinst_deploy.phone.result import Mark, RunnerResult
+from mobileinst_deploy.runtimes import qemu
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 PICTURES = [tiny_pair.picture(0), tiny_pair.picture(1)]
 KERNELS = np.random.default_rng(0).normal(size=(1, 3, tiny_pair.D)).astype(np.float32)
@@ -42,7 +44,7 @@ def runner(pair: ExportBundle, real_bundle: DeviceBundle) -> QemuRunner:
 
 def with_graph(pair: ExportBundle, role: Role, path: Path) -> ExportBundle:
     graphs = dict(pair.graphs)
-    graphs[role] = replace(graphs[role], path=path)
+    graphs[role] = replace(graphs[role], files=(read_content(path),))
     return replace(pair, graphs=graphs)
 
 
@@ -81,7 +83,7 @@ class TestInstructions:
         elsewhere = tmp_path / "a folder with a much longer name than the other one"
         elsewhere.mkdir()
         path = shutil.copy(pair.graphs["frame"].path, elsewhere / "f.onnx")
-        moved = QemuRunner(with_graph(pair, "frame", Path(path)), runner._bundle, 60)
+        moved = QemuRunner(with_graph(pair, "frame", Path(path)), runner.device_bundle, 60)
         here = runner.count_instructions(PICTURES[0], repeats=1)
         there = moved.count_instructions(PICTURES[0], repeats=1)
         assert here == there
@@ -100,7 +102,7 @@ class TestFaults:
     ):
         greedy = odd_graphs.greedy(shutil.copy(pair.graphs["frame"].path, tmp_path / "f.onnx"))
         with pytest.raises(DeviceError, match=r"frame graph failed|out of memory"):
-            QemuRunner(with_graph(pair, "frame", greedy), runner._bundle).outputs(CALLS[:1])
+            QemuRunner(with_graph(pair, "frame", greedy), runner.device_bundle).outputs(CALLS[:1])
 
     def test_a_graph_that_never_ends_meets_the_limit(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
@@ -108,13 +110,15 @@ class TestFaults:
         endless = odd_graphs.endless(shutil.copy(pair.graphs["frame"].path, tmp_path / "f.onnx"))
         begun = time.monotonic()
         with pytest.raises(DeviceError, match="the limit of 4 s was reached"):
-            QemuRunner(with_graph(pair, "frame", endless), runner._bundle, 4).outputs(CALLS[:1])
+            QemuRunner(with_graph(pair, "frame", endless), runner.device_bundle, 4).outputs(
+                CALLS[:1]
+            )
         assert time.monotonic() - begun < 30
 
     def test_a_bundle_without_its_library(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
     ):
-        bundle = runner._bundle
+        bundle = runner.device_bundle
         folder = tmp_path / "bundle"
         shutil.copytree(bundle.folder, folder)
         (folder / LIBRARY).unlink()
@@ -124,7 +128,7 @@ class TestFaults:
     def test_a_bundle_with_a_truncated_library(
         self, runner: QemuRunner, pair: ExportBundle, tmp_path: Path
     ):
-        bundle = runner._bundle
+        bundle = runner.device_bundle
         folder = tmp_path / "bundle"
         shutil.copytree(bundle.folder, folder)
         library = folder / LIBRARY
@@ -133,7 +137,7 @@ class TestFaults:
             QemuRunner(pair, replace(bundle, folder=folder)).outputs(CALLS[:1])
 
     def test_a_bundle_of_another_runtime(self, runner: QemuRunner, pair: ExportBundle):
-        other = replace(runner._bundle, runtime_version="1.0.0")
+        other = replace(runner.device_bundle, runtime_version="1.0.0")
         with pytest.raises(DeviceError, match=r"instead of onnxruntime 1\.0\.0"):
             QemuRunner(pair, other).outputs(CALLS[:1])
 

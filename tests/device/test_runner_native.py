@@ -20,12 +20,12 @@ import onnxruntime
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan, plan_calls, reuse_pattern
-from mobileinst_deploy.device.profile import read_profile
-from mobileinst_deploy.device.runner import read_tensors
-from mobileinst_deploy.errors import DeviceError
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import Call, Role
+from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.node_times import read_profile
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, Plan, plan_calls, reuse_pattern
+from mobileinst_deploy.phone.result import read_tensors
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 PICTURES = [tiny_pair.picture(0), tiny_pair.picture(1)]
 BENCH = Plan(

@@ -1,7 +1,7 @@
 """The tracker's C++ library, natively, under sanitizers.
 
-``mobileinst_deploy/track.py`` and ``schedule.py`` are the specification; identities, classes, masks
-and keyframes must be their own. ``follow_clips.py`` beside this is the long round.
+``core/tracker.py`` and ``core/schedule.py`` are the specification; identities, classes, masks and
+keyframes must be their own. ``follow_clips.py`` beside this is the long round.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import select
 import struct
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mobileinst_deploy.geometry import geometry_of, unfit_masks
-from mobileinst_deploy.masks import encode
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.track import Tracker, TrackSettings
+from mobileinst_deploy.core.contract import Call, GraphSpec, Role, TensorSpec
+from mobileinst_deploy.core.masks import encode
+from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings
+from mobileinst_deploy.media.letterbox import geometry_of, unfit_masks
 
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -136,8 +137,9 @@ class Noise:
         self._directions = self._rng.normal(size=(queries + 2, width))
         self._n, self._c, self._d, self._size = queries, classes, width, size
         self._plain = plain
+        self.sizes = (queries, classes, width, *size)
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def frame(self) -> Mapping[str, np.ndarray]:
         rng, n = self._rng, self._n
         which = rng.integers(0, len(self._directions), n)
         outputs = {
@@ -151,7 +153,7 @@ class Noise:
             "mask_logits": self._masks(n)
         }
 
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+    def mask_head(self, kernels: np.ndarray) -> np.ndarray:
         return self._masks(kernels.shape[1])
 
     def _masks(self, count: int) -> np.ndarray:
@@ -235,7 +237,7 @@ class TestRareClips:
 
     @pytest.mark.parametrize("size", [1e-45, 1e-30, 1e-12, 1e19, 1e29])
     def test_kernels_of_any_length(self, checker: Checker, size: float):
-        outputs = Noise(3, 6, 2, 4, (2, 3), plain=False).frame(np.empty(0))
+        outputs = Noise(3, 6, 2, 4, (2, 3), plain=False).frame()
         scaled = outputs | {"kernels": (outputs["kernels"] * size).astype(np.float32)}
         follow_both(checker, Clip(0, (6, 2, 4, 2, 3), settings=EVERYTHING), frame=lambda: scaled)
 
@@ -247,7 +249,7 @@ class TestRareClips:
         self, checker: Checker, name: str, value: float
     ):
         clip = Clip(0, (2, 2, 2, 1, 1))
-        outputs = dict(Noise(0, 2, 2, 2, (1, 1), plain=True).frame(np.empty(0)))
+        outputs = dict(Noise(0, 2, 2, 2, (1, 1), plain=True).frame())
         outputs[name] = np.full_like(outputs[name], value)
         with checker.conversation():
             checker.send(opening(clip, 1, (1, 1)))
@@ -334,7 +336,10 @@ class Scenes:
 
 
 class Recorded:
-    """A model that remembers what went in and out last."""
+    """A runtime whose graphs are a :class:`Noise`; it remembers what went in and out last."""
+
+    name = runtime = "noise"
+    emulated = False
 
     def __init__(
         self, model: Noise, frame: Callable[[], Mapping[str, np.ndarray]] | None = None
@@ -342,14 +347,33 @@ class Recorded:
         self._model = model
         self._frame = frame
         self.last: dict[str, np.ndarray] = {}
+        n, c, d, *size = model.sizes
+        image = TensorSpec("image", "float32", (1, 3, "h", "w"))
+        frame_outputs = {
+            "class_logits": (1, n, c), "objectness_logits": (1, n, 1), "kernels": (1, n, d),
+            "mask_logits": (1, n, *size),
+        }  # fmt: skip
+        self.specs: dict[Role, GraphSpec] = {
+            "frame": GraphSpec(
+                "frame",
+                (image,),
+                tuple(TensorSpec(name, "float32", s) for name, s in frame_outputs.items()),
+            ),
+            "mask_head": GraphSpec(
+                "mask_head",
+                (image, TensorSpec("kernels", "float32", (1, "n", d))),
+                (TensorSpec("mask_logits", "float32", (1, "n", *size)),),
+            ),
+        }
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        self.last = dict(self._frame() if self._frame else self._model.frame(image))
-        return self.last
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+    def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        (call,) = calls
+        if call.role == "frame":
+            self.last = dict(self._frame() if self._frame else self._model.frame())
+            return [self.last]
+        kernels = call.inputs["kernels"]
         self.last = {"kernels": kernels}
-        return self._model.mask_head(image, kernels)
+        return [{"mask_logits": self._model.mask_head(kernels)}]
 
 
 def test_the_example_follows_its_square():

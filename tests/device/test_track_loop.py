@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,35 +17,37 @@ import pytest
 import tiny_export
 import tiny_pair
 
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.datasets.shapes import ShapesClip, clip_seed
-from mobileinst_deploy.device.adb_runner import AdbRunner
-from mobileinst_deploy.device.plan import OUTPUT_FOLDER, Plan, plan_calls
-from mobileinst_deploy.device.prepare import DeviceBundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.device.runner import read_tensors
-from mobileinst_deploy.device.track_loop import DeviceLoop
-from mobileinst_deploy.errors import ConfigError, DeviceError, MediaError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import load_model
-from mobileinst_deploy.masks import decode, iou
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.run import run_clip
-from mobileinst_deploy.schedule import Auto, Every, parse_schedule
-from mobileinst_deploy.specs import Call
-from mobileinst_deploy.track import RunnerModel, TrackSettings
-from mobileinst_deploy.verify_clip import verify_clip
-from mobileinst_deploy.video import Picture
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import ConfigError, DeviceError, MediaError
+from mobileinst_deploy.core.masks import decode, iou
+from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
+from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
+from mobileinst_deploy.media.video import Picture
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.pair.clip_gate import verify_clip
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.phone.device_bundle import DeviceBundle
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, Plan, plan_calls
+from mobileinst_deploy.phone.result import read_tensors
+from mobileinst_deploy.runtimes.device import DeviceRunner
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.phone import AdbRunner
+from mobileinst_deploy.runtimes.qemu import QemuRunner
+from mobileinst_deploy.runtimes.track_loop import DeviceLoop
+from mobileinst_deploy.workflows.run import run_clip
 
 ALL = TrackSettings(score=0.0, duplicate_iou=1.0)
 
 
-class NativeRunner:
+class NativeRunner(DeviceRunner):
     """The runner as built for this machine, in the place of a phone."""
 
     name, runtime, emulated, limit_seconds = "native", "onnxruntime", False, 120
 
     def __init__(self, bundle: ExportBundle, folder: Path, **other: Path) -> None:
+        self.specs = bundle.specs
         self._graphs = {role: graph.path for role, graph in bundle.graphs.items()} | other
         self._folder = folder
         self._turn = itertools.count()
@@ -135,6 +138,24 @@ class TestRun:
         assert all(float(r["graphs_ms"]) > 0 and float(r["track_ms"]) > 0 for r in rows)
         assert report.seconds["graphs"] > 0
 
+    def test_every_frame_is_charged_its_own_reading_and_its_share_of_the_way(
+        self, tmp_path: Path, pair: ExportBundle, film: Film
+    ):
+        class Slow(Film):
+            def __iter__(self):
+                for picture in super().__iter__():
+                    time.sleep(0.01)
+                    yield picture
+
+        runner = NativeRunner(pair, tmp_path / "device")
+        report = run_clip(pair, runner, Slow(shapes(6)), tmp_path / "out", Every(3), ALL)
+        rows = list(csv.DictReader((tmp_path / "out" / "timings.csv").read_text().splitlines()))
+        assert all(10 <= float(row["read_ms"]) < 40 for row in rows)
+        assert len({row["transfer_ms"] for row in rows}) == 1
+        assert float(rows[0]["transfer_ms"]) > 0
+        # What is in no stage is only what lies between them.
+        assert sum(report.seconds.values()) > 0.8 * report.wall_seconds
+
     def test_a_clip_that_breaks_off_keeps_what_was_there(
         self, tmp_path: Path, pair: ExportBundle, film: Film
     ):
@@ -178,10 +199,9 @@ class TestGate:
     """The sequence gate of ``verify --clip``: the device follows the clip by itself."""
 
     def gate(self, pair: ExportBundle, tmp_path: Path, schedule: Every | Auto, **other: Path):
-        specs = {role: graph.spec for role, graph in pair.graphs.items()}
         device = NativeRunner(pair, tmp_path / "device", **other)
         loop = DeviceLoop(pair, device, schedule, ALL, logits=True, batch=4)
-        reference = RunnerModel(CpuRunner(pair), specs)
+        reference = CpuRunner(pair)
 
         def images() -> Iterator[np.ndarray]:
             for frame in shapes(7, pair.config.input_size):
@@ -190,7 +210,7 @@ class TestGate:
         placing = PlacingRunner(device)
         check = verify_clip(
             reference,
-            RunnerModel(placing, specs),
+            placing,
             images,
             schedule,
             ALL,
@@ -226,7 +246,7 @@ class TestGate:
 class PlacingRunner:
     """Graph by graph on the device, as only a failing frame is looked at."""
 
-    name, emulated = "native", False
+    name, runtime, emulated, specs = "native", "onnxruntime", False, tiny_pair.SPECS
 
     def __init__(self, device: NativeRunner) -> None:
         self._device = device

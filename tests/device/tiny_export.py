@@ -9,17 +9,18 @@ import numpy as np
 import onnx
 import tiny_pair
 
-from mobileinst_deploy.bundle import (
+from mobileinst_deploy.core.bundle import (
     GOLDEN,
     ExportBundle,
     graph_metadata,
     load_bundle,
     write_manifest,
 )
-from mobileinst_deploy.golden import Golden, save_golden
-from mobileinst_deploy.graphs import set_metadata
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.specs import ROLES, Role, Tolerance
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.golden import Golden, save_golden
+from mobileinst_deploy.pair.onnx_file import set_metadata
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 PICTURES = 2
 
@@ -65,7 +66,7 @@ def _describe(path: Path, role: Role, pair_id: str) -> None:
 
 
 def _golden(paths: dict[Role, Path]) -> Golden:
-    frame, head = open_session(paths["frame"]), open_session(paths["mask_head"])
+    frame, head = (open_session(paths[role].read_bytes()) for role in ROLES)
     images = [tiny_pair.picture(seed) for seed in range(PICTURES)]
     names = [t.name for t in tiny_pair.SPECS["frame"].outputs]
     runs = [dict(zip(names, frame.run(names, {"image": i}), strict=True)) for i in images]

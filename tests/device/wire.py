@@ -23,9 +23,10 @@ class Wire:
 
     Args:
         port: Where adbd listens on 127.0.0.1.
+        host: The address to listen on.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._port = port
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -33,8 +34,9 @@ class Wire:
         self._damages_left = 0
         self._budget: dict[str, int | None] = {"up": None, "down": None}
         self._whole = True
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((host, 0))
+        self.port = self._listener.getsockname()[1]
+        self.serial = f"{host}:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def damage(self, old: bytes, new: bytes, times: int) -> None:

@@ -13,18 +13,24 @@ import pytest
 import torch
 from tiny import TINY, TOLERANCE
 
-from mobileinst_deploy import export
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.checkpoint import save_checkpoint
-from mobileinst_deploy.errors import BundleError, ConfigError, OutputError, VerificationFailed
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.graphs import get_metadata, load_graph, opset_of, summarise
-from mobileinst_deploy.loading import LoadedModel, build_loaded, load_model
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.pictures import reference_clips
-from mobileinst_deploy.reference import make_golden
-from mobileinst_deploy.specs import ROLES
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    OutputError,
+    VerificationFailed,
+)
+from mobileinst_deploy.media.pictures import reference_clips
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
+from mobileinst_deploy.pair import export
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.pair.onnx_file import get_metadata, load_graph, opset_of, summarise
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.pytorch import make_golden
 
 
 def verified(bundle: ExportBundle) -> ExportBundle:
@@ -45,6 +51,16 @@ def test_the_lowest_and_the_highest_opset_give_pairs_that_hold(tiny_source, tmp_
         graph = load_graph(bundle.graphs[role].path)
         assert opset_of(graph) == opset == bundle.graphs[role].opset
         assert get_metadata(graph)["opset"] == str(opset)
+
+
+def test_weights_that_give_no_numbers_are_named_before_anything_is_compared(tmp_path):
+    source = build()
+    with torch.no_grad():
+        # Finite, as a checkpoint's tensors must be, and too large for what comes after.
+        source.model.mask_decoder.n4.c.weight.fill_(3e38)
+    with pytest.raises(CheckpointError, match="with these weights PyTorch itself gives"):
+        export_model(source, tmp_path / "pair")
+    assert not (tmp_path / "pair").exists()
 
 
 @pytest.mark.parametrize("opset", [-1, 12, 21, 1000])

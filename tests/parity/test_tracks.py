@@ -10,17 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileinst_deploy.drift import TrackAgreement, compare_tracks, place_failure
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.geometry import fit
-from mobileinst_deploy.loading import LoadedModel, build_loaded
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.pictures import bundled_photographs, read_picture
-from mobileinst_deploy.schedule import parse_schedule
-from mobileinst_deploy.specs import Call, ModelConfig, Tolerance
-from mobileinst_deploy.torchmodel import TorchModel
-from mobileinst_deploy.track import RunnerModel, TrackSettings, track_clip
-from mobileinst_deploy.video import open_clip
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.tracker import TrackSettings, track_clip
+from mobileinst_deploy.media.letterbox import fit
+from mobileinst_deploy.media.pictures import bundled_photographs, read_picture
+from mobileinst_deploy.media.video import open_clip
+from mobileinst_deploy.network.loading import LoadedModel, build_loaded
+from mobileinst_deploy.pair.drift import TrackAgreement, compare_tracks, place_failure
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
 SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[2].parent / "shared"))
 CONFIG = ModelConfig(
@@ -42,15 +43,13 @@ class Sides:
     def __init__(self, folder: Path) -> None:
         source: LoadedModel = build_loaded("tiny", CONFIG, None, seed=3, tolerance=Tolerance())
         bundle = export_model(source, folder / "pair")
-        self.specs = {role: graph.spec for role, graph in bundle.graphs.items()}
-        self.runner = CpuRunner(bundle)
-        self.torch = TorchModel(source.model)
-        self.onnx = RunnerModel(self.runner, self.specs)
+        self.torch = TorchRunner(source.model)
+        self.onnx = CpuRunner(bundle)
 
     def compare(self, images: list[np.ndarray], schedule: str, other=None) -> TrackAgreement:
         reference, candidate = (
-            track_clip(model, images, parse_schedule(schedule), SETTINGS)
-            for model in (self.torch, other or self.onnx)
+            track_clip(runner, images, parse_schedule(schedule), SETTINGS)
+            for runner in (self.torch, other or self.onnx)
         )
         return compare_tracks(reference, candidate)
 
@@ -97,7 +96,7 @@ class Wrong:
     name, runtime, emulated = "wrong", "onnxruntime", False
 
     def __init__(self, runner: CpuRunner) -> None:
-        self.runner = runner
+        self.runner, self.specs = runner, runner.specs
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         results = self.runner.outputs(calls)
@@ -108,7 +107,7 @@ class Wrong:
 
 
 def test_a_wrong_hand_over_is_found_although_every_graph_is_right(sides, pan):
-    wrong = RunnerModel(Wrong(sides.runner), sides.specs)
+    wrong = Wrong(sides.onnx)
     agreement = sides.compare(pan, "3", wrong)
     by_age = {drift.since: drift.lowest_iou for drift in agreement.drift}
     assert by_age[1] < 0.9

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mobileinst_deploy.bundle import ExportBundle, GraphFile
-from mobileinst_deploy.specs import ROLES, Call, ModelConfig, Tolerance, graph_specs
+from mobileinst_deploy.core.bundle import ExportBundle, GraphFile
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.contract import ROLES, Call, graph_specs
 
 CONFIG = ModelConfig(
     backbone="topformer-tiny",
@@ -28,15 +30,23 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 STRONG, WEAK = 4.0, 2.0
 
 
-class ColourModel:
-    """A FrameModel that counts what it is asked; ``objectness`` is each query's logit if seen."""
+class ColourRunner:
+    """A GraphRunner that counts what it is asked; ``objectness``: each query's logit if seen."""
 
-    def __init__(self) -> None:
+    name = "fake"
+    runtime = "none"
+
+    def __init__(self, *, emulated: bool = False, dynamic_kernels: bool = True) -> None:
+        self.emulated = emulated
+        self.specs = graph_specs(CONFIG, dynamic_kernels)
         self.objectness = np.array([STRONG, STRONG, STRONG, WEAK], np.float32)
         self.noise = 0.0
         self.frames = 0
         self.kernels_asked: list[int] = []
         self._random = np.random.default_rng(0)
+
+    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+        return [getattr(self, call.role)(**call.inputs) for call in calls]
 
     def _features(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[2:]
@@ -60,36 +70,16 @@ class ColourModel:
             "mask_logits": masks[None].astype(np.float32),
         }
 
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> dict[str, np.ndarray]:
         self.kernels_asked.append(kernels.shape[1])
         masks = np.einsum("nd,dhw->nhw", kernels[0], self._features(image))
-        return masks[None].astype(np.float32)
-
-
-class ColourRunner:
-    """The same behind the GraphRunner protocol."""
-
-    name = "fake"
-    runtime = "none"
-
-    def __init__(self, model: ColourModel | None = None, *, emulated: bool = False) -> None:
-        self.model = model or ColourModel()
-        self.emulated = emulated
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        results = []
-        for call in calls:
-            if call.role == "frame":
-                results.append(self.model.frame(call.inputs["image"]))
-            else:
-                masks = self.model.mask_head(call.inputs["image"], call.inputs["kernels"])
-                results.append({"mask_logits": masks})
-        return results
+        return {"mask_logits": masks[None].astype(np.float32)}
 
 
 def bundle() -> ExportBundle:
     """A bundle record whose files nobody opens."""
     nowhere = Path("nowhere")
+    nobody = Content(nowhere, b"")
     return ExportBundle(
         folder=nowhere,
         pair_id="0" * 16,
@@ -101,9 +91,9 @@ def bundle() -> ExportBundle:
         tolerance=Tolerance(),
         optimized=(),
         graphs={
-            role: GraphFile(graph_specs(CONFIG)[role], nowhere, "0" * 64, 0, 17) for role in ROLES
+            role: GraphFile(graph_specs(CONFIG)[role], (nobody,), "0" * 64, 0, 17) for role in ROLES
         },
-        golden=nowhere,
+        golden=nobody,
         tools={},
         sha256="f" * 64,
     )

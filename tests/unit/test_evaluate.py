@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from mobileinst_deploy.average_precision import CLIP_METRICS, PICTURE_METRICS
-from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip, clip_seed
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.errors import ConfigError, DatasetError, MediaError
-from mobileinst_deploy.evaluate import (
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import Call, GraphSpec, graph_specs
+from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.journal import Journals
+from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.core.records import EvalBlock, EvalReport
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.measure.average_precision import CLIP_METRICS, PICTURE_METRICS
+from mobileinst_deploy.workflows.evaluate import (
     MOST_FOUND,
+    evaluate,
     evaluate_clips,
     evaluate_pictures,
     find_in_clip,
     find_in_picture,
-    save_report,
+    with_earlier,
 )
-from mobileinst_deploy.masks import decode
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.subject import Subject, open_subject
+from mobileinst_deploy.workflows.subject import Subject, open_subject
 
 SIZE = (64, 128)
 CLIPS, LENGTH = 3, 6
@@ -40,12 +44,23 @@ CONFIG = ModelConfig(
 SURE, NEVER = 8.0, -12.0
 
 
+def at_full_resolution(spec: GraphSpec) -> GraphSpec:
+    outputs = (
+        replace(t, shape=(*t.shape[:2], *SIZE)) if t.name == "mask_logits" else t
+        for t in spec.outputs
+    )
+    return replace(spec, outputs=tuple(outputs))
+
+
 class Oracle:
     """Recognises each frame by its pixels and answers with its annotations, mask by mask.
 
     Query k is track k, and so is its kernel; mask logits have the picture's own resolution, so that
     nothing is lost on the way.
     """
+
+    name, runtime, emulated = "oracle", "none", False
+    specs: ClassVar = {r: at_full_resolution(s) for r, s in graph_specs(CONFIG).items()}
 
     def __init__(self, misname: bool = False, inside_out: bool = False) -> None:
         self.calls = 0
@@ -55,6 +70,9 @@ class Oracle:
         for clip in range(CLIPS):
             for frame in ShapesClip(clip_seed("test", clip), LENGTH, SIZE):
                 self._frames[frame.image.tobytes()] = frame
+
+    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
+        return [getattr(self, call.role)(**call.inputs) for call in calls]
 
     def _look(self, image: np.ndarray) -> Any:
         self.calls += 1
@@ -66,7 +84,7 @@ class Oracle:
             logits[track][mask] = self._inside
         return logits
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         frame = self._look(image)
         classes = np.full((CONFIG.num_queries, len(CLASSES)), NEVER, np.float32)
         objectness = np.full((CONFIG.num_queries, 1), NEVER, np.float32)
@@ -81,19 +99,21 @@ class Oracle:
             "mask_logits": self._masks(frame)[None],
         }
 
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        return self._masks(self._look(image))[None, kernels[0].argmax(1)]
+    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mask_logits": self._masks(self._look(image))[None, kernels[0].argmax(1)]}
 
 
-def subject(model: Any = None, **changes: Any) -> Subject:
+def subject(runner: Any = None, **changes: Any) -> Subject:
     made = Subject(
         id="oracle",
         config=CONFIG,
         sha256="0" * 64,
         trained=True,
         runtime="onnxruntime",
+        device="cpu",
         folder=Path("none"),
-        model=model or Oracle(),
+        form="plain",
+        runner=runner or Oracle(),
     )
     return replace(made, **changes)
 
@@ -107,13 +127,13 @@ def data(tmp_path_factory) -> Path:
 
 def on_pictures(data: Path, journals: Path, of: Subject | None = None, **options: Any) -> Any:
     return evaluate_pictures(
-        of or subject(), data / FRAMES, data / COCO_FILE, journals=journals, **options
+        of or subject(), data / FRAMES, data / COCO_FILE, journals=Journals(journals), **options
     )
 
 
 def on_clips(data: Path, journals: Path, schedule: str, of: Subject | None = None) -> Any:
     return evaluate_clips(
-        of or subject(), data / FRAMES, data / YTVIS_FILE, schedule, journals=journals
+        of or subject(), data / FRAMES, data / YTVIS_FILE, schedule, journals=Journals(journals)
     )
 
 
@@ -174,7 +194,9 @@ def test_masks_come_back_at_the_pictures_own_size():
 class Everything(Oracle):
     """Finds everything everywhere."""
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    specs = graph_specs(replace(CONFIG, num_queries=40))
+
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
         n = 40
         return {
@@ -198,7 +220,7 @@ def test_only_the_best_hundred_of_a_picture_count():
 class Nothing(Everything):
     """Finds nothing anywhere."""
 
-    def frame(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = dict(super().frame(image))
         outputs["mask_logits"] = -outputs["mask_logits"]
         return outputs
@@ -226,7 +248,48 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(data, tmp_path):
     rest = Oracle()
     assert on_pictures(data, tmp_path, subject(rest)) == whole
     assert rest.calls == 18 - 10
-    assert not list(tmp_path.glob("*.jsonl")), "finished work leaves nothing"
+
+
+class Counting(Oracle):
+    """Interrupted at a number of looks that all of its kind share, as by one Ctrl-C."""
+
+    looks, limit = 0, 10**9
+
+    def _look(self, image: np.ndarray) -> Any:
+        Counting.looks += 1
+        if Counting.looks > Counting.limit:
+            raise KeyboardInterrupt
+        return super()._look(image)
+
+
+@pytest.mark.parametrize("where", ["in the second T", "as the report is written"])
+def test_several_clip_lengths_go_on_where_they_were(data, tmp_path, monkeypatch, where):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module = "mobileinst_deploy.workflows.evaluate"
+
+    def measure() -> Any:
+        counting = subject(Counting(), folder=tmp_path / "pair")
+        monkeypatch.setattr(f"{module}.open_subject", lambda *_: counting)
+        places = {"images": data / FRAMES, "annotations": data / YTVIS_FILE}
+        return evaluate("oracle", dataset="ytvis", clip_lengths=("1", "3"), **places)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        Counting.looks = 0
+        if where == "in the second T":
+            Counting.limit = 18 + LENGTH + 2
+        else:
+            patch.setattr(f"{module}.with_earlier", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            measure()
+    Counting.looks, Counting.limit = 0, 10**9
+    done = measure()
+    assert Counting.looks == (18 - LENGTH if where == "in the second T" else 0)
+    assert list(done.document["clips"]) == ["1", "3"]
+    assert json.loads(done.kept.path.read_text()) == done.document
+    assert not list((tmp_path / "cache").rglob("*.jsonl")), "finished work leaves nothing"
 
 
 def test_a_results_file_cut_short_costs_only_its_last_line(data, tmp_path):
@@ -279,18 +342,26 @@ def test_a_picture_that_cannot_be_read_stops_and_what_was_done_is_kept(data, tmp
     assert rest.calls == 18 - LENGTH
 
 
+def save(
+    folder: Path, pictures: EvalBlock | None, clips: dict[str, EvalBlock], sha256: str = "0" * 64
+) -> None:
+    """What ``evaluate`` does with what it measured."""
+    report = EvalReport("oracle", sha256, True, "onnxruntime", CONFIG.input_size, pictures, clips)
+    write_json(folder / "eval.json", with_earlier(report, folder / "eval.json"))
+
+
 def test_eval_json_collects_what_one_model_is_worth(data, tmp_path):
     pictures = on_pictures(data, tmp_path / "j")
     clips = {t: on_clips(data, tmp_path / "j", t) for t in ("6", "3")}
-    save_report(subject(), tmp_path, pictures, {})
-    save_report(subject(), tmp_path, None, {"6": clips["6"]})
-    save_report(subject(), tmp_path, None, {"3": clips["3"], "auto": clips["3"]})
+    save(tmp_path, pictures, {})
+    save(tmp_path, None, {"6": clips["6"]})
+    save(tmp_path, None, {"3": clips["3"], "auto": clips["3"]})
     document = json.loads((tmp_path / "eval.json").read_text())
     assert list(document["clips"]) == ["3", "6", "auto"]
     assert document["pictures"]["AP"] == pytest.approx(1)
     assert document["clips"]["3"]["AP"] == clips["3"].metrics["AP"]
     assert document["clips"]["3"]["annotations"] == YTVIS_FILE
-    save_report(subject(sha256="1" * 64), tmp_path, pictures, {})
+    save(tmp_path, pictures, {}, sha256="1" * 64)
     document = json.loads((tmp_path / "eval.json").read_text())
     assert "clips" not in document, "another model's figures do not mix"
     assert document["model_sha256"] == "1" * 64
@@ -299,15 +370,15 @@ def test_eval_json_collects_what_one_model_is_worth(data, tmp_path):
 @pytest.mark.parametrize("there", ["", "[]", '{"schema": 1}', '{"model_sha256": [}'])
 def test_a_broken_eval_json_is_replaced(data, tmp_path, there):
     (tmp_path / "eval.json").write_text(there)
-    save_report(subject(), tmp_path, on_pictures(data, tmp_path / "j"), {})
+    save(tmp_path, on_pictures(data, tmp_path / "j"), {})
     assert json.loads((tmp_path / "eval.json").read_text())["pictures"]["items"] == 18
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    from mobileinst_deploy.checkpoint import save_checkpoint
-    from mobileinst_deploy.loading import build_loaded
-    from mobileinst_deploy.specs import Tolerance
+    from mobileinst_deploy.core.config import Tolerance
+    from mobileinst_deploy.network.checkpoint import save_checkpoint
+    from mobileinst_deploy.network.loading import build_loaded
 
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     loaded = build_loaded("tiny", CONFIG, None, seed=3, tolerance=Tolerance())
@@ -316,8 +387,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def test_a_checkpoint_and_its_exported_pair_find_the_same(checkpoint, tmp_path):
-    from mobileinst_deploy.export import export_model
-    from mobileinst_deploy.loading import load_model
+    from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.pair.export import export_model
 
     export_model(load_model(str(checkpoint)), tmp_path / "pair")
     network, pair = open_subject(str(checkpoint)), open_subject(str(tmp_path / "pair"))

@@ -14,15 +14,15 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mobileinst_deploy.average_precision import (
+from mobileinst_deploy.core.masks import encode, rle_area, side_by_side
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip
+from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
     PICTURE_METRICS,
     AveragePrecision,
     Candidate,
     Truth,
 )
-from mobileinst_deploy.datasets.shapes import CLASSES, ShapesClip
-from mobileinst_deploy.masks import encode, rle_area, side_by_side
 
 #: Where pycocotools keeps what we report, in its list of twelve.
 PLACES = dict(zip(PICTURE_METRICS, range(9), strict=True))
@@ -240,7 +240,7 @@ def of_trackeval(items: list[Item], folder: Path, limit: int) -> dict[str, float
 
 
 def plain(mask: np.ndarray) -> dict[str, Any] | None:
-    from mobileinst_deploy.masks import rle_runs
+    from mobileinst_deploy.core.masks import rle_runs
 
     if not mask.any():
         return None

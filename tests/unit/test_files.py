@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import InputError, OutputError
-from mobileinst_deploy.files import (
+from mobileinst_deploy.core import files
+from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.files import (
     canonical_sha256,
+    exchange,
     folder_atomically,
+    require_writable,
     sha256_of,
     write_atomically,
     write_json,
@@ -81,6 +84,42 @@ def test_a_refusal_to_write_is_a_sentence(tmp_path, number, said):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError(2, "No such file", "/elsewhere"), ConnectionResetError(104, "x")]
+)
+def test_what_fails_elsewhere_while_writing_is_not_called_unwritable(tmp_path, failure):
+    def fail(temporary: Path) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        write_atomically(tmp_path / "file", fail)
+    with (
+        pytest.raises(type(failure)),
+        folder_atomically(tmp_path / "f", "mark", KNOWN) as temporary,
+    ):
+        fail(temporary)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["new", "deep/er/new", "folder", "file"])
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    require_writable(tmp_path / place)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst", "/proc/self"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(place):
+    with pytest.raises(OutputError, match=f"{place}.* cannot be written"):
+        require_writable(Path(place))
+
+
+def test_a_place_without_room_is_told_before_the_work(tmp_path):
+    with pytest.raises(OutputError, match="no space left"):
+        require_writable(tmp_path / "file", room=1 << 60)
+
+
 @pytest.mark.parametrize("place", ["/proc/mobileinst", "/dev/null/mobileinst"])
 def test_where_nobody_may_write_the_sentence_names_the_place(place):
     with pytest.raises(OutputError, match=f"{place}.* cannot be written"):
@@ -91,7 +130,7 @@ def test_where_nobody_may_write_the_sentence_names_the_place(place):
 
 def test_a_full_disk_is_said_to_be_full(tmp_path):
     write = f'write_atomically(Path("{tmp_path}/file"), lambda t: t.write_bytes(bytes(1 << 20)))'
-    python = f"from pathlib import Path; from mobileinst_deploy.files import *; {write}"
+    python = f"from pathlib import Path; from mobileinst_deploy.core.files import *; {write}"
     script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec {sys.executable} -c '{python}'"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:
@@ -162,23 +201,60 @@ def test_a_folder_that_fails_leaves_the_older_one(tmp_path, failure):
     assert names(tmp_path) == ["folder"]
 
 
-@pytest.mark.parametrize("which", [1, 2])
-def test_an_interruption_between_the_two_renames_loses_nothing(tmp_path, monkeypatch, which):
-    folder = tmp_path / "folder"
-    fill(folder, "old")
-    rename, seen = Path.rename, []
+class TestTheStepIntoPlace:
+    """An older folder gives way in one step; two renames are what other file systems have."""
 
-    def interrupted(path: Path, target: Path) -> Path:
-        seen.append(path)
-        if len(seen) == which:
-            raise KeyboardInterrupt
-        return rename(path, target)
+    @pytest.mark.parametrize(("at_once", "which"), [(True, 1), (False, 1), (False, 2), (False, 3)])
+    def test_an_interruption_loses_nothing(self, tmp_path, monkeypatch, at_once, which):
+        folder = tmp_path / "folder"
+        fill(folder, "old")
+        rename, seen = Path.rename, []
 
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fill(folder)
-    assert (folder / "mark").read_text() == "old"
-    assert names(tmp_path) == ["folder"]
+        def interrupted(path: Path, target: Path) -> Path:
+            seen.append(path)
+            if len(seen) == which:
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", interrupted)
+        if not at_once:
+            monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder)
+        assert (folder / "mark").read_text() == "old"
+        assert names(tmp_path) == ["folder"]
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_both_ways_give_the_new_folder(self, tmp_path, monkeypatch, at_once):
+        if not at_once:
+            monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        fill(tmp_path / "folder", "old")
+        fill(tmp_path / "folder", "new")
+        assert (tmp_path / "folder" / "mark").read_text() == "new"
+        assert names(tmp_path) == ["folder"]
+
+    def test_a_folder_that_filled_meanwhile_is_not_lost(self, tmp_path):
+        folder = tmp_path / "folder"
+
+        def late() -> None:
+            with folder_atomically(folder, "mark", KNOWN) as temporary:
+                (temporary / "mark").write_text("new")
+                folder.mkdir()
+                (folder / "photo.jpg").write_text("precious")
+
+        with pytest.raises(OutputError, match="is not an older export"):
+            late()
+        assert names(folder) == ["photo.jpg"]
+
+    def test_two_paths_change_places(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").write_text("b")
+        if not exchange(tmp_path / "a", tmp_path / "b"):
+            pytest.skip("this file system cannot")
+        assert (tmp_path / "b").is_dir()
+        assert (tmp_path / "a").read_text() == "b"
+        with pytest.raises(OSError, match="No such file"):
+            exchange(tmp_path / "a", tmp_path / "none")
 
 
 def test_a_document_is_the_same_in_any_order_and_form():

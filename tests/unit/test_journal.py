@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mobileinst_deploy.errors import OutputError
-from mobileinst_deploy.journal import Journal
+from mobileinst_deploy.core.errors import OutputError
+from mobileinst_deploy.core.journal import Journal
 
 KEY = {"model": "a", "data": "b"}
 ENTRIES = [[1, "x"], {"y": 0.1}, None, [], "z" * 1000]

@@ -7,14 +7,14 @@ import onnx
 import pytest
 from forgery import change_weights, convolutions, producer, rename
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.graphs import load_graph
-from mobileinst_deploy.loading import LoadedModel
-from mobileinst_deploy.locate import first_divergence, suspects
-from mobileinst_deploy.results import Check, ParityReport, TensorParity
-from mobileinst_deploy.specs import Role, graph_specs
-from mobileinst_deploy.tracing import trace_pair
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.contract import Role, graph_specs
+from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.records import Check, ParityReport, TensorParity
+from mobileinst_deploy.network.loading import LoadedModel
+from mobileinst_deploy.pair.locate import first_divergence, suspects
+from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.tracing import trace_pair
 
 
 @pytest.fixture(scope="module")

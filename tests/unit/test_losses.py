@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mobileinst_deploy.train.losses import dice, mask_iou, pixel_bce, sigmoid_focal
+from mobileinst_deploy.training.losses import dice, mask_iou, pixel_bce, sigmoid_focal
 
 
 def sigmoid(x):

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from pycocotools import mask as reference
 
-from mobileinst_deploy import masks
-from mobileinst_deploy.errors import DatasetError
+from mobileinst_deploy.core import masks
+from mobileinst_deploy.core.errors import DatasetError
 
 some_mask = arrays.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -137,12 +137,15 @@ def test_the_threshold_leaves_zero_outside():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (12, 20), (96, 160), (97, 31), (5, 300)])
-def test_resize_is_that_of_torch(size):
+def test_samples_at_pixel_centres_are_a_resize_as_torch_does_it(size):
     logits = np.random.default_rng(1).normal(size=(3, 12, 20)).astype(np.float32)
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], size, mode="bilinear", align_corners=False
     )[0]
-    ours = masks.resize(logits, size)
+    rows, columns = (
+        (np.arange(n) + 0.5) * (m / n) - 0.5 for n, m in zip(size, (12, 20), strict=True)
+    )
+    ours = masks.sample(logits, rows, columns)
     assert ours.dtype == np.float32
     torch.testing.assert_close(torch.from_numpy(ours), theirs, atol=2e-5, rtol=0)
 

@@ -5,8 +5,8 @@ from itertools import permutations
 import pytest
 import torch
 
-from mobileinst_deploy.train.losses import dice, pixel_bce, sigmoid_focal
-from mobileinst_deploy.train.matching import bce_cost, class_cost, dice_cost, match
+from mobileinst_deploy.training.losses import dice, pixel_bce, sigmoid_focal
+from mobileinst_deploy.training.matching import bce_cost, class_cost, dice_cost, match
 
 LEFT = torch.tensor([1.0, 1, 0, 0])
 RIGHT = torch.tensor([0.0, 0, 1, 1])

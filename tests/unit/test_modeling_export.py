@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 import torch
 
-from mobileinst_deploy.modeling import MobileInst, build_model, randomize_batchnorm
-from mobileinst_deploy.specs import ModelConfig
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
 
 TINY = ModelConfig(
     backbone="topformer-tiny",

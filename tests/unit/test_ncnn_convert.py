@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,24 +14,25 @@ import pytest
 from onnx import helper
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.bundle import (
+from mobileinst_deploy.core.bundle import (
     NCNN_FILES,
     NCNN_RECORD,
     ExportBundle,
     load_bundle,
     load_golden,
 )
-from mobileinst_deploy.device.ncnn_parts import layers
-from mobileinst_deploy.errors import BundleError, DeviceError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.ncnn import convert
-from mobileinst_deploy.ncnn.convert import as_ncnn
-from mobileinst_deploy.ncnn.host import NcnnRunner
-from mobileinst_deploy.ncnn.network import check_weights, read_param
-from mobileinst_deploy.ort import CpuRunner
-from mobileinst_deploy.specs import ROLES
-from mobileinst_deploy.verify import verify_bundle
+from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.network.loading import build_loaded
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.ladder import verify_bundle
+from mobileinst_deploy.phone.ncnn_build import layers
+from mobileinst_deploy.runtimes.ncnn import convert
+from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
+from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
+from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 #: Of sides that ncnn takes.
 TINY = replace(TINIEST, input_size=(128, 192))
@@ -65,14 +65,21 @@ def remove_converted(pair: ExportBundle) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that start pnnx."""
     commands = []
-    real = subprocess.run
+    real = convert.run_program
 
     def noted(command: list[str], **options: object) -> object:
         commands.append(command)
         return real(command, **options)
 
-    monkeypatch.setattr(convert.subprocess, "run", noted)
+    monkeypatch.setattr(convert, "run_program", noted)
     return commands
+
+
+def with_files(pair: ExportBundle, role: Role, *data: bytes) -> ExportBundle:
+    """The pair with other content in a graph's files."""
+    graph = pair.graphs[role]
+    files = tuple(Content(f.path, d) for f, d in zip(graph.files, data, strict=True))
+    return replace(pair, graphs={**pair.graphs, role: replace(graph, files=files)})
 
 
 class TestConversion:
@@ -154,19 +161,17 @@ class TestRefusal:
 
     def test_an_operator_that_pnnx_leaves_as_it_is(self, pair: ExportBundle):
         remove_converted(pair)
-        graph = onnx.load(pair.graphs["frame"].path)
+        graph = onnx.load_model_from_string(pair.graphs["frame"].onnx.data)
         graph.graph.node.append(helper.make_node("Erf", ["kernels"], ["extra"]))
         graph.graph.output.append(helper.make_tensor_value_info("extra", 1, [1, 5, 16]))
-        onnx.save(graph, pair.graphs["frame"].path)
+        odd = with_files(pair, "frame", graph.SerializeToString())
         with pytest.raises(BundleError, match="that the ncnn runner has not"):
-            as_ncnn(pair, layers())
+            as_ncnn(odd, layers())
 
     def test_weights_that_became_fp16(self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch):
         remove_converted(pair)
-        real = subprocess.run
-        monkeypatch.setattr(
-            convert.subprocess, "run", lambda c, **o: real([*c[:-1], "fp16=1"], **o)
-        )
+        real = convert.run_program
+        monkeypatch.setattr(convert, "run_program", lambda c, **o: real([*c[:-1], "fp16=1"], **o))
         with pytest.raises(BundleError, match="are fp16 and not fp32"):
             as_ncnn(pair, layers())
         assert not (pair.folder / NCNN_RECORD).exists()
@@ -205,7 +210,7 @@ class TestRefusal:
         program.chmod(0o755)
         monkeypatch.setattr(convert, "_program", lambda: program)
         monkeypatch.setattr(convert, "_LIMIT_S", 0.2)
-        with pytest.raises(BundleError, match=r"did not convert the frame graph within 0\.2 s"):
+        with pytest.raises(BundleError, match=r"did not end within 0\.2 s with the frame graph"):
             as_ncnn(pair, layers())
 
 
@@ -231,19 +236,30 @@ class TestOnThisMachine:
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
     def test_other_weights_fail_the_ladder(self, pair: ExportBundle):
-        weights = pair.folder / NCNN_FILES["frame"][1]
-        data = np.fromfile(weights, np.float32)
-        data[1000:2000] *= 1.5
         converted = as_ncnn(pair, layers())
-        data.tofile(weights)
-        report = verify_bundle(pair, NcnnRunner(converted), load_golden(pair), reference="PyTorch")
+        param, weights = (file.data for file in converted.graphs["frame"].files)
+        data = np.frombuffer(weights, np.float32).copy()
+        data[1000:2000] *= 1.5
+        other = with_files(converted, "frame", param, data.tobytes())
+        report = verify_bundle(pair, NcnnRunner(other), load_golden(pair), reference="PyTorch")
         assert not report.passed
 
     def test_a_network_that_it_cannot_load_is_named(self, pair: ExportBundle):
         converted = as_ncnn(pair, layers())
-        (pair.folder / NCNN_FILES["frame"][1]).write_bytes(b"")
+        param = converted.graphs["frame"].files[0].data
+        empty = with_files(converted, "frame", param, b"")
         with pytest.raises(BundleError, match=r"cannot load .*frame\.ncnn\.param"):
-            NcnnRunner(converted).load()
+            NcnnRunner(empty).load_both()
+
+    def test_what_is_loaded_is_what_was_checked(self, pair: ExportBundle):
+        converted = as_ncnn(pair, layers())
+        for role in ROLES:
+            for name in NCNN_FILES[role]:
+                (pair.folder / name).write_bytes(b"")
+        NcnnRunner(converted).load_both()
+        for role in ROLES:
+            for name, file in zip(NCNN_FILES[role], converted.graphs[role].files, strict=True):
+                (pair.folder / name).write_bytes(file.data)
 
 
 def test_without_the_package_the_next_step_installs_it(

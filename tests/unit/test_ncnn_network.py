@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mobileinst_deploy.errors import BundleError
-from mobileinst_deploy.ncnn.network import check_weights, read_param, rename_blobs
+from mobileinst_deploy.core.content import read_content
+from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
 
 TEXT = """7767517
 5 5
@@ -31,7 +32,7 @@ def param(tmp_path: Path) -> Path:
 
 
 def test_layers_are_read_with_their_blobs_and_parameters(param: Path):
-    layers = read_param(param)
+    layers = read_param(read_content(param))
     assert [layer.kind for layer in layers][:2] == ["Input", "MemoryData"]
     assert layers[2].inputs == ("in0", "1")
     assert layers[3].whole(6) == 6
@@ -40,7 +41,7 @@ def test_layers_are_read_with_their_blobs_and_parameters(param: Path):
 
 def test_blobs_get_the_graphs_names_and_nothing_else_changes(param: Path):
     rename_blobs(param, {"in0": "image", "out0": "mask_logits"})
-    layers = read_param(param)
+    layers = read_param(read_content(param))
     assert layers[0].name == "in0"  # a layer, not a blob
     assert (layers[0].outputs, layers[2].inputs) == (("image",), ("image", "1"))
     assert layers[-1].outputs == ("mask_logits",)
@@ -66,14 +67,14 @@ def test_a_blob_that_is_not_there_is_refused(param: Path):
 def test_what_is_no_network_is_refused(param: Path, broken: str, why: str):
     param.write_text(broken)
     with pytest.raises(BundleError, match=why):
-        read_param(param)
+        read_param(read_content(param))
 
 
 class TestWeights:
     def test_fit_their_network(self, param: Path, tmp_path: Path):
         path = tmp_path / "frame.ncnn.bin"
         path.write_bytes(WEIGHTS)
-        check_weights(read_param(param), path)
+        check_weights(read_param(read_content(param)), read_content(path))
 
     @pytest.mark.parametrize(
         ("content", "why"),
@@ -90,7 +91,7 @@ class TestWeights:
         path = tmp_path / "frame.ncnn.bin"
         path.write_bytes(content)
         with pytest.raises(BundleError, match=why):
-            check_weights(read_param(param), path)
+            check_weights(read_param(read_content(param)), read_content(path))
 
 
 @pytest.mark.parametrize(
@@ -105,4 +106,4 @@ def test_parameters_that_cannot_be_are_refused(
     weights = tmp_path / "frame.ncnn.bin"
     weights.write_bytes(WEIGHTS)
     with pytest.raises(BundleError, match=r"is not what ncnn shall run|it is damaged"):
-        check_weights(read_param(param), weights)
+        check_weights(read_param(read_content(param)), read_content(weights))

@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 from onnx_graphs import Writer, assert_same, feeds_of, ops, run
 
-from mobileinst_deploy.errors import BundleError
+from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.optimize.graph import Graph
 
 

@@ -10,14 +10,20 @@ import onnxruntime
 import pytest
 from forgery import edit_graph, rename
 
-from mobileinst_deploy.bundle import ExportBundle, load_bundle, load_golden
-from mobileinst_deploy.errors import BundleError, DeviceError
-from mobileinst_deploy.ort import VERSION, CpuRunner, open_session, pinned_to_one_core
-from mobileinst_deploy.specs import ROLES, Call
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.contract import ROLES, Call
+from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.measure.host import pinned_to_one_core
+from mobileinst_deploy.runtimes.onnxruntime import (
+    VERSION,
+    CpuRunner,
+    open_session,
+)
 
 
 def test_sessions_have_one_thread_and_the_cpu_only(exported: ExportBundle):
-    session = open_session(exported.graphs["frame"].path)
+    session = open_session(exported.graphs["frame"].onnx)
     options = session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -28,9 +34,8 @@ def test_sessions_have_one_thread_and_the_cpu_only(exported: ExportBundle):
 @pytest.mark.parametrize("content", [b"", b"nonsense", bytes(64)])
 def test_what_the_runtime_cannot_load_is_refused(tmp_path, content):
     path = tmp_path / "graph.onnx"
-    path.write_bytes(content)
     with pytest.raises(BundleError, match=r"ONNX Runtime cannot load .*graph\.onnx"):
-        open_session(path)
+        open_session(Content(path, content))
 
 
 def test_a_runner_answers_calls_in_order_by_name(exported: ExportBundle):
@@ -46,7 +51,7 @@ def test_a_graph_is_loaded_when_it_is_asked_for(pair: Path):
     edit_graph(pair, "mask_head", lambda graph: rename(graph, "image", ""))
     runner = CpuRunner(load_bundle(pair))
     with pytest.raises(BundleError, match="cannot load"):
-        runner.load()
+        runner.load_both()
 
 
 @pytest.mark.parametrize(

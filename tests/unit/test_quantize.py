@@ -8,13 +8,12 @@ import onnx
 import pytest
 from onnx_graphs import Writer, feeds_of, ops, run
 
-from mobileinst_deploy.bundle import load_bundle, load_golden
-from mobileinst_deploy.errors import BundleError, ConfigError, MediaError, VerificationFailed
-from mobileinst_deploy.graphs import load_graph
+from mobileinst_deploy.core.bundle import HALF_WEIGHTS, load_bundle, load_golden
+from mobileinst_deploy.core.contract import ROLES
+from mobileinst_deploy.core.errors import BundleError, ConfigError, MediaError, VerificationFailed
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
-from mobileinst_deploy.ort import CpuRunner
+from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.quantize import (
-    HALF,
     INT8,
     halve_pair,
     halve_weights,
@@ -22,7 +21,7 @@ from mobileinst_deploy.quantize import (
     read_pictures,
 )
 from mobileinst_deploy.quantize.int8 import _overlaps, _search
-from mobileinst_deploy.specs import ROLES
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 
 class NothingInFloat:
@@ -88,6 +87,20 @@ def test_the_report_states_the_price(exported, quantized):
 def test_the_pair_says_that_it_is_quantised(quantized):
     assert quantized[0].optimized == (INT8,)
     assert quantized[0].precision == "int8"
+
+
+def test_the_manifest_lists_the_passes_of_both_graphs(exported, pictures, tmp_path):
+    class ByGraph(NothingInFloat):
+        """Does one thing to the frame graph, another to the mask head, a third to both."""
+
+        def rewrite(self, graph):
+            frame = len(graph.graph.output) > 1
+            return graph, ("both", "frame's") if frame else ("both", "mask head's")
+
+    pair, _ = quantize_pair(
+        exported, tmp_path / "pair", pictures, min_mask_iou=0.0, rewriter=ByGraph()
+    )
+    assert pair.optimized == (INT8, "both", "frame's", "mask head's")
 
 
 def test_a_quantised_pair_is_not_quantised_again(quantized, pictures, tmp_path):
@@ -223,7 +236,7 @@ def test_small_tensors_and_what_float16_cannot_hold_stay_exact():
 
 def test_a_pair_is_halved_once(exported, tmp_path):
     pair, before, after = halve_pair(exported, tmp_path / "half")
-    assert pair.optimized == (HALF,)
+    assert pair.optimized == (HALF_WEIGHTS,)
     assert all(after.bytes[role] <= before.bytes[role] for role in ROLES)
     with pytest.raises(BundleError, match="already"):
         halve_pair(pair, tmp_path / "again")
@@ -256,7 +269,7 @@ def test_folders_without_pictures_are_refused(tmp_path, kind):
 
 
 def test_the_command_prints_one_json_document_with_the_price(pair, tmp_path, capsys):
-    from mobileinst_deploy.cli.optimize import quantize
+    from mobileinst_deploy.cli.quantize import quantize
 
     folder = picture_folder(tmp_path / "p", 4)
     quantize(pair, folder, tmp_path / "out", mask_iou=0.0, json=True)
@@ -269,7 +282,7 @@ def test_the_command_prints_one_json_document_with_the_price(pair, tmp_path, cap
 
 @pytest.mark.parametrize("both", [True, False])
 def test_the_command_wants_pictures_or_half_weights(pair, tmp_path, both):
-    from mobileinst_deploy.cli.optimize import quantize
+    from mobileinst_deploy.cli.quantize import quantize
 
     with pytest.raises(ConfigError, match="pictures"):
         quantize(pair, tmp_path if both else None, tmp_path / "out", half_weights=both)

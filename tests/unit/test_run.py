@@ -12,15 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from colour_model import CONFIG, ColourModel, ColourRunner, bundle, patches
+from colour_model import CONFIG, ColourRunner, bundle, patches
 from test_video import write_clip
 
-from mobileinst_deploy.errors import DeviceError, MediaError, MobileInstError, OutputError
-from mobileinst_deploy.masks import decode
-from mobileinst_deploy.run import STAGES, run_clip
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.track import TrackSettings
-from mobileinst_deploy.video import Picture, VideoFile, open_clip
+from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstError, OutputError
+from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.media.video import Picture, VideoFile, open_clip
+from mobileinst_deploy.workflows.run import STAGES, run_clip
 
 HEIGHT, WIDTH = 96, 160
 
@@ -189,14 +189,14 @@ class TestWhenItGoesWrong:
         self.check(tmp_path / "o", 4, "interrupted")
 
     def test_a_device_that_dies_keeps_what_is_there(self, clip, tmp_path):
-        class Dying(ColourModel):
+        class Dying(ColourRunner):
             def frame(self, image):
                 if self.frames == 3:
                     raise DeviceError("the phone is gone", "Connect it again")
                 return super().frame(image)
 
         with pytest.raises(DeviceError, match="the 3 frames before are in"):
-            run(clip, tmp_path / "o", runner=ColourRunner(Dying()))
+            run(clip, tmp_path / "o", runner=Dying())
         self.check(tmp_path / "o", 3, "the phone is gone")
 
     def check(self, folder: Path, frames: int, stopped: str) -> None:

@@ -9,13 +9,13 @@ import pytest
 from forgery import change_weights, convolutions, rename
 from tiny import TOLERANCE
 
-from mobileinst_deploy.bundle import ExportBundle, load_golden
-from mobileinst_deploy.errors import BundleError, VerificationFailed
-from mobileinst_deploy.loading import LoadedModel
-from mobileinst_deploy.ort import open_session
-from mobileinst_deploy.simplify import require_unchanged, simplify_graph
-from mobileinst_deploy.specs import graph_specs
-from mobileinst_deploy.tracing import trace_pair
+from mobileinst_deploy.core.bundle import ExportBundle, load_golden
+from mobileinst_deploy.core.contract import graph_specs
+from mobileinst_deploy.core.errors import BundleError, VerificationFailed
+from mobileinst_deploy.network.loading import LoadedModel
+from mobileinst_deploy.pair.simplify import require_unchanged, simplify_graph
+from mobileinst_deploy.pair.tracing import trace_pair
+from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from colour_model import CONFIG, KERNELS, ColourModel, ColourRunner, image
+from colour_model import CONFIG, KERNELS, ColourRunner, image
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from mobileinst_deploy.association import associate, distinct_instances, unit
-from mobileinst_deploy.errors import ConfigError, DeviceError
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.specs import graph_specs
-from mobileinst_deploy.track import (
-    RunnerModel,
+from mobileinst_deploy.core.association import associate, distinct_instances, unit
+from mobileinst_deploy.core.contract import TensorSpec
+from mobileinst_deploy.core.errors import ConfigError, DeviceError
+from mobileinst_deploy.core.graphs import Graphs
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import (
     Track,
     Tracker,
     TrackSettings,
@@ -33,7 +35,7 @@ def follow(model, images, clip_length=1, **settings):
     ("clip_length", "since"), [(1, [0] * 7), (3, [0, 1, 2, 0, 1, 2, 0]), (6, [0, 1, 2, 3, 4, 5, 0])]
 )
 def test_a_keyframe_comes_every_t_frames(clip_length, since):
-    model = ColourModel()
+    model = ColourRunner()
     frames = follow(model, [image(**RED)] * 7, clip_length)
     assert [f.since for f in frames] == since
     assert [f.index for f in frames] == list(range(7))
@@ -41,28 +43,28 @@ def test_a_keyframe_comes_every_t_frames(clip_length, since):
 
 
 def test_reuse_frames_get_the_live_kernels_only():
-    model = ColourModel()
+    model = ColourRunner()
     frames = follow(model, [image(**RED, **GREEN)] * 3, 3)
     assert model.kernels_asked == [2, 2]
     np.testing.assert_array_equal(frames[1].mask_logits, frames[0].mask_logits)
 
 
 def test_masks_follow_an_object_between_keyframes():
-    frames = follow(ColourModel(), [image(red=(8, 8)), image(red=(8, 64))], 3)
+    frames = follow(ColourRunner(), [image(red=(8, 8)), image(red=(8, 64))], 3)
     for frame, left in zip(frames, (8, 64), strict=True):
         rows, columns = np.nonzero(frame.mask_logits[0] > 0)
         assert (rows.min(), columns.min()) == (1, left // 8)
 
 
 def test_without_instances_the_mask_head_is_not_run():
-    model = ColourModel()
+    model = ColourRunner()
     frames = follow(model, [image()] * 3, 3)
     assert model.kernels_asked == []
     assert [f.mask_logits.shape for f in frames] == [(0, 8, 16)] * 3
 
 
 def test_identities_last_while_kernels_wander():
-    model = ColourModel()
+    model = ColourRunner()
     model.noise = 1.0
     frames = follow(model, [image(**RED, **GREEN, **BLUE)] * 20)
     for frame in frames:
@@ -73,24 +75,24 @@ def test_identities_last_while_kernels_wander():
 @pytest.mark.parametrize(("hidden", "identity"), [(1, 1), (4, 1), (5, 2), (9, 2)])
 def test_an_instance_hidden_no_longer_than_the_memory_gets_its_identity_back(hidden, identity):
     clip = [image(**RED), *[image()] * hidden, image(**RED)]
-    frames = follow(ColourModel(), clip, memory=4)
+    frames = follow(ColourRunner(), clip, memory=4)
     assert [f.ids.tolist() for f in frames] == [[1], *[[]] * hidden, [identity]]
 
 
 def test_a_newcomer_does_not_take_the_identity_of_one_who_left():
-    frames = follow(ColourModel(), [image(**RED), image(**GREEN), image(**RED, **GREEN)])
+    frames = follow(ColourRunner(), [image(**RED), image(**GREEN), image(**RED, **GREEN)])
     assert [f.ids.tolist() for f in frames] == [[1], [2], [1, 2]]
 
 
 def test_two_queries_on_one_object_make_one_track():
-    model = ColourModel()
+    model = ColourRunner()
     model.objectness[:] = 4.0, 4.0, 4.0, 4.0
     (frame,) = follow(model, [image(**RED)])
     assert len(frame.ids) == 1
 
 
 def test_the_stronger_of_two_queries_stays_whichever_comes_first():
-    model = ColourModel()
+    model = ColourRunner()
     model.objectness[[0, 3]] = 1.0, 4.0
     (frame,) = follow(model, [image(**RED)])
     assert frame.scores == pytest.approx(np.sqrt(expit(4.0) * expit(4.0)))
@@ -104,7 +106,7 @@ def test_identities_do_not_hang_on_the_order_of_nearly_equal_scores(order):
 
 
 def test_score_and_class_are_those_of_the_mean_logits():
-    model = ColourModel()
+    model = ColourRunner()
     model.objectness[3] = -8.0
     tracker = Tracker(model, Every(1))
     for logit in (4.0, 1.0, 2.5):
@@ -135,7 +137,7 @@ def test_one_odd_keyframe_does_not_carry_the_kernel_away():
 
 def test_a_weak_keyframe_continues_a_track_but_starts_none():
     # expit(4) * expit(-2) has the root 0.34: below the score of 0.5, above its half.
-    strong, weak = ColourModel(), ColourModel()
+    strong, weak = ColourRunner(), ColourRunner()
     weak.objectness[:] = -2.0
     assert follow(weak, [image(**RED)], score=0.5)[0].ids.tolist() == []
     tracker = Tracker(strong, Every(1), TrackSettings(score=0.5))
@@ -156,7 +158,7 @@ def test_a_query_without_a_single_mask_pixel_is_no_instance():
 
 
 def test_kernels_are_handed_over_as_the_network_made_them():
-    class Watch(ColourModel):
+    class Watch(ColourRunner):
         def mask_head(self, image, kernels):
             np.testing.assert_array_equal(kernels[0], KERNELS[[0, 1]])
             return super().mask_head(image, kernels)
@@ -210,21 +212,38 @@ def test_settings_out_of_range_are_refused(wrong):
         TrackSettings(**wrong)
 
 
-class TestRunnerModel:
-    def test_tracks_as_the_model_itself(self):
-        clip = [image(**RED, **GREEN), image(**GREEN), image(**RED, **BLUE)] * 3
-        direct = follow(ColourModel(), clip, 2)
-        through = follow(RunnerModel(ColourRunner(), graph_specs(CONFIG)), clip, 2)
-        for a, b in zip(direct, through, strict=True):
-            np.testing.assert_array_equal(a.ids, b.ids)
-            np.testing.assert_array_equal(a.mask_logits, b.mask_logits)
-
+class TestGraphs:
     def test_fills_a_fixed_number_of_kernels_and_drops_what_they_gave(self):
-        runner = ColourRunner()
-        model = RunnerModel(runner, graph_specs(CONFIG, dynamic_kernels=False))
-        frames = follow(model, [image(**RED, **GREEN)] * 2, 2)
-        assert runner.model.kernels_asked == [CONFIG.num_queries]
+        runner = ColourRunner(dynamic_kernels=False)
+        frames = follow(runner, [image(**RED, **GREEN)] * 2, 2)
+        assert runner.kernels_asked == [CONFIG.num_queries]
         assert frames[1].mask_logits.shape == (2, 8, 16)
+
+    def test_hands_a_reuse_frame_whatever_its_graph_takes_of_the_keyframe(self):
+        class WithContext(ColourRunner):
+            """Its mask head also takes what its frame graph says of the whole picture."""
+
+            def __init__(self):
+                super().__init__()
+                context = TensorSpec("context", "float32", (1, 7))
+                frame, head = self.specs["frame"], self.specs["mask_head"]
+                self.specs = {
+                    "frame": replace(frame, outputs=(*frame.outputs, context)),
+                    "mask_head": replace(head, inputs=(*head.inputs, context)),
+                }
+                self.given = []
+
+            def frame(self, image):
+                context = np.full((1, 7), self.frames, np.float32)
+                return {**super().frame(image), "context": context}
+
+            def mask_head(self, image, kernels, context):
+                self.given.append(float(context.mean()))
+                return super().mask_head(image, kernels)
+
+        runner = WithContext()
+        follow(runner, [image(**RED)] * 6, 3)
+        assert runner.given == [0, 0, 1, 1]
 
     @pytest.mark.parametrize(
         "spoil",
@@ -237,12 +256,11 @@ class TestRunnerModel:
         ids=["missing", "nan", "dtype", "shape"],
     )
     def test_believes_nothing_that_the_graph_cannot_have_made(self, spoil):
-        class Broken(ColourModel):
+        class Broken(ColourRunner):
             def frame(self, image):
                 outputs = super().frame(image)
                 spoil(outputs)
                 return outputs
 
-        model = RunnerModel(ColourRunner(Broken()), graph_specs(CONFIG))
         with pytest.raises(DeviceError, match="fake returned no usable"):
-            model.frame(image(**RED))
+            Graphs(Broken()).frame(image(**RED))

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from colour_model import ColourModel, image
+from colour_model import ColourRunner, image
 
-from mobileinst_deploy.drift import compare_tracks, place_failure
-from mobileinst_deploy.schedule import Every
-from mobileinst_deploy.track import track_clip
+from mobileinst_deploy.core.schedule import Every
+from mobileinst_deploy.core.tracker import track_clip
+from mobileinst_deploy.pair.drift import compare_tracks, place_failure
 
 CLIP = [image(red=(8, 8 * i), green=(40, 64)) for i in range(7)]
 
 
 def tracked(model=None, clip_length=3):
-    return list(track_clip(model or ColourModel(), CLIP, Every(clip_length)))
+    return list(track_clip(model or ColourRunner(), CLIP, Every(clip_length)))
 
 
 def test_equal_sides_agree_fully():
@@ -86,18 +86,19 @@ def test_clips_of_unequal_length_are_refused():
         compare_tracks(tracked(), tracked()[:-1])
 
 
-class WrongFrame(ColourModel):
+class WrongFrame(ColourRunner):
     def frame(self, image):
         outputs = super().frame(image)
         return {**outputs, "mask_logits": outputs["mask_logits"][:, ::-1]}
 
 
-class WrongMaskHead(ColourModel):
+class WrongMaskHead(ColourRunner):
     def mask_head(self, image, kernels):
-        return super().mask_head(image, kernels) + 20
+        outputs = super().mask_head(image, kernels)
+        return {"mask_logits": outputs["mask_logits"] + 20}
 
 
-class WrongHandOver(ColourModel):
+class WrongHandOver(ColourRunner):
     def frame(self, image):
         outputs = super().frame(image)
         return {**outputs, "kernels": outputs["kernels"][:, ::-1]}
@@ -106,7 +107,7 @@ class WrongHandOver(ColourModel):
 @pytest.mark.parametrize(
     ("candidate", "place"),
     [
-        (ColourModel(), None),
+        (ColourRunner(), None),
         (WrongFrame(), "frame graph"),
         (WrongMaskHead(), "mask-head graph"),
         (WrongHandOver(), "hand-over"),
@@ -114,4 +115,4 @@ class WrongHandOver(ColourModel):
     ids=lambda v: v if isinstance(v, str) else None,
 )
 def test_a_failure_is_placed(candidate, place):
-    assert place_failure(ColourModel(), candidate, CLIP[0], CLIP[1], 0.99) == place
+    assert place_failure(ColourRunner(), candidate, CLIP[0], CLIP[1], 0.99) == place

@@ -6,18 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from colour_model import ColourModel, image
+from colour_model import ColourRunner, image
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.schedule import Auto, Every, mask_certainty, parse_schedule
-from mobileinst_deploy.track import track_clip
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.schedule import Auto, Every, mask_certainty, parse_schedule
+from mobileinst_deploy.core.tracker import track_clip
 
 STILL = image(red=(8, 8))
 OTHER = 255 - STILL
 
 
 def keyframes(images, schedule=None) -> list[int]:
-    frames = track_clip(ColourModel(), images, schedule or Auto(longest=5))
+    frames = track_clip(ColourRunner(), images, schedule or Auto(longest=5))
     return [frame.index for frame in frames if frame.keyframe]
 
 

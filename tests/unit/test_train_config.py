@@ -5,17 +5,17 @@ from itertools import pairwise
 
 import pytest
 
-from mobileinst_deploy.errors import ConfigError
-from mobileinst_deploy.train.config import (
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
+from mobileinst_deploy.training.config import (
     DataConfig,
     LossConfig,
     StageConfig,
     TrainConfig,
     read_train_config,
 )
-from mobileinst_deploy.zoo import load_model_toml, zoo_folder
 
-STAGE = StageConfig("image", 100, 2, 1e-3)
+STAGE = StageConfig("image", 2, 1e-3, 100)
 GOOD = """
 model = "m"
 ema = 0
@@ -50,12 +50,12 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "cause"),
     [
-        ("clips = 3", "clip = 3", "unknown fields: clip"),
+        ("clips = 3", "clip = 3", "data has the unknown field 'clip'"),
         ("clips = 3", "clips = 0", "data.clips"),
-        ("clips = 3", "clips = '3'", "not int"),
+        ("clips = 3", "clips = '3'", "data.clips is '3', not a whole number from 1"),
         ("clips = 3", 'kind = "cocoa"', "data.kind"),
         ("clips = 3", 'kind = "coco"', "needs data.annotations"),
-        ("lr = 1", "lr = nan", "stage.lr"),
+        ("lr = 1", "lr = nan", r"stages\[0\].lr is nan"),
         ("lr = 1", "", "lr"),
         ("lr = 1", "lr = 1\nquery_passing = true", "query_passing"),
         ("lr = 1", "lr = 1\nshort_sides = 640", "not a list"),
@@ -80,7 +80,7 @@ def test_a_missing_recipe_is_refused(tmp_path):
 
 
 def test_step_decay_follows_the_paper():
-    coco = StageConfig("image", 270_000, 64, 1e-4, decay_at=(210_000, 250_000))
+    coco = StageConfig("image", 64, 1e-4, 270_000, decay_at=(210_000, 250_000))
     rates = [coco.lr_at(i) for i in (0, 209_999, 210_000, 249_999, 250_000, 269_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
@@ -120,3 +120,77 @@ def test_every_recipe_of_the_zoo_can_be_read_and_names_a_model(path):
     entry = load_model_toml(str(path.parent / config.model))
     if any(stage.query_passing for stage in config.stages):
         assert entry.config.stages == ("global", "local")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("stages.0.batch=8", lambda c: c.stages[0].batch == 8),
+        ("stages.1.query_passing=false", lambda c: not c.stages[1].query_passing),
+        ("data.workers = 3", lambda c: c.data.workers == 3),
+        ("losses.mask_stride=4", lambda c: c.losses.mask_stride == 4),
+        ('model="other"', lambda c: c.model == "other"),
+    ],
+)
+def test_a_field_is_changed_from_outside(tmp_path, change, found):
+    path = tmp_path / "train.toml"
+    path.write_text(GOOD)
+    assert found(read_train_config(path, [change]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["", "batch", "=3", "stages.9.batch=3", "stages.x.batch=3", "seed=", "seed=[", "seed.a=3",
+     "unknown=1", "stages.0.unknown=1", "stages..batch=1", "stages=3"],
+)  # fmt: skip
+def test_a_change_that_changes_nothing_sensible_is_refused(tmp_path, change):
+    path = tmp_path / "train.toml"
+    path.write_text(GOOD)
+    with pytest.raises(ConfigError):
+        read_train_config(path, [change])
+
+
+def test_epochs_become_steps_by_the_frames_of_the_data_and_the_samples_of_a_step():
+    stage = StageConfig("video", 4, 5e-5, epochs=12, decay_at=(8, 11))
+    config = TrainConfig("m", (stage,), accumulate=2)
+    counted = config.counted(frames=6400, processes=8).stages[0]
+    assert (counted.iterations, counted.decay_at) == (1200, (800, 1100))
+    assert [round(counted.lr_at(i) * 1e7) for i in (0, 799, 800, 1100)] == [500, 500, 50, 5]
+
+
+def test_a_stage_counted_in_steps_stays_as_it_is():
+    assert STAGE.counted(999, 8) == STAGE
+
+
+@pytest.mark.parametrize("length", [{}, {"iterations": 3, "epochs": 1.0}, {"epochs": -1.0}])
+def test_a_stage_is_as_long_as_its_steps_or_its_epochs_say(length):
+    with pytest.raises(ConfigError):
+        StageConfig("image", 2, 1e-3, **length)
+
+
+RECIPES = sorted(p.parent.name for p in zoo_folder().glob("mobileinst-*/train.toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_of_the_zoo_is_sound_and_for_its_own_model(name):
+    config = read_train_config(zoo_folder() / name / "train.toml")
+    entry = load_model_toml(name)
+    assert config.model in ("model.toml", name)
+    if any(s.query_passing for s in config.stages):
+        assert entry.config.stages == ("global", "local")
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.endswith("-640")])
+def test_the_coco_recipe_is_the_papers(name):
+    (stage,) = read_train_config(zoo_folder() / name / "train.toml").stages
+    assert (stage.iterations, stage.decay_at, stage.lr) == (270_000, (210_000, 250_000), 1e-4)
+    assert (stage.short_sides[0], stage.short_sides[-1], stage.long_side) == (416, 640, 864)
+    assert stage.batch * 8 == 64
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if "-vis" in n])
+def test_the_video_recipe_is_the_papers(name):
+    (stage,) = read_train_config(zoo_folder() / name / "train.toml").stages
+    assert (stage.epochs, stage.decay_at, stage.lr) == (12, (8, 11), 5e-5)
+    assert stage.short_sides == (360,)
+    assert stage.query_passing

@@ -5,23 +5,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.errors import DatasetError, MediaError
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.train.data import (
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.training.augment import LabelledFrames, rescale, vary
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.data import (
     Collate,
-    LabelledFrames,
     Sample,
     Samples,
     batches,
     cell_shares,
-    rescale,
-    vary,
 )
-from mobileinst_deploy.train.sources import ShapesSource, aligned
+from mobileinst_deploy.training.sources import ShapesSource, aligned
 
-IMAGE = StageConfig("image", 10, 2, 1e-3)
-VIDEO = StageConfig("video", 10, 2, 1e-3)
+IMAGE = StageConfig("image", 2, 1e-3, 10)
+VIDEO = StageConfig("video", 2, 1e-3, 10)
 SHAPES = ShapesSource("train", 0, 50, 8, (64, 128))
 
 
@@ -183,3 +181,14 @@ def test_training_and_held_out_shapes_differ():
     assert not any(
         same(SHAPES.read(i, [0]), held_out.read(j, [0])) for i in range(4) for j in range(4)
     )
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (64, 64), (50, 63)])
+def test_cell_shares_are_the_means_of_the_cells_to_the_last_bit(stride, shape):
+    masks = np.random.default_rng(1).random((3, *shape)) < 0.4
+    padded = np.zeros((3, 64, 64), bool)
+    padded[:, : shape[0], : shape[1]] = masks
+    cells = padded.reshape(3, 64 // stride, stride, 64 // stride, stride)
+    want = cells.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
+    assert np.array_equal(cell_shares(masks, (64, 64), stride), want)

@@ -7,30 +7,33 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from mobileinst_deploy.checkpoint import load_checkpoint
 from mobileinst_deploy.cli.train import train as train_command
-from mobileinst_deploy.errors import CheckpointError, ConfigError, OutputError
-from mobileinst_deploy.modeling import build_model
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.train import loop
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.train.ema import Ema
-from mobileinst_deploy.train.loop import train
-from mobileinst_deploy.train.sources import CLASSES, ShapesSource
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputError
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.checkpoint import load_checkpoint
+from mobileinst_deploy.training import loop
+from mobileinst_deploy.training.checkpoints import load_state
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.loop import train
+from mobileinst_deploy.training.sources import CLASSES, ShapesSource
 
 MODEL = ModelConfig(
     "topformer-tiny", CLASSES, (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
 )
-IMAGE = StageConfig("image", 4, 2, 1e-3)
-VIDEO = StageConfig("video", 4, 1, 1e-3, query_passing=True)
+IMAGE = StageConfig("image", 2, 1e-3, 4)
+VIDEO = StageConfig("video", 1, 1e-3, 4, query_passing=True)
 CONFIG = TrainConfig(
     "tiny",
     (IMAGE, VIDEO),
@@ -182,8 +185,61 @@ def test_a_run_is_not_overwritten_unasked(finished):
 
 def test_a_broken_state_is_refused(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"PK\x03\x04 no")
-    with pytest.raises(CheckpointError, match="not the state of a training run"):
+    with pytest.raises(CheckpointError, match="not a whole state of a training run"):
         train(CONFIG, MODEL, SOURCE, tmp_path, resume=True)
+
+
+def misshapen(state):
+    name = next(iter(state["objective"]))
+    state["objective"][name] = torch.zeros(3)
+
+
+DAMAGE = {
+    "no iteration": lambda s: s.pop("iteration"),
+    "iteration as text": lambda s: s.update(iteration="3"),
+    "iteration beyond the run": lambda s: s.update(iteration=10**400),
+    "iteration before the run": lambda s: s.update(iteration=-1),
+    "no weights": lambda s: s.pop("objective"),
+    "weights no mapping": lambda s: s.update(objective=[1]),
+    "a weight missing": lambda s: s["objective"].popitem(),
+    "a weight of another shape": misshapen,
+    "a weight no tensor": lambda s: s["objective"].update(dict.fromkeys(list(s["objective"])[:1])),
+    "a weight not finite": lambda s: next(iter(s["objective"].values())).fill_(float("nan")),
+    "no optimizer": lambda s: s.pop("optimizer"),
+    "another optimizer": lambda s: s["optimizer"]["param_groups"].pop(),
+    "a group no mapping": lambda s: s["optimizer"].update(param_groups=[3]),
+    "moments of nobody": lambda s: s["optimizer"]["state"].update({10**6: {}}),
+    "half the moments": lambda s: s["optimizer"]["state"][0].pop("exp_avg"),
+    "moments of another shape": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.ones(9)),
+    "fingerprint no text": lambda s: s.update(fingerprint=3),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_state_that_does_not_fit_the_run_is_refused_before_it_is_taken(
+    finished, tmp_path, damage
+):
+    _, folder = finished
+    state = torch.load(folder / "training.pt", weights_only=True)
+    damage(state)
+    torch.save(state, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match=r"training\.pt is not a whole state"):
+        train(CONFIG, MODEL, SOURCE, tmp_path, resume=True)
+
+
+def test_a_state_with_any_byte_changed_is_read_or_refused(finished, tmp_path):
+    _, folder = finished
+    good = (folder / "training.pt").read_bytes()
+    random = Random(0)
+    for _ in range(60):
+        data = bytearray(good)
+        # Where the structure is: the pickle at the beginning, the directory at the end.
+        for _ in range(random.randrange(1, 4)):
+            place = random.choice((random.randrange(9000), -1 - random.randrange(9000)))
+            data[place] = random.randrange(256)
+        (tmp_path / "training.pt").write_bytes(data)
+        with suppress(CheckpointError, ConfigError):
+            load_state(tmp_path, "x")
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_good_state(tmp_path, monkeypatch):
@@ -234,7 +290,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    from mobileinst_deploy.train.checkpoints import save_state
+    from mobileinst_deploy.training.checkpoints import save_state
 
     with pytest.raises(OutputError, match="no space left"):
         save_state(tmp_path, {"iteration": 5})
@@ -332,3 +388,26 @@ def test_two_processes_train_one_model(tmp_path):
     assert [row[0] for row in rows] == [str(i) for i in range(1, 13)]
     state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
     assert state["iteration"] == 12
+
+
+def test_weights_of_other_classes_give_all_but_the_class_head(tmp_path):
+    train(CONFIG, MODEL, SOURCE, tmp_path / "first")
+    renamed = tuple(f"new {name}" for name in CLASSES)
+
+    class Renamed(ShapesSource):
+        classes = renamed
+
+    source = Renamed("train", 0, 100, 6, (64, 64))
+    report = train(
+        replace(CONFIG, stages=(replace(IMAGE, lr=0.0),), ema=0.0, weight_decay=0.0),
+        replace(MODEL, classes=renamed),
+        source,
+        tmp_path / "second",
+        weights=tmp_path / "first" / "model.safetensors",
+    )
+    assert report.anew == ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
+    _, before = load_checkpoint(tmp_path / "first" / "model.safetensors")
+    _, after = load_checkpoint(tmp_path / "second" / "model.safetensors")
+    same = {n for n in before if torch.equal(before[n], after[n])}
+    assert "instance_decoder.kernel_head.weight" in same
+    assert "instance_decoder.class_head.weight" not in same

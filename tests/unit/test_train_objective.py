@@ -1,15 +1,17 @@
 """What a step minimises: on pictures, on pairs by query passing, on batches that show nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mobileinst_deploy.modeling import Features, apply_kernels, build_model
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.train.config import LossConfig
-from mobileinst_deploy.train.losses import dice, pixel_bce
-from mobileinst_deploy.train.matching import match
-from mobileinst_deploy.train.objective import Objective, Target
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network import Features, apply_kernels, build_model
+from mobileinst_deploy.training.config import LossConfig
+from mobileinst_deploy.training.losses import dice, pixel_bce
+from mobileinst_deploy.training.matching import match
+from mobileinst_deploy.training.objective import Objective, Target
 
 CONFIG = ModelConfig(
     "topformer-tiny", ("a", "b"), (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
@@ -74,7 +76,7 @@ def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(ob
 
     model = objective.model
     features = model.features(images)
-    decoded = model.decode(Features(features.mask_features[:1], features.context[:1]))
+    decoded = model.decode(Features(features.mask_features[:1], features.memory[:1]))
     now = resized(apply_kernels(decoded.kernels, features.mask_features[:1]))
     found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), 2.0, 2.0)
     passed = model.decode(
@@ -84,6 +86,22 @@ def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(ob
     truth = later.masks.flatten(1)[found.instances]
     expected = 2.0 * (dice(masks, truth) + pixel_bce(masks, truth)).mean()
     assert losses["passed"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("reuse", ["x6", "x5", "x4"])
+def test_with_context_reuse_the_later_frame_is_a_reuse_frame(reuse):
+    model = build_model(replace(CONFIG, reuse_context=reuse), 0)
+    plain = Objective(build_model(CONFIG, 0), LossConfig(mask_stride=4)).eval()
+    objective = Objective(model, LossConfig(mask_stride=4)).eval()
+    images, later = pictures(2), target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
+    losses = objective(images, [TWO], [later], query_passing=True)
+    anew = plain(images, [TWO], [later], query_passing=True)
+    assert losses["dice"].item() == pytest.approx(anew["dice"].item(), rel=1e-4)
+    assert losses["passed"].item() != pytest.approx(anew["passed"].item(), rel=1e-6)
+    # Of two equal frames nothing tells a reuse frame from a keyframe.
+    twice = images[:1].repeat(2, 1, 1, 1)
+    same = [o(twice, [TWO], [TWO], query_passing=True)["passed"].item() for o in (objective, plain)]
+    assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
 def test_without_query_passing_pairs_are_just_pictures(objective):
@@ -142,3 +160,35 @@ def test_pictures_of_one_batch_cannot_mix(objective):
 
 def resized(mask_logits):
     return F.interpolate(mask_logits, scale_factor=2, mode="bilinear")[0].flatten(1)
+
+
+def _half(rank, address, folder):
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    objective = Objective(build_model(CONFIG).eval(), LossConfig(mask_stride=4))
+    batch = [TWO, target((2, 2, 9, 9))]
+    losses = objective(pictures(2)[rank : rank + 1], batch[rank : rank + 1])
+    losses["loss"].backward()
+    flat = torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
+    torch.distributed.all_reduce(flat)
+    values = {}
+    for name, value in losses.items():
+        total = value.detach()
+        torch.distributed.all_reduce(total)
+        values[name] = total / 2
+    if rank == 0:
+        torch.save((values, flat / 2), folder / "two.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_losses_and_gradients_of_one_with_both_their_batches(tmp_path):
+    torch.multiprocessing.spawn(_half, (f"file://{tmp_path}/meet", tmp_path), nprocs=2)
+    two, gradient = torch.load(tmp_path / "two.pt")
+    objective = Objective(build_model(CONFIG).eval(), LossConfig(mask_stride=4))
+    one = objective(pictures(2), [TWO, target((2, 2, 9, 9))])
+    one["loss"].backward()
+    flat = torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
+    for name, value in one.items():
+        assert two[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    # float32 sums in another order; a wrong count would be off by its whole size
+    assert (gradient - flat).abs().max() < 1e-3 * flat.abs().max()

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobileinst_deploy.datasets.shapes import CLASSES
-from mobileinst_deploy.datasets.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.errors import DatasetError
-from mobileinst_deploy.specs import ModelConfig
-from mobileinst_deploy.train.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.train.data import Samples, batches
-from mobileinst_deploy.train.sources import ShapesSource, open_sources
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.data.shapes import CLASSES
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.data import Samples, batches
+from mobileinst_deploy.training.sources import ShapesSource, open_sources
 
 MODEL = ModelConfig("topformer-tiny", CLASSES, (64, 128), num_queries=6, width=16, num_heads=2)
 DRAWN = ShapesSource("val", 0, 2, 4, (64, 128))
@@ -53,7 +53,7 @@ def test_pictures_are_clips_of_one_frame(folder):
 
 def test_pairs_from_pictures_are_the_picture_twice(folder):
     source, _ = opened(folder, "coco", COCO_FILE)
-    stage = StageConfig("video", 1, 1, 1e-3)
+    stage = StageConfig("video", 1, 1e-3, 1)
     batch = next(batches(Samples(source, DataConfig(), stage, (0, 0), 1), LossConfig(), 1, 0))
     assert batch.images[0].equal(batch.images[1])
     assert batch.targets[0].masks.equal(batch.later[0].masks)
@@ -76,7 +76,7 @@ def test_a_torn_picture_is_replaced_and_counted(folder):
     try:
         copy.write_bytes(content[:100])
         source, _ = opened(folder, "coco", COCO_FILE)
-        samples = Samples(source, DataConfig(), StageConfig("image", 1, 1, 1e-3), (0, 0), 50)
+        samples = Samples(source, DataConfig(), StageConfig("image", 1, 1e-3, 1), (0, 0), 50)
         assert sum(samples[i].unreadable for i in range(50)) > 0
     finally:
         copy.write_bytes(content)
@@ -102,8 +102,8 @@ def test_coco_pictures_train():
     root = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[3] / "shared"))
     if not (root / "data" / "coco_mini").is_dir():
         pytest.skip("the shared pictures are not here")
-    from mobileinst_deploy.train.config import read_train_config
-    from mobileinst_deploy.zoo import load_model_toml
+    from mobileinst_deploy.core.zoo import load_model_toml
+    from mobileinst_deploy.training.config import read_train_config
 
     recipe = Path(__file__).parents[2] / "docs" / "recipes" / "coco_mini"
     config = read_train_config(recipe / "train.toml")
@@ -115,3 +115,15 @@ def test_coco_pictures_train():
     assert batch.images.shape[0] == 8
     assert min(batch.images.shape[2:]) >= 192
     assert sum(len(target.labels) for target in batch.targets) > 0
+
+
+def test_cut_out_clips_are_made_for_training_and_for_validation(tmp_path):
+    write_shapes(tmp_path, "val", 2, 4, (192, 320))
+    held_out = {"validation_annotations": COCO_FILE, "validation_clips": 3}
+    source, apart = opened(tmp_path, "cutouts", COCO_FILE, clips=5, frames=6, **held_out)
+    assert (len(source), len(apart)) == (5, 3)
+    assert (source.length(0), source.classes) == (6, CLASSES)
+    frames = source.read(4, [0, 5])
+    assert frames.images.shape == (2, 64, 128, 3)
+    assert frames.masks.shape == (len(frames.labels), 2, 64, 128)
+    assert not np.array_equal(frames.images, apart.read(1, [0, 5]).images)

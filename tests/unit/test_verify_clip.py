@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from colour_model import ColourModel, image
+from colour_model import ColourRunner, image
 
-from mobileinst_deploy.schedule import Auto, Every
-from mobileinst_deploy.specs import Tolerance
-from mobileinst_deploy.track import TrackSettings, track_clip
-from mobileinst_deploy.verify_clip import verify_clip
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.schedule import Auto, Every
+from mobileinst_deploy.core.tracker import TrackSettings, track_clip
+from mobileinst_deploy.pair.clip_gate import verify_clip
 
 #: Two patches, and a cut: each side's schedule must see it, or one of them gets no keyframe there.
 CLIP = [image(red=(8, 8 * i), green=(40, 64)) for i in range(4)] + [255 - image(blue=(8, 8))] * 3
 
 
-class Worn(ColourModel):
+class Worn(ColourRunner):
     """Its mask head loses what the keyframe found: an error that no single graph call shows."""
 
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-        return super().mask_head(image, kernels) - 20
+    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = super().mask_head(image, kernels)
+        return {"mask_logits": outputs["mask_logits"] - 20}
 
 
-class Swapped(ColourModel):
+class Swapped(ColourRunner):
     def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = super().frame(image)
         return {**outputs, "mask_logits": outputs["mask_logits"][:, ::-1]}
@@ -30,7 +31,7 @@ class Swapped(ColourModel):
 
 def gate(candidate, schedule=None, clip=CLIP, **more):
     return verify_clip(
-        ColourModel(),
+        ColourRunner(),
         candidate,
         lambda: iter(clip),
         schedule or Every(3),
@@ -42,7 +43,7 @@ def gate(candidate, schedule=None, clip=CLIP, **more):
 
 @pytest.mark.parametrize("schedule", [Every(1), Every(3), Auto()], ids=["1", "3", "auto"])
 def test_the_same_network_passes(schedule):
-    check = gate(ColourModel(), schedule)
+    check = gate(ColourRunner(), schedule)
     assert check.passed, check.detail
     assert check.figures["frames"] == len(CLIP)
     assert check.figures["identity_switches"] == 0
@@ -52,7 +53,7 @@ def test_the_same_network_passes(schedule):
 
 
 def test_a_clip_with_nothing_in_it_says_that_nothing_was_compared():
-    check = gate(ColourModel(), clip=[image()] * 3)
+    check = gate(ColourRunner(), clip=[image()] * 3)
     assert check.passed
     assert check.detail == (
         "3 frames, no instance in any of them on either side: no mask was compared"
@@ -76,7 +77,7 @@ def test_a_side_that_follows_the_clip_by_itself_is_asked_once():
 
     def follow(images):
         asked.append(1)
-        return track_clip(ColourModel(), list(images), Every(3), TrackSettings())
+        return track_clip(ColourRunner(), list(images), Every(3), TrackSettings())
 
     assert gate(Worn(), follow=follow).passed, "what follows is judged, not the candidate's graphs"
     assert asked == [1]

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from test_video import corners, quadrants, write_clip, write_tone
 
-from mobileinst_deploy import encode
-from mobileinst_deploy.encode import OverlayFile, write_picture
-from mobileinst_deploy.errors import OutputError
-from mobileinst_deploy.overlay import (
+from mobileinst_deploy.core.errors import OutputError
+from mobileinst_deploy.media import overlay_file
+from mobileinst_deploy.media.overlay import (
     KEYFRAME_COLOUR,
     REUSE_COLOUR,
     Shape,
     colour_of,
     draw_overlay,
 )
-from mobileinst_deploy.pictures import read_picture
-from mobileinst_deploy.video import Clip, VideoFile, open_clip
+from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
+from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.media.video import Clip, VideoFile, open_clip
 
 
 def disc(height: int, width: int, y: float = 0.5, x: float = 0.5, r: float = 0.25) -> np.ndarray:
@@ -128,7 +128,7 @@ class TestWriting:
         )
         overlay = copy(source, tmp_path / "o.mp4")
         assert overlay.notes == [
-            "padded from 63x47 to 64x48, since H.264 wants even sides",
+            "padded from 47x63 to 48x64 (height x width), since H.264 wants even sides",
         ]
         assert read_back(tmp_path / "o.mp4")[0].shape == (48, 64, 3)
 
@@ -143,6 +143,15 @@ class TestWriting:
         assert packets(tmp_path / "o.mp4") == packets(source)
         assert len(packets(source)) > 10
 
+    def test_audio_of_an_unknown_codec_is_left_out_and_said(self, tmp_path):
+        film, strange = tmp_path / "film.mkv", tmp_path / "strange.mkv"
+        write_tone(film, [quadrants(48, 64)] * 3, codec="pcm_s16le")
+        whole = film.read_bytes()
+        assert whole.count(b"A_PCM/INT/LIT") == 1
+        strange.write_bytes(whole.replace(b"A_PCM/INT/LIT", b"A_XYZ/NOT/ONE"))
+        overlay = copy(strange, tmp_path / "overlay.mp4")
+        assert overlay.notes == ["without audio, which mp4 cannot hold as it is"]
+
     def test_audio_that_mp4_cannot_hold_is_left_out_and_said(self, tmp_path):
         source = write_tone(tmp_path / "a.mkv", [quadrants(48, 64)] * 10, codec="pcm_s16le")
         overlay = copy(source, tmp_path / "o.mp4")
@@ -150,7 +159,7 @@ class TestWriting:
         assert len(read_back(tmp_path / "o.mp4")) == 10
 
     def test_without_an_h264_encoder_it_is_mpeg4_and_said(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(encode, "_ENCODERS", ("no_such_encoder", "mpeg4"))
+        monkeypatch.setattr(overlay_file, "_ENCODERS", ("no_such_encoder", "mpeg4"))
         source = write_clip(
             tmp_path / "a.mp4", [quadrants(48, 64)] * 4, time_base=Fraction(1, 90000),
             pts=[0, 3000, 9000, 18000],

@@ -1,0 +1,39 @@
+"""history: what was measured on this machine so far."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mobileinst_deploy.cli.console import answer, note, show
+from mobileinst_deploy.cli.options import Json
+
+
+def history(
+    device: Annotated[
+        str | None, typer.Option(help="Only of this device: a phone's serial, or cpu.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    json: Json = False,
+) -> None:
+    """List every measurement that bench kept: when, where, of what, and how it came out.
+
+    A name from this list is what report takes; so is its beginning, if no other begins like that.
+    """
+    from mobileinst_deploy.cli.tables import history_table
+    from mobileinst_deploy.workflows.history import read_history
+
+    found = read_history(device=device, model=model)
+    # Samples are in the files; a list of all of them is no list.
+    left = ("schedules", "emulated_schedules")
+    entries = [
+        {"name": e.name, **{k: v for k, v in e.record.to_dict().items() if k not in left}}
+        for e in found.entries
+    ]
+    if found.entries or found.damaged:
+        show(history_table(found), json=json)
+    else:
+        note("Nothing was measured yet: `mobileinst bench DIR` begins the history.")
+    document = {"entries": entries, "damaged": list(found.damaged), "left_out": found.left_out}
+    answer(document, json=json)

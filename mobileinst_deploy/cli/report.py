@@ -1,0 +1,34 @@
+"""report: one HTML page of what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobileinst_deploy.cli.console import note, show
+
+
+def report(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAIR|RECORD|history",
+            help="A pair's folder, a latency.json, `history`, or the name of one of its entries.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page, such as report.html.")],
+) -> None:
+    """Write one HTML page of what was measured: it needs no network, and prints well.
+
+    Latency distributions, what an average frame costs at every T, runs and clock over time, where
+    the time goes, parity, instruction counts and AP: whatever of it there is.
+    """
+    from mobileinst_deploy.workflows.report import write_report
+
+    path, found = write_report(source, output)
+    kilobytes = path.stat().st_size / 1e3
+    show(f"{len(found.records)} latency measurements are in {path}, {kilobytes:.0f} kB.")
+    for cause in found.unreadable:
+        note(f"Left out: {cause}.", "yellow")

@@ -1,0 +1,123 @@
+"""Latencies and executed instructions as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from mobileinst_deploy.cli.console import styled
+from mobileinst_deploy.measure import latency_table as latency
+from mobileinst_deploy.measure.instructions import InstructionRecord
+from mobileinst_deploy.measure.record import LatencyRecord
+from mobileinst_deploy.measure.slowdown import CONFIDENCE
+from mobileinst_deploy.workflows.against import GateResult
+from mobileinst_deploy.workflows.history import History
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.training.plan import TrainPlan
+
+
+def latency_table(records: Sequence[LatencyRecord]) -> Table:
+    """Latency on host and phones: a row for each device and clip length."""
+    content = latency.latency_table(records)
+    table = Table(
+        title=content.title,
+        caption="\n".join(content.captions),
+        caption_justify="left",
+    )
+    for name in content.columns:
+        left = name == "device"
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for row in content.rows:
+        table.add_row(*row)
+    return table
+
+
+def slowdown_table(found: GateResult) -> Table:
+    """What the gate found, for each clip length."""
+    how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
+    table = Table(
+        title=f"Against {found.baseline}, {how}",
+        caption=f"An interval of {CONFIDENCE:.0%}; too much is more than {found.fail_above:+.1%}",
+    )
+    for name in ("T", "change", "from", "to", "clips", ""):
+        table.add_column(name, justify="right")
+    colours = {"slower": "bold red", "not slower": "green", "unknown": "yellow"}
+    for each in found.slowdowns:
+        answer = each.answer(found.fail_above)
+        cells = (f"{value - 1:+.1%}" for value in (each.ratio, each.low, each.high))
+        clips = str(each.comparisons)
+        table.add_row(str(each.clip_length), *cells, clips, styled(answer, colours[answer]))
+    return table
+
+
+def history_table(history: History) -> Table:
+    """A row for each measurement, the newest last."""
+    table = Table(
+        title="Measurements kept on this machine",
+        caption="".join(f"damaged: {cause}\n" for cause in history.damaged)
+        + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
+        caption_justify="left",
+    )
+    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+        table.add_column(name, overflow="fold")
+    for entry in history.entries:
+        record = entry.record
+        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        table.add_row(
+            entry.name,
+            f"{record.device.serial} {record.device.soc or ''}",
+            record.pair.model_id,
+            record.pair.form,
+            record.runtime,
+            "emulated" if record.emulated else times,
+            styled("valid", "green") if record.valid else styled("invalid", "red"),
+        )
+    return table
+
+
+def instructions_table(record: InstructionRecord) -> Table:
+    """Executed ARM instructions per graph."""
+    table = Table(
+        title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
+        caption=record.note,
+    )
+    for name in ("graph", "instructions", "of the keyframe", "equal runs"):
+        table.add_column(name, justify="left" if name == "graph" else "right")
+    for role, value in record.instructions.items():
+        name = role if role == "frame" else f"{role}, {record.live_kernels} kernels"
+        share = f"{value / record.instructions['frame']:.3f}"
+        table.add_row(name, f"{value:,}", share, str(record.equal_runs[role]))
+    return table
+
+
+def plan_table(plan: TrainPlan) -> Table:
+    """A training run that was not begun: one row a stage, the whole in the caption."""
+    table = Table(
+        title=f"{plan.model}: {plan.parameters / 1e6:.2f} M parameters, {plan.processes} process"
+        + ("es" if plan.processes > 1 else "")
+    )
+    for column in (
+        "stage",
+        "steps",
+        "samples",
+        "learning rate",
+        "largest size",
+        "s a step",
+        "hours",
+    ):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.kind,
+            f"{stage.iterations:,}" if stage.iterations else f"{stage.epochs:g} epochs",
+            f"{stage.samples:,}" if stage.samples else "?",
+            ", ".join(f"{lr:.1e} from {at:,}" for at, lr in stage.rates),
+            "x".join(map(str, stage.size)),
+            f"{stage.step_seconds:.2f}",
+            f"{stage.hours:.1f}" if stage.hours is not None else "?",
+        )
+    table.caption = plan.note
+    return table

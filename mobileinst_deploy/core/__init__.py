@@ -1,0 +1,1 @@
+"""What everything else speaks of: configuration, contract, records, masks, tracking."""

@@ -1,0 +1,83 @@
+"""Both graphs of a pair a frame at a time, with what comes back held to their contract."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mobileinst_deploy.core.contract import Call, GraphRunner, Role, Tensors
+from mobileinst_deploy.core.errors import DeviceError
+
+#: No network gives more; beyond it, means would overflow.
+_LARGEST = 1e30
+
+
+class Graphs:
+    """The pair that a runner computes, called a frame at a time.
+
+    What comes back may come from a phone or a stranger's runtime, and is checked.
+
+    Args:
+        runner: Computes the graphs. A mask-head graph of a fixed number of kernels is given zeros
+            for the missing ones.
+    """
+
+    def __init__(self, runner: GraphRunner) -> None:
+        self._runner = runner
+        inputs = {tensor.name: tensor for tensor in runner.specs["mask_head"].inputs}
+        self._carried = tuple(name for name in inputs if name != "image")
+        (masks,) = runner.specs["mask_head"].outputs
+        #: (height, width) of the mask logits.
+        self.mask_size = tuple(int(length) for length in masks.shape[2:])
+        slots = inputs["kernels"].shape[1]
+        self._slots = slots if isinstance(slots, int) else None
+
+    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Segment a keyframe.
+
+        Args:
+            image: (1, 3, H, W) float32, RGB, 0 to 255.
+
+        Returns:
+            The frame graph's outputs by tensor name.
+
+        Raises:
+            DeviceError: The runner failed or returned what the graph cannot have made.
+        """
+        return self._call("frame", {"image": image})
+
+    def mask_head(self, image: np.ndarray, keyframe: Tensors) -> np.ndarray:
+        """Segment a reuse frame.
+
+        Args:
+            image: (1, 3, H, W) float32, RGB, 0 to 255.
+            keyframe: What its keyframe's :meth:`frame` gave, with the kernels (1, n, D) wanted; the
+                graph takes of it what it asks for.
+
+        Returns:
+            Mask logits (1, n, H/8, W/8) float32.
+
+        Raises:
+            DeviceError: As for :meth:`frame`.
+        """
+        carried = {name: keyframe[name] for name in self._carried}
+        live = carried["kernels"].shape[1]
+        if self._slots is not None:
+            missing = self._slots - live
+            carried["kernels"] = np.pad(carried["kernels"], ((0, 0), (0, missing), (0, 0)))
+        return self._call("mask_head", {"image": image, **carried})["mask_logits"][:, :live]
+
+    def _call(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
+        outputs = self._runner.outputs([Call(role, inputs)])[0]
+        for tensor in self._runner.specs[role].outputs:
+            value = outputs.get(tensor.name)
+            if value is None or not tensor.accepts(value) or not _usable(value):
+                raise DeviceError(
+                    f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
+                    "Check the exported pair there with `mobileinst verify`",
+                )
+        return outputs
+
+
+def _usable(value: np.ndarray) -> bool:
+    """Whether every number is one that a network gives: not NaN, not beyond 1e30."""
+    return bool((np.abs(value) <= _LARGEST).all())

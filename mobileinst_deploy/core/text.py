@@ -1,0 +1,30 @@
+"""Text that did not come from this project, made fit to be shown: no control codes, no novels."""
+
+from __future__ import annotations
+
+MESSAGE_CHARACTERS = 600
+_CUT = "..."
+
+
+def shown(text: str, most: int = MESSAGE_CHARACTERS) -> str:
+    r"""Text from a file, a device or a name, as one printable line of at most ``most`` characters.
+
+    Whatever is not printable (control characters, escape codes, line ends, marks that turn the
+    direction of writing, halves of surrogate pairs) becomes its escape, such as ``\x1b``.
+
+    >>> shown("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    # Cut first: nothing is gained by escaping a gigabyte.
+    cut = text[: most + 1]
+    line = "".join(c if c.isprintable() else _escape(c) for c in cut)
+    return line if len(line) <= most else line[: most - len(_CUT)] + _CUT
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """A size (height, width) for people: ``384x640``, height first wherever a size is shown."""
+    return f"{size[0]}x{size[1]}"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

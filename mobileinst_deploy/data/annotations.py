@@ -1,0 +1,413 @@
+"""What COCO's and YouTube-VIS's annotation files share, checked as it is read.
+
+A file that contradicts itself is refused in one sentence. A single annotation that shows nothing
+(no mask, no area, nothing inside the picture) is left out, counted by reason and remembered with an
+example, since real collections hold a few of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.text import shown, size_text
+from mobileinst_deploy.data.annotation_file import (
+    Category,
+    ClipAnnotation,
+    ClipFile,
+    PictureAnnotation,
+    PictureEntry,
+    PictureFile,
+    VideoEntry,
+    crowd,
+    file_names,
+    number,
+    read_file,
+    wrong,
+)
+from mobileinst_deploy.data.segmentation import FEW_POINTS, FLAT, NO_MASK, REASONS, problem, to_mask
+from mobileinst_deploy.media.picture_file import MAX_PIXELS
+from mobileinst_deploy.media.pictures import is_turned, read_picture
+
+CROWD = "regions of many objects (iscrowd)"
+_NO_MASKS = msgspec.Raw(b"null")
+_USE_MASKS = "Export them with masks: boxes are not enough to learn or to measure masks"
+_NEXT_STEPS = {
+    NO_MASK: _USE_MASKS,
+    FEW_POINTS: _USE_MASKS,
+    FLAT: "Write each segmentation as a list of polygons, [[x, y, x, y, x, y]]",
+    CROWD: "Set iscrowd to 0 where an annotation is one object",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and the K objects that it shows.
+
+    Attributes:
+        image_id: Of the picture, or of the clip that it is a frame of.
+        image: (H, W, 3) uint8, RGB.
+        masks: (K, H, W) bool, none empty.
+        labels: (K,) int64, class indices.
+        crowd: (K,) bool; True for a region of many objects that nobody told apart.
+        track_ids: (K,) int64, the annotations' own numbers: the same in all frames of a clip.
+    """
+
+    image_id: int
+    image: np.ndarray = field(repr=False)
+    masks: np.ndarray = field(repr=False)
+    labels: np.ndarray
+    crowd: np.ndarray
+    track_ids: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One object, in a picture or throughout a clip.
+
+    Attributes:
+        id: Its number in the file.
+        label: Class index.
+        crowd: Whether it is a region of many objects.
+        segmentations: One entry per frame, a single one for a picture: the JSON text of COCO's
+            polygons or run lengths, or None where the object does not show.
+        area: In pixels as the file states it, or None.
+    """
+
+    id: int
+    label: int
+    crowd: bool
+    segmentations: tuple[msgspec.Raw | None, ...]
+    area: float | None
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or a clip as the file lists it.
+
+    Attributes:
+        id: Its number in the file.
+        size: (height, width) in pixels.
+        files: Its frames' files, relative to the pictures' folder; a single one for a picture.
+        objects: What it shows.
+    """
+
+    id: int
+    size: tuple[int, int]
+    files: tuple[str, ...]
+    objects: list[Annotation] = field(default_factory=list)
+
+
+@dataclass
+class LeftOut:
+    """What of a file could not be used, by reason.
+
+    Attributes:
+        counts: How many.
+        examples: Where the first of each reason is.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one more."""
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, example)
+
+    def lines(self) -> list[str]:
+        """One line for each reason, for people."""
+        return [
+            f"{n} {reason}, such as {self.examples[reason]}" for reason, n in self.counts.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """An annotation file, read and checked.
+
+    Attributes:
+        path: The file.
+        media: Pictures or clips in the file's order.
+        classes: Class names in label order.
+        category_ids: The file's own number of each class, or None for a class that it lacks.
+        left_out: What could not be used.
+    """
+
+    path: Path
+    media: list[Media]
+    classes: tuple[str, ...]
+    category_ids: tuple[int | None, ...]
+    left_out: LeftOut
+
+    def require_objects(self, purpose: str) -> None:
+        """Insist that there is a single object told apart.
+
+        Args:
+            purpose: What for, such as ``evaluate on``.
+
+        Raises:
+            DatasetError: There is none; it says why.
+        """
+        if any(not item.crowd for medium in self.media for item in medium.objects):
+            return
+        nothing = f"{self.path} holds nothing to {purpose}"
+        if not self.left_out.counts and not any(medium.objects for medium in self.media):
+            raise DatasetError(
+                f"{nothing}: it has no annotations, as splits whose annotations are kept back",
+                "Give a split with annotations, such as val for COCO or train for YouTube-VIS",
+            )
+        reasons = self.left_out.lines()
+        crowds = sum(len(medium.objects) for medium in self.media)
+        reason = self.left_out.counts.most_common(1)[0][0] if self.left_out.counts else CROWD
+        if crowds:
+            reasons.append(f"{crowds} {CROWD}")
+        next_step = _NEXT_STEPS.get(reason, "Check how the annotations were written")
+        raise DatasetError(f"{nothing}; left out are {'; '.join(reasons)}", next_step)
+
+
+def read_catalogue(
+    annotations: Path, folder: Path, classes: Sequence[str] | None, *, clips: bool
+) -> Catalogue:
+    """Read an annotation file and check it against itself, a model and the pictures' folder.
+
+    Args:
+        annotations: The JSON file.
+        folder: Where its pictures are.
+        classes: A model's class names; default: the file's own, in the order of their numbers.
+        clips: Whether it is in YouTube-VIS's form, else in COCO's.
+
+    Raises:
+        DatasetError: The file is broken, contradicts itself, has annotations of classes that the
+            model does not have, or names pictures that are missing.
+    """
+    file = read_file(annotations, clips=clips)
+    media = _media(file, annotations)
+    entries: Sequence[PictureAnnotation | ClipAnnotation] = file.annotations or []
+    kinds = [
+        number(entry.category_id, f"annotations[{n}].category_id", annotations)
+        for n, entry in enumerate(entries)
+    ]
+    names, labels = _match_classes(file.categories, set(kinds), classes, annotations)
+    left_out = LeftOut()
+    known: set[tuple[int, int]] = set()
+    for n, (entry, kind) in enumerate(zip(entries, kinds, strict=True)):
+        parent = "image_id" if isinstance(entry, PictureAnnotation) else "video_id"
+        place = f"annotations[{n}]"
+        owner = media.get(number(getattr(entry, parent), f"{place}.{parent}", annotations))
+        if owner is None:
+            value = shown(repr(getattr(entry, parent)), 60)
+            raise wrong(annotations, f"{place}.{parent} is {value}, which it does not list")
+        identity = n + 1 if entry.id is None else number(entry.id, f"{place}.id", annotations)
+        if (owner.id, identity) in known:
+            identity = -n - 1  # some writers number every annotation alike
+        known.add((owner.id, identity))
+        found = _annotation(entry, place, identity, labels[kind], owner, annotations)
+        if isinstance(found, str):
+            left_out.add(found, f"{place} of {shown(owner.files[0], 80)}")
+        else:
+            owner.objects.append(found)
+    _check_files(media.values(), folder, annotations)
+    ids = {label: category for category, label in labels.items()}
+    return Catalogue(
+        annotations,
+        list(media.values()),
+        names,
+        tuple(ids.get(i) for i in range(len(names))),
+        left_out,
+    )
+
+
+def read_frame(medium: Media, frame: int, folder: Path) -> np.ndarray:
+    """Read one picture of the catalogue as (H, W, 3) uint8, RGB.
+
+    Args:
+        medium: The picture or clip.
+        frame: Which frame of it, from 0.
+        folder: Where the pictures are.
+
+    Raises:
+        MediaError: The picture cannot be read, or has another size than the file states.
+    """
+    path = folder / medium.files[frame]
+    image = read_picture(path)
+    size = image.shape[0], image.shape[1]
+    if size == medium.size:
+        return image
+    if size[::-1] == medium.size and is_turned(path):
+        raise MediaError(
+            f"{path} is turned by its EXIF orientation: it shows as {size_text(size)} "
+            f"(height x width) and is stored, and annotated, as {size_text(medium.size)}",
+            "Turn the stored pictures and drop their EXIF orientation, or annotate them as they"
+            " show",
+        )
+    raise MediaError(
+        f"{path} has {size_text(size)} pixels (height x width), and its annotations are for "
+        f"{size_text(medium.size)}",
+        "Use the pictures that were annotated",
+    )
+
+
+def read_sample(medium: Media, frame: int, folder: Path) -> Sample:
+    """Read one picture and rasterise what it shows; the arguments are those of :func:`read_frame`.
+
+    Raises:
+        MediaError: The picture cannot be read, or has another size than the file states.
+    """
+    image = read_frame(medium, frame, folder)
+    shows: list[tuple[Annotation, np.ndarray]] = []
+    for item in medium.objects:
+        segmentation = item.segmentations[frame]
+        if segmentation is None:
+            continue
+        mask = to_mask(segmentation, medium.size)
+        if mask.any():
+            shows.append((item, mask))
+    return Sample(
+        image_id=medium.id,
+        image=image,
+        masks=np.stack([mask for _, mask in shows]) if shows else np.zeros((0, *medium.size), bool),
+        labels=np.array([item.label for item, _ in shows], np.int64),
+        crowd=np.array([item.crowd for item, _ in shows], bool),
+        track_ids=np.array([item.id for item, _ in shows], np.int64),
+    )
+
+
+def _match_classes(
+    categories: list[Category], used: set[int], classes: Sequence[str] | None, path: Path
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Class names in label order, and the label of each category that annotations use.
+
+    What no annotation uses does not matter: labelme's ``_background_``, Roboflow's root.
+    """
+    names: dict[int, str] = {}
+    for n, category in enumerate(categories):
+        identity = number(category.id, f"categories[{n}].id", path)
+        if identity in used and names.get(identity, category.name) != category.name:
+            raise wrong(path, f"categories[{n}] is number {identity} for the second time")
+        names.setdefault(identity, category.name)
+    if unlisted := sorted(used - set(names)):
+        raise wrong(path, f"annotations are of category {unlisted[0]}, which it does not list")
+    owners: dict[str, int] = {}
+    for identity in sorted(used):
+        name = names[identity]
+        if name in owners:
+            raise wrong(
+                path,
+                f"annotations use {shown(name, 60)!r} under two numbers, {owners[name]} and "
+                f"{identity}",
+            )
+        owners[name] = identity
+    for identity in sorted(set(names) - used):
+        owners.setdefault(names[identity], identity)
+    wanted = (
+        tuple(classes) if classes is not None else tuple(sorted(owners, key=owners.__getitem__))
+    )
+    labels = {name: label for label, name in enumerate(wanted)}
+    unknown = [names[i] for i in sorted(used) if names[i] not in labels]
+    if unknown:
+        lacking = [name for name in wanted if name not in owners]
+        rest = f", and lacks the model's {_listed(lacking)}" if lacking else ""
+        raise DatasetError(
+            f"{path} names classes that the model does not have: {_listed(unknown)}{rest}",
+            "Use a model and annotations of the same classes",
+        )
+    return wanted, {owners[name]: label for name, label in labels.items() if name in owners}
+
+
+def _media(file: PictureFile | ClipFile, path: Path) -> dict[int, Media]:
+    """Pictures or clips by number."""
+    kind = "videos" if isinstance(file, ClipFile) else "images"
+    entries: Sequence[PictureEntry | VideoEntry] = (
+        file.videos if isinstance(file, ClipFile) else file.images
+    )
+    media: dict[int, Media] = {}
+    for n, entry in enumerate(entries):
+        place = f"{kind}[{n}]"
+        identity = number(entry.id, f"{place}.id", path)
+        if identity in media:
+            raise wrong(path, f"{place} is number {identity} for the second time")
+        if entry.height * entry.width > MAX_PIXELS:
+            size = size_text((entry.height, entry.width))
+            raise wrong(path, f"{place} states {size} pixels, and {MAX_PIXELS:,} are the most")
+        files = file_names(entry, place, path)
+        media[identity] = Media(identity, (entry.height, entry.width), files)
+    return media
+
+
+def _annotation(
+    entry: PictureAnnotation | ClipAnnotation,
+    place: str,
+    identity: int,
+    label: int,
+    owner: Media,
+    path: Path,
+) -> Annotation | str:
+    """The annotation, or why it is left out."""
+    if isinstance(entry, PictureAnnotation):
+        segmentations, area = [entry.segmentation], entry.area
+    else:
+        segmentations, area = _by_frame(entry, place, owner, path), None
+    problems = [problem(segmentation, owner.size) for segmentation in segmentations]
+    if all(problems):
+        return max((p for p in problems if p), key=REASONS.index)
+    return Annotation(
+        id=identity,
+        label=label,
+        crowd=crowd(entry.iscrowd, f"{place}.iscrowd", path),
+        segmentations=tuple(
+            None if why else segmentation
+            for segmentation, why in zip(segmentations, problems, strict=True)
+        ),
+        area=area,
+    )
+
+
+def _by_frame(entry: ClipAnnotation, place: str, owner: Media, path: Path) -> list[msgspec.Raw]:
+    """A clip annotation's masks, one for each frame."""
+    try:
+        masks = msgspec.json.decode(entry.segmentations, type=list[msgspec.Raw] | None)
+    except msgspec.DecodeError:
+        raise wrong(path, f"{place}.segmentations is not a list") from None
+    if not masks:
+        return [_NO_MASKS] * len(owner.files)
+    if len(masks) != len(owner.files):
+        raise wrong(
+            path,
+            f"{place} has {len(masks)} masks, and its video {owner.id} {len(owner.files)} frames",
+        )
+    return masks
+
+
+def _check_files(media: Iterable[Media], folder: Path, path: Path) -> None:
+    """Insist that every picture is there, at the cost of one directory listing per folder."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder of pictures", "Check the pictures' folder")
+    listings: dict[Path, set[str]] = {}
+    missing, total = [], 0
+    for medium in media:
+        for name in medium.files:
+            total += 1
+            file = folder / name
+            if file.parent not in listings:
+                there = file.parent.is_dir()
+                listings[file.parent] = {p.name for p in file.parent.iterdir()} if there else set()
+            if file.name not in listings[file.parent]:
+                missing.append(name)
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of the {total} pictures of {path} are missing from {folder}, "
+            f"the first is {shown(missing[0], 100)}",
+            "Check that the pictures' folder belongs to the annotations",
+        )
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    listed = ", ".join(shown(name, 60) for name in names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -1,0 +1,114 @@
+"""A mask as annotation files write it: polygons or run lengths, and why it may show nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import hotcoco.mask
+import msgspec
+import numpy as np
+
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.masks import Rle, decode, encode, rle_area
+
+NO_MASK = "annotations without a mask"
+FEW_POINTS = "annotations with polygons of fewer than three points"
+FLAT = "annotations with a flat list of numbers instead of a list of polygons"
+NO_AREA = "annotations of no area"
+OUTSIDE = "annotations outside their picture"
+BROKEN = "annotations with a broken mask"
+#: From the least to the most telling: a clip's object may well have no mask in some frames.
+REASONS = (NO_MASK, FEW_POINTS, FLAT, NO_AREA, OUTSIDE, BROKEN)
+
+MAX_BYTES = 4 << 20
+_Coordinate = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+_Runs = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+class _RunLengths(msgspec.Struct):
+    size: tuple[_Runs, _Runs]
+    counts: str | list[_Runs]
+
+
+_DECODER = msgspec.json.Decoder(list[list[_Coordinate]] | _RunLengths | None)
+_NUMBERS = msgspec.json.Decoder(list[float])
+
+
+def problem(raw: msgspec.Raw, size: tuple[int, int]) -> str | None:
+    """Why a segmentation shows nothing, found without drawing it; None when it may show some.
+
+    Args:
+        raw: Its JSON text.
+        size: (height, width) of its picture.
+
+    Returns:
+        One of :data:`REASONS`, or None.
+    """
+    if len(memoryview(raw)) > MAX_BYTES:
+        return BROKEN
+    try:
+        segmentation = _DECODER.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return FLAT if _is_flat(raw) else BROKEN
+    if not segmentation:
+        return NO_MASK
+    if isinstance(segmentation, _RunLengths):
+        try:
+            if segmentation.size != size:
+                return BROKEN
+            return None if rle_area(msgspec.structs.asdict(segmentation)) else NO_AREA
+        except DatasetError:
+            return BROKEN
+    if any(len(p) % 2 for p in segmentation):
+        return BROKEN
+    polygons = [np.array(p).reshape(-1, 2) for p in segmentation if len(p) >= 6]
+    return _shows_nothing(polygons, segmentation, size) if polygons else FEW_POINTS
+
+
+def to_mask(raw: msgspec.Raw, size: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W), bool, of a segmentation without a :func:`problem`."""
+    return decode(to_rle(raw, size))
+
+
+def to_rle(raw: msgspec.Raw, size: tuple[int, int]) -> Rle:
+    """The compressed run lengths of a segmentation without a :func:`problem`."""
+    segmentation: Any = msgspec.json.decode(raw)
+    if isinstance(segmentation, list):
+        return _drawn(segmentation, size)
+    if isinstance(segmentation["counts"], str):
+        return {"size": list(size), "counts": segmentation["counts"]}
+    return encode(decode(segmentation))
+
+
+def _is_flat(raw: msgspec.Raw) -> bool:
+    try:
+        return bool(_NUMBERS.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _shows_nothing(
+    polygons: list[np.ndarray], segmentation: list[list[float]], size: tuple[int, int]
+) -> str | None:
+    points = np.concatenate(polygons)
+    (left, top), (right, bottom) = points.min(0), points.max(0)
+    if left >= size[1] or top >= size[0] or right <= 0 or bottom <= 0:
+        return OUTSIDE
+    # Only what is thinner than a pixel, or mostly outside, can miss every pixel's centre: drawing
+    # the rest just to see that it is there would take minutes for the whole of COCO.
+    area = sum(_area(polygon) for polygon in polygons)
+    inside = left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
+    if area > max(right - left, bottom - top) and inside:
+        return None
+    return None if rle_area(_drawn(segmentation, size)) else NO_AREA
+
+
+def _drawn(segmentation: list[list[float]], size: tuple[int, int]) -> Rle:
+    polygons = [p for p in segmentation if len(p) >= 6]
+    merged = hotcoco.mask.merge(hotcoco.mask.frPyObjects(polygons, *size))
+    return {"size": list(size), "counts": merged["counts"].decode("ascii")}
+
+
+def _area(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

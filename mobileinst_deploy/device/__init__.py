@@ -1,1 +1,0 @@
-"""Devices: a phone over adb, an emulated one, and qemu, all running the same bundle."""

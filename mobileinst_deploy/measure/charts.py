@@ -1,0 +1,250 @@
+"""Charts as inline SVG: no script, no network, coloured by the page's own style sheet.
+
+Series are told apart by the classes ``s0`` to ``s5``; what a mark stands for is in its ``<title>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from mobileinst_deploy.core.text import shown
+
+WIDTH, HEIGHT = 640, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 36
+#: More points than a screen has columns only make the page heavy.
+_MOST_POINTS = 600
+_SERIES = 6
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or set of points.
+
+    Attributes:
+        name: For the legend.
+        x: Of each point.
+        y: Of each point; NaN leaves a gap.
+        joined: Whether points are joined by a line.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar.
+
+    Attributes:
+        name: What it stands for.
+        value: Its length.
+        shown: The value for people.
+    """
+
+    name: str
+    value: float
+    shown: str
+
+
+def lines(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    zero: bool = False,
+    counted: bool = False,
+) -> str:
+    """Lines or points over a common axis.
+
+    Args:
+        series: At most six are told apart.
+        x_label: With its unit.
+        y_label: With its unit.
+        zero: Whether the vertical axis begins at 0.
+        counted: Whether the horizontal axis counts things: then points are few, large and whole.
+    """
+    xs = np.concatenate([np.asarray(s.x, float) for s in series])
+    ys = np.concatenate([np.asarray(s.y, float) for s in series])
+    ys = ys[np.isfinite(ys)]
+    if not len(xs) or not len(ys):
+        return ""
+    low = 0.0 if zero else float(ys.min()) - 0.05 * float(np.ptp(ys))
+    x, y = _scales((xs.min(), xs.max()), (low, float(ys.max()) + 0.05 * float(np.ptp(ys))))
+    body = []
+    for number, each in enumerate(series):
+        points = _thinned(np.asarray(each.x, float), np.asarray(each.y, float))
+        colour = f"s{number % _SERIES}"
+        if each.joined:
+            path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+            body.append(f'<polyline class="{colour} line" points="{path}"/>')
+        radius = 3.5 if counted else 1.4
+        if counted or not each.joined:
+            body += [
+                f'<circle class="{colour}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="{radius}">'
+                f"<title>{_text(each.name)}: {_short(b)} at {_short(a)}</title></circle>"
+                for a, b in points
+            ]
+    frame = _axes(x, y, (xs.min(), xs.max()), (low, float(ys.max())), x_label, y_label, counted)
+    return _svg([*frame, *body], HEIGHT) + _legend([s.name for s in series])
+
+
+def histogram(series: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
+    """Distributions over a common axis; the slowest 0.5 % share the last bin.
+
+    Args:
+        series: A name and the values of each.
+        x_label: With its unit.
+    """
+    values = [np.asarray(v, float) for _, v in series]
+    low = min(float(v.min()) for v in values)
+    high = max(float(np.percentile(v, 99.5)) for v in values)
+    high = high if high > low else low + max(abs(low), 1e-9) * 0.01
+    edges = np.linspace(low, high, 61)
+    counts = [np.histogram(np.minimum(v, high), edges)[0] / len(v) for v in values]
+    top = max(float(c.max()) for c in counts)
+    x, y = _scales((low, high), (0.0, top))
+    body = []
+    for number, ((name, _), found, raw) in enumerate(zip(series, counts, values, strict=True)):
+        for share, a, b in zip(found, edges, edges[1:], strict=False):
+            if share:
+                body.append(
+                    f'<rect class="s{number % _SERIES} fill" x="{x(a):.1f}" y="{y(share):.1f}"'
+                    f' width="{max(x(b) - x(a) - 0.5, 0.5):.1f}"'
+                    f' height="{y(0) - y(share):.1f}"><title>{_text(name)}: {share:.1%}'
+                    f" from {_short(a)} to {_short(b)}</title></rect>"
+                )
+        for label, at in (("p50", np.median(raw)), ("p90", np.percentile(raw, 90))):
+            if at <= high:
+                body.append(
+                    f'<line class="s{number % _SERIES} mark" x1="{x(float(at)):.1f}" y1="{_TOP}"'
+                    f' x2="{x(float(at)):.1f}" y2="{y(0):.1f}"><title>{_text(name)} {label}:'
+                    f" {_short(float(at))}</title></line>"
+                )
+    frame = _axes(x, y, (low, high), (0.0, top), x_label, "share of runs")
+    return _svg([*frame, *body], HEIGHT) + _legend([name for name, _ in series])
+
+
+def bars(rows: Sequence[Bar], *, scale: float | None = None) -> str:
+    """Horizontal bars with their names and values.
+
+    Args:
+        rows: From the top down.
+        scale: The value that fills the width; None means the largest.
+    """
+    top = scale or max((row.value for row in rows), default=0.0) or 1.0
+    step, left, room = 20, 210, WIDTH - 210 - 110
+    body = []
+    for number, row in enumerate(rows):
+        middle = number * step + 14
+        length = room * min(row.value / top, 1.0)
+        body.append(
+            f'<text x="{left - 8}" y="{middle}" text-anchor="end">{_text(row.name)}</text>'
+            f'<rect class="s0 fill" x="{left}" y="{number * step + 4}" width="{length:.1f}"'
+            f' height="13"/>'
+            f'<text x="{left + length + 6:.1f}" y="{middle}">{_text(row.shown)}</text>'
+        )
+    return _svg(body, max(1, len(rows)) * step + 6)
+
+
+Scale = Callable[[float], float]
+
+
+def _scales(xs: tuple[float, float], ys: tuple[float, float]) -> tuple[Scale, Scale]:
+    width = (xs[1] - xs[0]) or 1.0
+    height = (ys[1] - ys[0]) or 1.0
+
+    def x(value: float) -> float:
+        return _LEFT + (value - xs[0]) / width * (WIDTH - _LEFT - _RIGHT)
+
+    def y(value: float) -> float:
+        return HEIGHT - _BOTTOM - (value - ys[0]) / height * (HEIGHT - _TOP - _BOTTOM)
+
+    return x, y
+
+
+def _axes(
+    x: Scale,
+    y: Scale,
+    xs: tuple[float, float],
+    ys: tuple[float, float],
+    x_label: str,
+    y_label: str,
+    counted: bool = False,
+) -> list[str]:
+    base = HEIGHT - _BOTTOM
+    parts = [f'<path class="axis" d="M{_LEFT},{_TOP}V{base}H{WIDTH - _RIGHT}"/>']
+    for tick in _ticks(*xs, whole=counted):
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{base + 14}" text-anchor="middle">'
+            f"{_short(tick)}</text>"
+        )
+    for tick in _ticks(*ys):
+        parts.append(
+            f'<path class="grid" d="M{_LEFT},{y(tick):.1f}H{WIDTH - _RIGHT}"/>'
+            f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 3:.1f}" text-anchor="end">'
+            f"{_short(tick)}</text>"
+        )
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    parts.append(
+        f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{_text(x_label)}</text>'
+        f'<text transform="translate(11,{(_TOP + base) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{_text(y_label)}</text>"
+    )
+    return parts
+
+
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """About five round numbers within a range."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / 5
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
+    step = max(step, 1.0) if whole else step
+    first = np.ceil(low / step) * step
+    return [float(v) for v in np.arange(first, high + step * 1e-6, step)]
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
+    """Points that can be drawn, at most :data:`_MOST_POINTS`; the extremes of each stretch stay."""
+    kept = np.isfinite(y)
+    x, y = x[kept], y[kept]
+    if len(x) > _MOST_POINTS:
+        chosen: set[int] = set()
+        for part in np.array_split(np.arange(len(x)), _MOST_POINTS // 2):
+            chosen |= {int(part[np.argmin(y[part])]), int(part[np.argmax(y[part])])}
+        order = sorted(chosen)
+        x, y = x[order], y[order]
+    return list(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _short(value: float) -> str:
+    """A number of at most four figures."""
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+
+
+def _text(name: str) -> str:
+    """A name as text of the page, whatever it holds."""
+    return escape(shown(name, 120))
+
+
+def _legend(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    items = "".join(
+        f'<span><i class="s{n % _SERIES}"></i>{_text(name)}</span>' for n, name in enumerate(names)
+    )
+    return f'<p class="legend">{items}</p>'
+
+
+def _svg(body: Sequence[str], height: float) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" preserveAspectRatio="xMinYMin meet">'
+        f"{''.join(body)}</svg>"
+    )

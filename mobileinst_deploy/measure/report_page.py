@@ -1,0 +1,302 @@
+"""What was measured, as one HTML page that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+import numpy as np
+
+from mobileinst_deploy import __version__
+from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.measure.charts import Bar, Series, bars, histogram, lines
+from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table
+from mobileinst_deploy.measure.record import LatencyRecord
+
+#: The amortised cost is drawn for every T up to this one.
+LONGEST_CLIP = 12
+#: A page of more measurements than these draws the newest alone.
+MOST_DRAWN = 6
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Parity of one output tensor.
+
+    Attributes:
+        graph: Role of its graph.
+        tensor: Its name.
+        max_abs: Largest difference from PyTorch.
+        max_excess: That over what is allowed; passes up to 1.
+        cosine: Lowest cosine similarity.
+        passed: Whether all of it is within tolerance.
+    """
+
+    graph: str
+    tensor: str
+    max_abs: float
+    max_excess: float
+    cosine: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the page can show; what is empty is left out.
+
+    Attributes:
+        title: Of the page.
+        records: Latency, by name, the oldest first.
+        counts: Executed instructions by graph, by runtime and form.
+        parity: Tensors by where they were computed.
+        shares: Part or operator and its share of a graph's time, by caption.
+        precision: AP by what was evaluated.
+        unreadable: Results that could not be read, with the reason.
+    """
+
+    title: str
+    records: Mapping[str, LatencyRecord]
+    counts: Mapping[str, Mapping[str, int]]
+    parity: Mapping[str, Sequence[Tensor]]
+    shares: Mapping[str, Sequence[tuple[str, float]]]
+    precision: Mapping[str, float | None]
+    unreadable: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Figure:
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class _Heat:
+    name: str
+    used: str
+    hue: int
+    max_abs: str
+    cosine: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    figures: Sequence[_Figure] = ()
+    text: Sequence[str] = ()
+    heat: Sequence[_Heat] = ()
+    table: LatencyTable | None = None
+
+
+def report_page(found: Findings) -> str:
+    """The page as HTML; whatever was read from files or devices is escaped in it."""
+    records = list(found.records.values())
+    # One table holds what was measured alike: its title names model, runtime and protocol.
+    alike: dict[str, list[LatencyRecord]] = defaultdict(list)
+    for record in records:
+        alike[latency_table([record]).title].append(record)
+    models = sorted({record.pair.model_id for record in records})
+    when = sorted(record.measured_at for record in records)
+    subtitle = f"{len(records)} latency measurements" + (f" of {', '.join(models)}" * bool(models))
+    if when:
+        subtitle += f", {when[0]}" + (f" to {when[-1]}" if when[0] != when[-1] else "")
+    return _template().render(
+        title=shown(found.title),
+        subtitle=shown(subtitle, 2000),
+        caveats=[shown(text, 2000) for text in _caveats(found)],
+        tables=[latency_table(group) for group in alike.values()],
+        sections=list(_sections(found)),
+        version=__version__,
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    text = files("mobileinst_deploy.measure").joinpath("report_page.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(text)
+
+
+def _caveats(found: Findings) -> Iterator[str]:
+    if any(record.emulated for record in found.records.values()):
+        yield "Some of it was measured on an emulated device: it has no latency, and none is shown."
+    if any(not record.pair.trained for record in found.records.values()):
+        yield "Random weights: speed is real, masks mean nothing."
+    for name, record in found.records.items():
+        if not record.valid:
+            yield f"{name} must not be believed: {record.invalid[0]}"
+    yield from (f"Left out: {cause}" for cause in found.unreadable)
+
+
+def _sections(found: Findings) -> Iterator[_Section]:
+    real = {name: record for name, record in found.records.items() if not record.emulated}
+    drawn = dict(list(real.items())[-MOST_DRAWN:])
+    few = [f"The newest {MOST_DRAWN} of {len(real)} are drawn."] * (len(real) > len(drawn))
+    if drawn:
+        yield _Section("Distributions", list(_distributions(drawn)), few)
+        yield _Section("What an average frame costs", [_amortised(drawn)], _AMORTISED)
+        yield _Section("Over time", list(_over_time(drawn)), few)
+    again = _again(real)
+    if again:
+        yield _Section("From measurement to measurement", [again])
+    if found.records:
+        yield _Section("Heat and charge", table=_heat(found.records), text=_HEAT)
+    if found.shares:
+        figures = [
+            _Figure(shown(caption), bars([Bar(shown(n, 40), s, f"{s:.1%}") for n, s in rows]))
+            for caption, rows in found.shares.items()
+        ]
+        yield _Section("Where the time goes", figures)
+    for where, tensors in found.parity.items():
+        yield _Section(f"Parity with PyTorch: {shown(where)}", heat=list(map(_cell, tensors)))
+    if found.counts:
+        rows = [
+            Bar(shown(f"{where}, {role}", 40), float(count), f"{count / 1e6:,.1f} M")
+            for where, by_role in found.counts.items()
+            for role, count in by_role.items()
+        ]
+        figure = _Figure("Executed ARM instructions of one run", bars(rows))
+        yield _Section("Instructions", [figure], ["Exact, and not a latency."])
+    if found.precision:
+        rows = [
+            Bar(
+                shown(what, 40), value or 0.0, "not measurable" if value is None else f"{value:.3f}"
+            )
+            for what, value in found.precision.items()
+        ]
+        yield _Section("Average precision", [_Figure("AP", bars(rows, scale=1.0))])
+
+
+_AMORTISED = (
+    "Points were measured at that T. The line is (keyframe + (T-1) reuse) / T with the figures of "
+    "the longest clips measured.",
+)
+_HEAT = ("Before and after the measurement; a dash is what the device does not tell.",)
+
+
+def _distributions(records: Mapping[str, LatencyRecord]) -> Iterator[_Figure]:
+    for name, record in records.items():
+        for clip in record.clips:
+            series = [("keyframe", clip.keyframe.samples_ms)]
+            if clip.reuse is not None:
+                series.append(("reuse frame", clip.reuse.samples_ms))
+            caption = f"{name}, T = {clip.clip_length}: dashed are p50 and p90"
+            yield _Figure(shown(caption), histogram(series, "ms"))
+
+
+def _amortised(records: Mapping[str, LatencyRecord]) -> _Figure:
+    series = []
+    for name, record in records.items():
+        longest = max(record.clips, key=lambda clip: clip.clip_length)
+        if longest.reuse is not None:
+            key, reuse = longest.keyframe.headline, longest.reuse.headline
+            every = range(1, LONGEST_CLIP + 1)
+            curve = [(key + (t - 1) * reuse) / t for t in every]
+            series.append(Series(f"{name}, computed", list(every), curve))
+        clips = record.clips
+        measured = Series(
+            f"{name}, measured",
+            [clip.clip_length for clip in clips],
+            [clip.amortised_ms for clip in clips],
+            joined=False,
+        )
+        series.append(measured)
+    return _Figure(
+        "Amortised cost by clip length", lines(series, "T", "ms a frame", zero=True, counted=True)
+    )
+
+
+def _over_time(records: Mapping[str, LatencyRecord]) -> Iterator[_Figure]:
+    for name, record in records.items():
+        runs, clocks, began = {"frame": _Times(), "mask_head": _Times()}, _Times(), 0.0
+        for schedule in record.schedules:
+            for sample in schedule.samples:
+                at = (began + sample.start_ms) / 1000
+                runs[sample.role].add(at, sample.run_ms)
+                if sample.khz is not None:
+                    clocks.add(at, sample.khz / 1000)
+            began += schedule.wall_ms
+        series = [
+            Series(label, runs[role].x, runs[role].y, joined=False)
+            for role, label in (("frame", "keyframe"), ("mask_head", "reuse frame"))
+            if runs[role].x
+        ]
+        yield _Figure(shown(f"{name}: every run"), lines(series, "s", "ms", zero=True))
+        if clocks.x:
+            clock = Series("clock", clocks.x, clocks.y)
+            yield _Figure(shown(f"{name}: the core's clock"), lines([clock], "s", "MHz", zero=True))
+
+
+class _Times:
+    """Values by when they were seen."""
+
+    def __init__(self) -> None:
+        self.x: list[float] = []
+        self.y: list[float] = []
+
+    def add(self, at: float, value: float) -> None:
+        self.x.append(at)
+        self.y.append(value)
+
+
+def _again(records: Mapping[str, LatencyRecord]) -> _Figure | None:
+    """What was measured in the same way more than once."""
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for record in records.values():
+        for clip in record.clips:
+            where = f"{record.device.serial} {record.runtime.split(' ')[0]} {record.pair.form}"
+            kind = f"{record.pair.model_id} on {where}, T = {clip.clip_length}"
+            by_kind[kind].append(clip.amortised_ms)
+    series = [
+        Series(shown(kind, 80), list(range(1, len(times) + 1)), times)
+        for kind, times in by_kind.items()
+        if len(times) > 1
+    ]
+    if not series:
+        return None
+    chart = lines(series[:MOST_DRAWN], "measurement", "ms a frame", zero=True, counted=True)
+    return _Figure("The oldest first", chart)
+
+
+def _heat(records: Mapping[str, LatencyRecord]) -> LatencyTable:
+    def pair(before: object, after: object) -> str:
+        shown_ = ["-" if value is None else f"{value:g}" for value in (before, after)]
+        return " → ".join(shown_)
+
+    def hottest(zones: Mapping[str, float] | None) -> float | None:
+        return max((zones or {}).values(), default=None)
+
+    rows = []
+    for name, record in records.items():
+        was, now = record.state_before, record.state_after
+        rows.append(
+            (
+                shown(name),
+                pair(was.battery_celsius, now.battery_celsius),
+                pair(was.skin_celsius, now.skin_celsius),
+                pair(hottest(was.zones_celsius), hottest(now.zones_celsius)),
+                pair(was.thermal_status, now.thermal_status),
+                pair(was.battery_percent, now.battery_percent),
+                pair(was.load_1min, now.load_1min),
+            )
+        )
+    columns = ("", "battery °C", "skin °C", "hottest zone °C", "thermal status", "charge %", "load")
+    return LatencyTable("", columns, tuple(rows), ())
+
+
+def _cell(tensor: Tensor) -> _Heat:
+    used = tensor.max_excess
+    # Green where next to nothing of the tolerance is used, red where it is passed.
+    hue = int(np.clip(120 * (1 - max(used, 0.0)), 0, 120)) if np.isfinite(used) else 0
+    return _Heat(
+        shown(f"{tensor.graph}, {tensor.tensor}"),
+        f"{used:.1%}",
+        hue,
+        f"{tensor.max_abs:.2e}",
+        f"{tensor.cosine:.8f}",
+        tensor.passed,
+    )

@@ -1,0 +1,1 @@
+"""Pictures and clips in, overlays and track files out."""

@@ -1,0 +1,361 @@
+"""Weights on disk: this project's own files, and the published backbones' layouts.
+
+Own checkpoints are ``.safetensors`` files whose metadata holds the model's configuration as JSON
+under ``mobileinst.config``. What other training scripts write is read too, whatever it was wrapped
+in: see :mod:`mobileinst_deploy.network.weights_file`.
+
+Reading is strict. A tensor that is missing, unknown, of another shape or not finite is an error
+that names it, and then nothing is loaded: a backbone that silently stays random costs weeks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from mobileinst_deploy.core.config import Backbone, ModelConfig
+from mobileinst_deploy.core.documents import Blame, parse_json
+from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
+
+CONFIG_KEY = "mobileinst.config"
+_COUNTER = "num_batches_tracked"
+_CLASS_HEAD = ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
+_SHOWN = 5
+# torch's AveragedModel counts what it has averaged; timm, YOLO and DETR call the average ema.
+_AVERAGED_COUNT = "n_averaged"
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged?)(?:$|[._])")
+
+# Parts of published files that MobileInst does not build, and heads whatever they are called.
+_HEADS = ("decode_head.", "auxiliary_head.", "classifier.", "head.", "linear.", "fc.")
+_OWN_PARTS = ("mask_decoder.", "instance_decoder.", "context_projection.")
+_IGNORED: dict[Backbone, tuple[str, ...]] = {
+    "topformer-base": ("SIM.", *_HEADS),
+    "topformer-small": ("SIM.", *_HEADS),
+    "topformer-tiny": ("SIM.", *_HEADS),
+    "seaformer-base": _HEADS,
+    "mobilenetv2": ("features.18.", *_HEADS),
+}
+_LOOKS_LIKE = {
+    "tpm.": "TopFormer",
+    "smb1.": "SeaFormer",
+    "features.": "MobileNetV2",
+    "layer1.0.": "ResNet",
+    "blocks.": "another network of timm's",
+}
+
+
+class Loaded(NamedTuple):
+    """How a file's weights came into a model.
+
+    Attributes:
+        anew: Names of the tensors that were left as they were, for want of the same classes.
+        note: Which of several whole networks in the file was taken; None where there was no choice.
+    """
+
+    anew: tuple[str, ...]
+    note: str | None
+
+
+def save_checkpoint(
+    path: Path, model: MobileInst, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's weights and configuration; the same contents give the same bytes.
+
+    Args:
+        path: A ``.safetensors`` file; it is replaced whole or left as it was.
+        model: The model.
+        metadata: Further entries for the file's metadata.
+
+    Raises:
+        CheckpointError: ``path`` has another suffix.
+        OutputError: It cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path.name} does not end in .safetensors, the only format written here",
+            "Give the file that suffix",
+        )
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.endswith(_COUNTER)
+    }
+    config = json.dumps(model.config.to_dict(), sort_keys=True)
+    data = _with_sorted_metadata(save(state, {**(metadata or {}), CONFIG_KEY: config}))
+    write_atomically(path, lambda temporary: _write(temporary, data))
+
+
+def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
+    """Read an own checkpoint: the configuration and a state that fits it exactly.
+
+    Raises:
+        CheckpointError: The file cannot be read, carries no configuration, or its tensors do not
+            fit that configuration.
+    """
+    file = read_weights_file(path)
+    config = _config_in(path, file.metadata)
+    if config is None:
+        raise CheckpointError(
+            f"{path} carries no model configuration",
+            "Name the model by its zoo id and give this file as its weights",
+        )
+    with torch.device("meta"):
+        expected = MobileInst(config).state_dict()
+    state = _choose(file, _weights_of(expected)).state
+    return config, _fit(path, state, expected, "the configuration it carries")
+
+
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
+    """Load a whole network's weights into a model.
+
+    Args:
+        model: Changed only when everything fits.
+        path: An own ``.safetensors``, or a ``.pth`` with a state dict in this project's names.
+        other_classes: Also take weights of a model with other classes, and then leave the class
+            head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
+
+    Returns:
+        What was left as it was, and what was taken where there was a choice.
+
+    Raises:
+        CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
+            model that differs in something the tensors' shapes do not show.
+    """
+    file = read_weights_file(path)
+    config = _config_in(path, file.metadata)
+    if config is not None:
+        _require_same_model(path, config, model.config, other_classes)
+    expected = model.state_dict()
+    choice = _choose(file, _weights_of(expected))
+    state = choice.state
+    own_head = {}
+    if other_classes and not _same_classes(state, config, model):
+        own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
+        state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
+    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+    return Loaded(tuple(own_head), choice.note)
+
+
+def load_backbone(model: MobileInst, path: Path) -> None:
+    """Load published backbone weights into a model's backbone.
+
+    Understood are TopFormer's and SeaFormer's classification and segmentation checkpoints,
+    MobileNetV2 in torchvision's layout, and whole checkpoints of this project. Wrappers
+    (``state_dict_ema``, ``state_dict``, ``model``) and prefixes (``module.``, ``backbone.``) are
+    taken off; heads, TopFormer's semantic injection and MobileNetV2's last convolution are left.
+
+    MobileNetV2 weights converted from TensorFlow were trained with padding on the right and bottom
+    only at stride 2, and on RGB / 127.5 - 1. This network pads both sides evenly and normalises by
+    its configuration. Such weights lose some accuracy that way and serve to start a training from.
+
+    Args:
+        model: Its backbone is changed, and only when everything fits.
+        path: The file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not of the model's backbone.
+    """
+    name = model.config.backbone
+    wanted = _weights_of(model.backbone.state_dict())
+    kept = {}
+    for key, tensor in _choose(read_weights_file(path), wanted).state.items():
+        key = key.removeprefix("module.").removeprefix("backbone.")
+        if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
+            kept[key] = tensor
+    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
+    """The names that a file must have."""
+    return {name for name in expected if not name.endswith(_COUNTER)}
+
+
+def _fit(
+    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
+) -> State:
+    """A complete float32 state for ``expected``, made of ``state``.
+
+    Args:
+        path: For messages.
+        state: As read; BatchNorm's counters are left out of account.
+        expected: Tensors of the wanted names and shapes.
+        what: What ``expected`` belongs to, for messages.
+
+    Raises:
+        CheckpointError: Names or shapes differ, or a tensor cannot be taken as float32.
+    """
+    given = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    wanted = {name: tensor for name, tensor in expected.items() if not name.endswith(_COUNTER)}
+    misshapen = [
+        f"{name} is {_shape(given[name])}, not {_shape(tensor)}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    findings = [
+        _listed(noun, names)
+        for noun, names in (
+            ("missing", [name for name in wanted if name not in given]),
+            ("unknown", [name for name in given if name not in wanted]),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if findings:
+        likeness = next(
+            (n for p, n in _LOOKS_LIKE.items() if any(k.startswith(p) for k in given)), ""
+        )
+        raise CheckpointError(
+            f"{path} does not fit {what}; tensors {'; '.join(findings)}",
+            f"Give weights of {what}" + (f"; these look like {likeness}'s" if likeness else ""),
+        )
+    counters = {n: torch.zeros((), dtype=t.dtype) for n, t in expected.items() if n not in wanted}
+    return {name: _as_float32(path, name, given[name]) for name in wanted} | counters
+
+
+def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """A tensor's values as float32, all of them finite."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        raise CheckpointError(
+            f"{path} holds {name} as {str(tensor.dtype).removeprefix('torch.')}, not as floating "
+            "point numbers",
+            "Give the weights as they were before quantisation",
+        )
+    value = tensor.to(torch.float32).contiguous()
+    if not bool(torch.isfinite(value).all()):
+        raise CheckpointError(
+            f"{path} holds values in {name} that are no finite float32 numbers",
+            "Take an earlier checkpoint of that training",
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A state dict for a network, out of those that a file holds.
+
+    Attributes:
+        state: Its tensors, without a common prefix.
+        name: Where in the file it lies.
+        others: Where others lie that would have fitted.
+    """
+
+    state: State
+    name: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there was no choice."""
+        if not self.others:
+            return None
+        return (
+            f"taken are the weights under {self.name!r}, not those under {', '.join(self.others)}"
+        )
+
+
+def _choose(file: WeightsFile, wanted: Collection[str]) -> _Choice:
+    """The state dict that a network's own run would use.
+
+    That is the one that has every wanted name, under a prefix that they share (``module.``,
+    ``_orig_mod.``, Lightning's ``model.``); of several, the averaged one, as whoever keeps an
+    average evaluates with it. Where none has all, the one that has most, for the message.
+    """
+    options: list[tuple[int, str, State]] = []
+    for place, state in file.states.items():
+        given = {n: t for n, t in state.items() if n != _AVERAGED_COUNT}
+        for prefix in _prefixes(given, wanted):
+            inside = {n.removeprefix(prefix): t for n, t in given.items() if n.startswith(prefix)}
+            outside = {n: t for n, t in given.items() if not n.startswith(prefix)}
+            found = len(wanted & inside.keys())
+            name = ".".join(filter(None, (place, prefix.rstrip("."))))
+            # What lies beside a whole network is of something else, such as a criterion.
+            options.append((found, name, inside if found == len(wanted) else inside | outside))
+    whole = [option for option in options if option[0] == len(wanted)]
+    if not whole:
+        most, name, state = max(options, key=lambda option: option[0])
+        return _Choice(state if most else dict(next(iter(file.states.values()))), name)
+    averaged = [option for option in whole if _AVERAGED.search(option[1])]
+    _, name, state = (averaged or whole)[0]
+    return _Choice(state, name, tuple(repr(other) for _, other, _ in whole if other != name))
+
+
+def _prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> list[str]:
+    """What may come before the wanted names, shortest first."""
+    names = sorted(wanted)
+    probes = {names[0], names[len(names) // 2], names[-1]}
+    found = {name.removesuffix(probe) for name in state for probe in probes if name.endswith(probe)}
+    return sorted({p for p in found if not p or p.endswith(".")} | {""}, key=len)
+
+
+def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
+    if CONFIG_KEY not in metadata:
+        return None
+    blame = Blame(
+        f"{path} carries a configuration that cannot be used",
+        CheckpointError,
+        "Take a checkpoint written by this version",
+    )
+    return parse_json(metadata[CONFIG_KEY].encode(errors="replace"), ModelConfig, blame)
+
+
+def _require_same_model(
+    path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
+) -> None:
+    """Refuse weights that fit by shape and yet mean something else, such as other classes."""
+    free = {"input_size", "reuse_context"} | ({"classes"} if other_classes else set())
+    ours, theirs = here.to_dict(), there.to_dict()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
+    if differing:
+        key = differing[0]
+        values = "" if key == "classes" else f" ({key} is {theirs[key]} there and {ours[key]} here)"
+        raise CheckpointError(
+            f"{path} was trained as a model with another {' and '.join(differing)}{values}",
+            "Use the model that it was trained as",
+        )
+
+
+def _same_classes(state: State, config: ModelConfig | None, model: MobileInst) -> bool:
+    """Whether a file's class head speaks of the model's classes; by shape where it does not say."""
+    if config is not None:
+        return config.classes == model.config.classes
+    head = state.get(_CLASS_HEAD[0])
+    return head is not None and head.shape[:1] == (model.config.num_classes,)
+
+
+def _listed(noun: str, names: list[str]) -> str:
+    shown = ", ".join(name[:120] for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{noun}: {shown}{more}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Put a safetensors file's metadata in order, which its writer leaves to chance.
+
+    The format is an 8-byte little-endian header length, the JSON header padded with spaces to a
+    multiple of 8 bytes, and the tensors at offsets counted from the header's end.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

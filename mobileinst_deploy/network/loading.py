@@ -1,0 +1,120 @@
+"""From what the user names to a network with weights: a zoo id, a model.toml, or a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
+from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
+from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
+from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
+from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
+from mobileinst_deploy.network.weights_file import is_weights_file
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode and where its weights came from.
+
+    Attributes:
+        id: Zoo id, the model.toml's id, or the checkpoint's file name.
+        config: Its configuration, at the size asked for.
+        model: In eval mode.
+        trained: Whether a weights file was read; False means random weights.
+        seed: Of random weights, else None.
+        checkpoint_sha256: Of the weights file, else None.
+        tolerance: What its exports are allowed.
+        note: Which weights of several in a file were taken; None where there was no choice.
+    """
+
+    id: str
+    config: ModelConfig
+    model: MobileInst
+    trained: bool
+    seed: int | None
+    checkpoint_sha256: str | None
+    tolerance: Tolerance
+    note: str | None = None
+
+
+def load_model(
+    name: str,
+    *,
+    weights: Path | None = None,
+    size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
+) -> LoadedModel:
+    """Build the network that ``name`` stands for and give it its weights.
+
+    Args:
+        name: A zoo id, a path to a model.toml, or a checkpoint that carries its configuration.
+        weights: A checkpoint to use in place of the model's own weights.
+        size: (height, width) in place of the configuration's.
+        reuse_context: What reuse frames take over, in place of the configuration's.
+
+    Raises:
+        ConfigError: No such model, or a size or context reuse that it cannot have.
+        CheckpointError: The weights are unreadable or of another model.
+    """
+    path = Path(name)
+    if is_weights_file(path):
+        if weights is not None:
+            raise CheckpointError(
+                f"{name} is a checkpoint already", "Give either a checkpoint or --weights, not both"
+            )
+        config, _ = load_checkpoint(path)
+        entry = ZooEntry(path.stem, "", config, Tolerance(), 0, path, None, path.parent)
+    else:
+        entry = load_model_toml(name)
+    if weights is None and entry.weights is None and entry.weights_sha256 is not None:
+        raise CheckpointError(
+            f"the trained weights of {entry.id} are missing from {entry.folder}",
+            "Put them back, or give other ones with --weights",
+        )
+    config = replace(
+        entry.config,
+        input_size=size or entry.config.input_size,
+        reuse_context=reuse_context or entry.config.reuse_context,
+    )
+    return build_loaded(
+        entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance
+    )
+
+
+def build_loaded(
+    model_id: str, config: ModelConfig, weights: Path | None, *, seed: int, tolerance: Tolerance
+) -> LoadedModel:
+    """A network at a configuration, with a file's weights or with the seed's random ones.
+
+    Raises:
+        CheckpointError: The weights are unreadable or of another model.
+    """
+    model = build_model(config, seed)
+    note = None
+    if weights is not None:
+        note = load_weights(model, weights).note
+    else:
+        # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
+        # use; statistics of photographs make a random network as well conditioned as a trained one.
+        # Cropped and padded ones: a picture of another aspect than the input is half padding.
+        crops, keyframe = reference_clips(config.input_size)
+        padded, _ = user_clip(bundled_photographs(), config.input_size)
+        photographs = np.concatenate([crops[np.unique(keyframe)], padded])
+        randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())
+    model.eval()
+    return LoadedModel(
+        id=model_id,
+        config=config,
+        model=model,
+        trained=weights is not None,
+        seed=seed if weights is None else None,
+        checkpoint_sha256=None if weights is None else sha256_of(weights),
+        tolerance=tolerance,
+        note=note,
+    )

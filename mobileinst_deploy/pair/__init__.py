@@ -1,0 +1,1 @@
+"""From a network to two proven graphs: export, the parity ladder, and what finds a fault."""

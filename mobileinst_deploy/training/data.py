@@ -1,0 +1,263 @@
+"""From clips to batches: what is drawn, how it is varied, and in an order fixed by the seed.
+
+Sample k of a run depends on the seed and on k alone. So a resumed run, or one with another number
+of workers, sees what an undisturbed one would have seen, and no sampler has state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mobileinst_deploy.core.config import SIZE_MULTIPLE
+from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
+from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.objective import Target
+
+MAX_UNREADABLE = 20
+
+
+class ClipSource(Protocol):
+    """Clips to draw from. A set of pictures is a source of clips of one frame."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        ...
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Some frames of a clip.
+
+        Raises:
+            MediaError: A picture cannot be read.
+        """
+        ...
+
+
+class Batch(NamedTuple):
+    """What one training step takes.
+
+    Attributes:
+        images: (B, 3, H, W) uint8; of pairs (2B, 3, H, W), first the earlier frames.
+        targets: B targets, of the pictures or the earlier frames.
+        later: B targets of the later frames, or None for pictures.
+        unreadable: Samples that were drawn but could not be read, and were replaced.
+    """
+
+    images: Tensor
+    targets: list[Target]
+    later: list[Target] | None
+    unreadable: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+
+        def move(targets: list[Target]) -> list[Target]:
+            return [Target(t.labels.to(device), t.masks.to(device)) for t in targets]
+
+        later = None if self.later is None else move(self.later)
+        return Batch(self.images.to(device), move(self.targets), later, self.unreadable)
+
+
+class Sample(NamedTuple):
+    """One drawn picture or pair, and how many draws before it could not be read."""
+
+    frames: LabelledFrames
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class Samples(Dataset[Sample]):
+    """The endless sequence of samples of one stage.
+
+    Args:
+        source: Where clips come from.
+        config: How they are varied.
+        stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
+        seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
+        length: How many there are, for the loader's sake.
+    """
+
+    source: ClipSource
+    config: DataConfig
+    stage: StageConfig
+    seed: tuple[int, int]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``, the same at every call.
+
+        Raises:
+            DatasetError: Picture after picture cannot be read.
+        """
+        rng = np.random.default_rng([*self.seed, index])
+        for unreadable in range(MAX_UNREADABLE):
+            clip = int(rng.integers(len(self.source)))
+            try:
+                frames = self.source.read(clip, self._choose(rng, self.source.length(clip)))
+            except MediaError as error:
+                last = error
+                continue
+            return Sample(self._varied(frames, rng), unreadable)
+        raise DatasetError(
+            f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
+            "Check the pictures' folder",
+        )
+
+    def _varied(self, frames: LabelledFrames, rng: np.random.Generator) -> LabelledFrames:
+        config, stage = self.config, self.stage
+        frames = vary(frames, config.flip, stage, rng)
+        if stage.kind == "image" and config.paste:
+            for _ in range(int(rng.integers(config.paste + 1))):
+                frames = paste(frames, self._donor(rng), rng)
+        if config.colour:
+            frames = frames._replace(images=recolour(frames.images, config.colour, rng))
+        return frames
+
+    def _donor(self, rng: np.random.Generator) -> LabelledFrames:
+        """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
+        clip = int(rng.integers(len(self.source)))
+        try:
+            frames = self.source.read(clip, [int(rng.integers(self.source.length(clip)))])
+        except MediaError:
+            none = np.zeros((0, 1, *self.stage.size), bool)
+            return LabelledFrames(
+                np.zeros((1, *self.stage.size, 3), np.uint8), np.zeros(0, np.int64), none
+            )
+        return vary(frames, self.config.flip, replace(self.stage, zoom=PASTE_ZOOM), rng)
+
+    def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
+        first = int(rng.integers(length))
+        if self.stage.kind == "image":
+            return [first]
+        reach = min(self.config.max_gap, length - 1)
+        low, high = max(first - reach, 0), min(first + reach, length - 1)
+        other = int(rng.integers(low, high)) if high > low else first
+        if high > low and other >= first:
+            other += 1  # skips the frame itself, in either direction of time
+        return [first, other]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Pad samples right and bottom to one size and take masks to the loss's stride."""
+
+    mask_stride: int
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """Samples, all of pictures or all of pairs, to a batch."""
+        shapes = [s.frames.images.shape for s in samples]
+        count = shapes[0][0]
+        h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
+        images = np.empty((count, len(samples), 3, h, w), np.uint8)
+        images[:] = np.array(PADDING, np.uint8)[:, None, None]
+        targets: list[list[Target]] = [[] for _ in range(count)]
+        for i, (frames, _) in enumerate(samples):
+            height, width = frames.images.shape[1:3]
+            images[:, i, :, :height, :width] = frames.images.transpose(0, 3, 1, 2)
+            labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
+            for j in range(count):
+                masks = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+                targets[j].append(Target(labels, torch.from_numpy(masks)))
+        later = targets[1] if count == 2 else None
+        flat = torch.from_numpy(images.reshape(count * len(samples), 3, h, w))
+        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples))
+
+
+def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
+    """The share of each stride x stride cell that a mask covers.
+
+    Args:
+        masks: (n, h, w) bool.
+        size: (H, W), multiples of ``stride``, at least (h, w); the rest is outside.
+        stride: Side of a cell in pixels.
+
+    Returns:
+        (n, H / stride, W / stride) float32.
+    """
+    n, h, w = masks.shape
+    shares = np.zeros((n, size[0] // stride, size[1] // stride), np.float32)
+    # Only the rows and columns of cells that the picture reaches; the rest stays outside.
+    rows, columns = -(-h // stride), -(-w // stride)
+    padded = np.zeros((rows * stride, columns * stride), np.float32)
+    for mask, share in zip(masks, shares, strict=True):
+        padded[:h, :w] = mask
+        share[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+    return shares
+
+
+def batches(
+    samples: Samples,
+    losses: LossConfig,
+    batch: int,
+    first: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """The batches of one process, from a given one onwards.
+
+    Args:
+        samples: Of the stage.
+        losses: Their mask stride.
+        batch: Samples of one process in one batch.
+        first: Number of batches to leave out because an earlier run has seen them.
+        process: This process, from 0.
+        processes: How many there are; they share the sequence of samples between them.
+    """
+    order = _Order(len(samples), batch, first, process, processes)
+    workers = samples.config.workers
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=order,
+            collate_fn=Collate(losses.mask_stride),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread if workers else None,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Indices of the samples of each batch of one process, in order."""
+
+    length: int
+    batch: int
+    first: int
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return self.length // (self.batch * self.processes) - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.batch * self.processes
+        for i in range(self.first, self.length // step):
+            start = i * step + self.process * self.batch
+            yield list(range(start, start + self.batch))
+
+
+def _one_thread(worker: int) -> None:
+    del worker
+    cv2.setNumThreads(1)

@@ -1,0 +1,87 @@
+"""``training.csv``: one row each time losses are logged or the model is evaluated."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from mobileinst_deploy.core.files import write_atomically
+
+COLUMNS = (
+    "iteration",
+    "stage",
+    "lr",
+    "loss",
+    "focal",
+    "dice",
+    "bce",
+    "objectness",
+    "passed",
+    "semantic",
+    "gradient",
+    "samples_per_s",
+    "AP",
+    "AP50",
+    "AP75",
+)
+
+
+class TrainingLog:
+    """The log of a run. Rows that a resumed run will write again are dropped.
+
+    Args:
+        path: The CSV file.
+        iteration: The iteration that the run begins or resumes at; later rows are dropped.
+    """
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        self.path = path
+        rows = [] if iteration == 0 else _rows_up_to(path, iteration)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, lambda temporary: _write(temporary, text.getvalue()))
+
+    def row(
+        self,
+        iteration: int,
+        stage: str,
+        lr: float,
+        losses: Mapping[str, float],
+        samples_per_s: float,
+    ) -> None:
+        """Note the losses of an iteration; they are written with all their digits."""
+        self._append(
+            {
+                "iteration": iteration,
+                "stage": stage,
+                "lr": f"{lr:.3g}",
+                **losses,
+                "samples_per_s": f"{samples_per_s:.1f}",
+            }
+        )
+
+    def evaluation(self, iteration: int, stage: str, metrics: Mapping[str, float]) -> None:
+        """Note what the held-out data gave."""
+        known = {k: f"{v:.4f}" for k, v in metrics.items() if k in COLUMNS}
+        self._append({"iteration": iteration, "stage": stage, **known})
+
+    def _append(self, row: Mapping[str, object]) -> None:
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(row)
+
+
+def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = [r for r in rows if set(r) == set(COLUMNS) and (r["iteration"] or "").isdigit()]
+    return [r for r in kept if int(r["iteration"]) <= iteration]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,402 @@
+"""The training loop: from a configuration to weights, through any interruption.
+
+What the next step does depends on the weights, the optimiser and the step's number alone, and all
+three are saved together; so a run that was killed continues as if it had not been.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import set_seed  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
+from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
+from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.frozen import freeze
+from mobileinst_deploy.training.log import TrainingLog
+from mobileinst_deploy.training.objective import Objective
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
+from mobileinst_deploy.training.validate import picture_ap
+
+WEIGHTS_FILE = "model.safetensors"
+LOG_FILE = "training.csv"
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a run came to.
+
+    Attributes:
+        iterations: Optimiser steps, of all sessions of the run.
+        samples: Pictures and pairs seen in this session, by all processes.
+        seconds: Wall time of this session.
+        loss: The last logged loss of this session; None where nothing was left to do.
+        metrics: The last evaluation's, by COCO's names; empty without held-out data.
+        unreadable: Samples that could not be read and were replaced, in this session.
+        weights: The weights' file.
+        anew: Tensors that the whole weights to start from could not give, since they know other
+            classes; these began with the seed's random values.
+        note: Which weights of several in a file it started from; None where there was no choice.
+    """
+
+    iterations: int
+    samples: int
+    seconds: float
+    loss: float | None
+    metrics: dict[str, float]
+    unreadable: int
+    weights: Path
+    anew: tuple[str, ...] = ()
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**self.__dict__, "weights": str(self.weights)}
+
+
+def train(
+    config: TrainConfig,
+    model_config: ModelConfig,
+    source: ClipSource,
+    folder: Path,
+    *,
+    held_out: ClipSource | None = None,
+    resume: bool = False,
+    backbone: Path | None = None,
+    weights: Path | None = None,
+    progress: Progress = silent,
+) -> TrainReport:
+    """Train a model, or go on training it.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls this with the same arguments;
+    only the first writes.
+
+    Args:
+        config: The recipe.
+        model_config: The network.
+        source: What to train on; its classes are the network's.
+        folder: Where the state, the log and the weights go.
+        held_out: What to evaluate on.
+        resume: Whether to go on from the state in ``folder``.
+        backbone: Published backbone weights to start from.
+        weights: Whole weights to start from. They may know other classes; then the class head
+            begins anew, which is how the paper goes from COCO to YouTube-VIS (section 4.2).
+        progress: Told of every step.
+
+    Raises:
+        ConfigError: Classes differ, the model cannot do what the recipe asks, the folder holds a
+            run that was not to be resumed or one of another configuration, the loss or gradient is
+            no finite number, or memory ran out.
+        CheckpointError: The weights to start from do not fit.
+        DatasetError: The data cannot be read.
+        OutputError: The folder cannot be written or is full.
+    """
+    if source.classes != model_config.classes:
+        raise ConfigError(
+            "the data's classes are not the model's",
+            f"Give the model the classes {', '.join(source.classes[:5])} ...",
+        )
+    if any(s.query_passing for s in config.stages) and model_config.stages != ("global", "local"):
+        raise ConfigError(
+            "query passing needs a model whose stages are global, then local",
+            "Set query_passing to false, or use such a model",
+        )
+    run = _Run(config, model_config, source, folder, held_out, progress)
+    run.start(resume, backbone, weights)
+    try:
+        return run.go()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(config) from error
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(
+                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
+                "has one value to take a mean of",
+                "Set batch to 2 or more, or give the stage a larger size",
+            ) from error
+        raise
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise _out_of_memory(config) from error
+        raise
+
+
+def _in_epochs(config: TrainConfig) -> bool:
+    return any(stage.epochs for stage in config.stages)
+
+
+def _out_of_memory(config: TrainConfig) -> ConfigError:
+    largest = max(stage.batch for stage in config.stages)
+    return ConfigError(
+        f"memory ran out with batches of up to {largest}",
+        f"Set batch to {max(largest // 2, 1)} and accumulate to {config.accumulate * 2}, which "
+        "makes the same steps in smaller pieces",
+    )
+
+
+class _Run:
+    """The moving parts of one session of a run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model_config: ModelConfig,
+        source: ClipSource,
+        folder: Path,
+        held_out: ClipSource | None,
+        progress: Progress,
+    ) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.source = source
+        self.folder = folder
+        self.held_out = held_out
+        self.progress = progress
+        # Without the hint several processes on CPUs would not find each other.
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
+        )
+        self.config = config = config.counted(
+            sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
+            self.accelerator.num_processes,
+        )
+        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
+        set_seed(config.seed)
+        self.model = build_model(model_config, config.seed)
+        self.iteration = 0
+        self.ema = Ema(self.model, config.ema) if config.ema else None
+        self.metrics: dict[str, float] = {}
+        self.anew: tuple[str, ...] = ()
+        self.note: str | None = None
+
+    def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
+        """Load what the run begins with, and hand the parts to the engine."""
+        state = load_state(self.folder, self.fingerprint)
+        if state is not None and not resume:
+            raise ConfigError(
+                f"{self.folder} holds a run already", "Add --resume, or train into another folder"
+            )
+        if state is None:
+            if weights is not None:
+                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
+            if backbone is not None:
+                load_backbone(self.model, backbone)
+            if self.ema is not None:
+                self.ema = Ema(self.model, self.config.ema)
+        objective = Objective(self.model, self.config.losses)
+        if self.accelerator.device.type == "cpu":
+            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module = objective
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(objective, self.config),
+            lr=0.0,
+            weight_decay=self.config.weight_decay,
+        )
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        if self.ema is not None:
+            self.ema.to(self.accelerator.device)
+        if state is not None:
+            require_state_of(
+                self.folder,
+                state,
+                objective=self._module,
+                optimizer=self.optimizer,
+                average=None if self.ema is None else self.ema.state_dict(),
+                iterations=self.config.iterations,
+            )
+            self._module.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.iteration = state["iteration"]
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        freeze(self.model, self.config.frozen)
+        self.log = TrainingLog(self.folder / LOG_FILE, self.iteration)
+
+    def go(self) -> TrainReport:
+        """Run the iterations that are left."""
+        config, began = self.config, time.perf_counter()
+        seen = unreadable = 0
+        loss: float | None = None
+        stream: Iterator[Batch] = iter(())
+        current = -1
+        while self.iteration < config.iterations:
+            number, within = config.stage_at(self.iteration)
+            stage = config.stages[number]
+            if number != current:
+                current, stream = number, self._stream(number, within)
+            losses, read = self._step(stage, within, stream)
+            self.iteration += 1
+            unreadable += read
+            seen += stage.batch * config.accumulate * self.accelerator.num_processes
+            ended = within + 1 == stage.iterations
+            row_due = ended or self.iteration % config.log_every == 0
+            if row_due:
+                loss = self._record(stage, within, losses, seen, time.perf_counter() - began)
+            self.progress(f"{stage.kind} stage", within + 1, stage.iterations)
+            evaluation_due = ended or (
+                config.evaluate_every > 0 and self.iteration % config.evaluate_every == 0
+            )
+            if evaluation_due:
+                self._evaluate(stage)
+            if ended or evaluation_due or self.iteration % config.save_every == 0:
+                self._save()
+        self._save()
+        return TrainReport(
+            self.iteration,
+            seen,
+            time.perf_counter() - began,
+            loss,
+            self.metrics,
+            unreadable,
+            self.folder / WEIGHTS_FILE,
+            self.anew,
+            self.note,
+        )
+
+    def _stream(self, number: int, within: int) -> Iterator[Batch]:
+        accelerator, config = self.accelerator, self.config
+        stage, seed = config.stages[number], (config.seed, number)
+        each = stage.batch * config.accumulate * accelerator.num_processes
+        samples = Samples(self._source(stage), config.data, stage, seed, stage.iterations * each)
+        return batches(
+            samples,
+            config.losses,
+            stage.batch,
+            within * config.accumulate,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+
+    def _source(self, stage: StageConfig) -> ClipSource:
+        size = stage.size[:2]
+        if len(size) == 2 and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=size)
+        if len(size) == 2 and isinstance(self.source, CutoutSource):
+            return CutoutSource(replace(self.source.cutouts, size=size))
+        return self.source
+
+    def _step(
+        self, stage: StageConfig, within: int, stream: Iterator[Batch]
+    ) -> tuple[dict[str, Tensor], int]:
+        config = self.config
+        self.objective.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.lr_at(within) * group["multiplier"]
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        unreadable = 0
+        for piece in range(config.accumulate):
+            batch = next(stream).to(self.accelerator.device)
+            unreadable += batch.unreadable
+            last = piece + 1 == config.accumulate
+            with self.accelerator.autocast(), _synchronised(self.accelerator, self.objective, last):
+                losses = self.objective(
+                    batch.images, batch.targets, batch.later, stage.query_passing
+                )
+                self.accelerator.backward(losses["loss"] / config.accumulate)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+        good = self.folder / WEIGHTS_FILE
+        if not bool(torch.isfinite(totals["loss"])):
+            raise ConfigError(
+                f"the loss is {float(totals['loss'])} at iteration {self.iteration + 1}",
+                f"Lower lr and start another run from the last good weights, --weights {good}",
+            )
+        # In fp16 the scaler leaves out a step whose gradient overflowed, and lowers its scale.
+        if config.precision != "fp16" and not bool(torch.isfinite(norm)):
+            raise ConfigError(
+                f"the gradient is not finite at iteration {self.iteration + 1}",
+                f"Lower lr and start another run from the last good weights, --weights {good}",
+            )
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model, self.iteration)
+        totals["gradient"] = torch.as_tensor(norm, device=self.accelerator.device)
+        return totals, unreadable
+
+    def _record(
+        self, stage: StageConfig, within: int, losses: dict[str, Tensor], seen: int, seconds: float
+    ) -> float:
+        means = {
+            name: float(self.accelerator.reduce(value, "mean")) for name, value in losses.items()
+        }
+        if self.accelerator.is_main_process:
+            self.log.row(self.iteration, stage.kind, stage.lr_at(within), means, seen / seconds)
+        return means["loss"]
+
+    def _evaluate(self, stage: StageConfig) -> None:
+        if self.held_out is None or not self.accelerator.is_main_process:
+            return
+        with self._kept_weights():
+            self.metrics = picture_ap(self.model, self.held_out, self.progress)
+        self.log.evaluation(self.iteration, stage.kind, self.metrics)
+
+    def _save(self) -> None:
+        """Write the weights, then the state: a run killed between them saves both again."""
+        if not self.accelerator.is_main_process:
+            return
+        with self._kept_weights():
+            save_checkpoint(
+                self.folder / WEIGHTS_FILE,
+                self.model,
+                {"mobileinst.train": self.fingerprint, "mobileinst.iteration": str(self.iteration)},
+            )
+        state: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "iteration": self.iteration,
+            "objective": self._module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.ema is not None:
+            state["ema"] = self.ema.state_dict()
+        save_state(self.folder, state)
+
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """The averaged weights inside the block, where there are any."""
+        if self.ema is None:
+            yield
+        else:
+            with self.ema.in_place_of(self.model):
+                yield
+
+
+@contextmanager
+def _synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator[None]:
+    """Exchange gradients between processes only in the last piece of a step."""
+    if last:
+        yield
+    else:
+        with accelerator.no_sync(module):
+            yield
+
+
+def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
+    """The backbone apart, and no weight decay on biases, normalisation, queries and positions."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        multiplier = config.backbone_lr if name.startswith("model.backbone.") else 1.0
+        free = parameter.ndim < 2 or name.endswith((".queries", ".positions"))
+        decay = 0.0 if free else config.weight_decay
+        groups.setdefault((multiplier, decay), []).append(parameter)
+    return [
+        {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
+        for (multiplier, decay), parameters in groups.items()
+    ]

@@ -1,0 +1,196 @@
+"""What a training run would be: its steps, rates and time, found out without beginning it.
+
+The time comes from a few measured steps on made-up pictures of the stage's largest size, in batches
+of two and three, drawn out to the recipe's batch: a batch of 64 need not fit into the memory of the
+machine that plans it. Reading the data comes on top where it is not hidden behind the steps.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mobileinst_deploy.core.config import SIZE_MULTIPLE, ModelConfig
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.objective import Objective, Target
+from mobileinst_deploy.training.sources import open_sources
+
+_INSTANCES = 7  # a COCO picture's, on average
+_REPEATS = 2
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage.
+
+    Attributes:
+        kind: ``image`` or ``video``.
+        iterations: Optimiser steps; 0 where the stage is given in epochs and the data is not there.
+        epochs: As the recipe gives them, or 0.
+        samples: Pictures or pairs, of all processes; 0 where unknown.
+        rates: (first iteration, or epoch, learning rate) after the warm-up.
+        size: (height, width) of the largest padded picture, pixels.
+        step_seconds: Estimated time of an optimiser step here, s.
+        hours: Estimated time of the stage here, h; None where its length is unknown.
+    """
+
+    kind: str
+    iterations: int
+    epochs: float
+    samples: int
+    rates: tuple[tuple[float, float], ...]
+    size: tuple[int, int]
+    step_seconds: float
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A whole run.
+
+    Attributes:
+        model: Id of the model.
+        parameters: Of the network.
+        processes: That would train together.
+        stages: In order.
+        peak_memory_gib: Of this process while it measured, GiB.
+        note: What the estimates rest on.
+    """
+
+    model: str
+    parameters: int
+    processes: int
+    stages: tuple[StagePlan, ...]
+    peak_memory_gib: float
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def plan_run(
+    config: TrainConfig, model: ModelConfig, folder: Path, *, progress: Progress = silent
+) -> TrainPlan:
+    """Plan a run.
+
+    Args:
+        config: The recipe.
+        model: The network.
+        folder: What the recipe's data paths are relative to. Where the data is missing, the length
+            of stages in epochs stays unknown.
+        progress: Told of every stage.
+
+    Raises:
+        DatasetError: The annotations are there, but broken.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    found = config.data.kind == "shapes" or (folder / config.data.annotations).is_file()
+    counted = config
+    if found:
+        source, _ = open_sources(config.data, folder, model)
+        frames = sum(source.length(clip) for clip in range(len(source)))
+        counted = config.counted(frames, processes)
+    elif not config.data.annotations:
+        raise DatasetError("the recipe names no data", "Give data.annotations")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective = Objective(build_model(model, config.seed), config.losses).to(device).train()
+    stages = []
+    for number, (stage, known) in enumerate(zip(config.stages, counted.stages, strict=True)):
+        progress("measuring a few steps", number, len(config.stages))
+        size = largest_size(stage, model)
+        step = _step_seconds(objective, config, stage, size, device)
+        each = stage.batch * config.accumulate * processes
+        hours = known.iterations * step / 3600 if known.iterations else None
+        stages.append(
+            StagePlan(
+                stage.kind, known.iterations, stage.epochs, known.iterations * each,
+                _rates(stage), size, step, hours,
+            )
+        )  # fmt: skip
+    progress("measuring a few steps", len(config.stages), len(config.stages))
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return TrainPlan(
+        config.model,
+        sum(p.numel() for p in objective.model.parameters()),
+        processes,
+        tuple(stages),
+        peak_kib / 2**20,
+        f"estimated from steps of 2 and 3 samples on {device.type}, {torch.get_num_threads()} "
+        "threads; reading the data comes on top" + ("" if found else "; the data is not here"),
+    )
+
+
+def largest_size(stage: StageConfig, model: ModelConfig) -> tuple[int, int]:
+    """(height, width) in pixels of the largest padded picture of a stage."""
+    if stage.size:
+        return stage.size[0], stage.size[1]
+    if not stage.short_sides:
+        return model.input_size
+    sides = (max(stage.short_sides), stage.long_side)
+    height, width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in sides)
+    return height, width
+
+
+def _rates(stage: StageConfig) -> tuple[tuple[float, float], ...]:
+    if stage.schedule == "cosine":
+        return ((0, stage.lr), (stage.iterations or stage.epochs, stage.lr * 0.01))
+    drops = [(at, stage.lr * 0.1 ** (k + 1)) for k, at in enumerate(stage.decay_at)]
+    return ((0, stage.lr), *drops)
+
+
+def _step_seconds(
+    objective: Objective,
+    config: TrainConfig,
+    stage: StageConfig,
+    size: tuple[int, int],
+    device: torch.device,
+) -> float:
+    """Time of one optimiser step, from batches of two and three."""
+    two, three = (
+        min(_once(objective, config, stage, size, batch, device) for _ in range(_REPEATS))
+        for batch in (2, 3)
+    )
+    # What the third sample adds each one costs (one alone has no BatchNorm statistics); where noise
+    # hides that, a sample costs its share of the batch of three.
+    each = three - two if three > two else three / 3
+    return max(two + each * (stage.batch - 2), each) * config.accumulate
+
+
+def _once(
+    objective: Objective,
+    config: TrainConfig,
+    stage: StageConfig,
+    size: tuple[int, int],
+    batch: int,
+    device: torch.device,
+) -> float:
+    pair = 2 if stage.kind == "video" else 1
+    images = torch.randint(0, 256, (pair * batch, 3, *size), dtype=torch.uint8, device=device)
+    cells = size[0] // config.losses.mask_stride, size[1] // config.losses.mask_stride
+    masks = torch.zeros(_INSTANCES, *cells, device=device)
+    for i, mask in enumerate(masks):
+        top, left = i * cells[0] // (2 * _INSTANCES), i * cells[1] // (2 * _INSTANCES)
+        mask[top : top + cells[0] // 2, left : left + cells[1] // 2] = 1
+    labels = torch.arange(_INSTANCES, device=device) % objective.model.config.num_classes
+    targets = [Target(labels, masks)] * batch
+    began = time.perf_counter()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        losses = objective(images, targets, targets if pair == 2 else None, stage.query_passing)
+        losses["loss"].backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    objective.zero_grad(set_to_none=True)
+    return time.perf_counter() - began

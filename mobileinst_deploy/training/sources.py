@@ -1,0 +1,254 @@
+"""The clips that can be trained on: drawn shapes, cut-outs, COCO's pictures, YouTube-VIS's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.cutouts import Cutouts
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
+from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.training.augment import LabelledFrames
+from mobileinst_deploy.training.config import DataConfig
+from mobileinst_deploy.training.data import ClipSource
+
+
+@dataclass(frozen=True)
+class ShapesSource:
+    """Clips of shapes, drawn when they are read.
+
+    Attributes:
+        split: Of the generator's seeds; no two splits share a clip.
+        first: Index of the first clip within the split.
+        clips: Number of clips.
+        frames: Frames of each clip.
+        size: (height, width) in pixels.
+    """
+
+    split: Split
+    first: int
+    clips: int
+    frames: int
+    size: tuple[int, int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The generator's classes."""
+        return CLASSES
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        del clip
+        return self.frames
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Draw some frames of a clip."""
+        drawn_clip = ShapesClip(clip_seed(self.split, self.first + clip), self.frames, self.size)
+        return _drawn([drawn_clip.frame(t) for t in frames])
+
+
+@dataclass(frozen=True)
+class CutoutSource:
+    """Clips of instances cut out of photographs, made when they are read."""
+
+    cutouts: Cutouts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.cutouts.classes
+
+    def __len__(self) -> int:
+        return len(self.cutouts)
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        del clip
+        return self.cutouts.length
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Make some frames of a clip."""
+        made = self.cutouts.clip(clip)
+        return _drawn([made.frame(t) for t in frames])
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """Pictures of an annotation file in COCO's form; regions of many objects are left out.
+
+    Attributes:
+        pictures: The pictures.
+        painted: Whether such regions are painted over, so that training neither asks for what is
+            in them nor punishes finding it.
+    """
+
+    pictures: CocoPictures
+    painted: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.pictures.classes
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def length(self, clip: int) -> int:
+        """A picture is a clip of one frame."""
+        del clip
+        return 1
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Read a picture; asked for two frames, give it twice."""
+        return _join([self.pictures.sample(clip)] * len(frames), self.painted)
+
+
+@dataclass(frozen=True)
+class YtvisSource:
+    """Clips of an annotation file in YouTube-VIS's form; the attributes are CocoSource's."""
+
+    clips: YtvisClips
+    painted: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.clips.classes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        return self.clips.length(clip)
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Read some frames of a clip."""
+        return _join([self.clips.frame(clip, t) for t in frames], self.painted)
+
+
+Annotated = CocoSource | YtvisSource | CutoutSource
+
+
+def open_sources(
+    data: DataConfig, folder: Path, model: ModelConfig
+) -> tuple[ClipSource, ClipSource | None]:
+    """What to train on, and what to evaluate on if anything.
+
+    Args:
+        data: Names them.
+        folder: What the configuration's paths are relative to.
+        model: Gives the classes in label order, and the size of shapes.
+
+    Raises:
+        DatasetError: Annotations are broken, or name classes that the model does not have.
+    """
+    if data.kind == "shapes":
+        size = model.input_size
+        drawn = ShapesSource("val", 0, data.validation_clips, data.frames, size)
+        return (
+            ShapesSource("train", data.first_clip, data.clips, data.frames, size),
+            drawn if data.validation_clips else None,
+        )
+
+    def one(images: str, annotations: str, *, held_out: bool = False) -> Annotated:
+        paths = folder / images, folder / annotations
+        if data.kind == "coco":
+            return CocoSource(CocoPictures(*paths, model.classes), painted=not held_out)
+        if data.kind == "ytvis":
+            return YtvisSource(YtvisClips(*paths, model.classes), painted=not held_out)
+        drawn: tuple[Split, int, int] = ("train", data.first_clip, data.clips)
+        if held_out:
+            drawn = ("val", 0, data.validation_clips)
+        pictures = CocoPictures(*paths, model.classes)
+        return CutoutSource(Cutouts(pictures, *drawn, data.frames, model.input_size))
+
+    source = one(data.images, data.annotations)
+    _catalogue(source).require_objects("train on")
+    if not data.validation_annotations:
+        return source, None
+    images = data.validation_images or data.images
+    held_out = one(images, data.validation_annotations, held_out=True)
+    _catalogue(held_out).require_objects("evaluate on")
+    return source, held_out
+
+
+def left_out(source: ClipSource | None) -> list[str]:
+    """What of a source's annotations training does not learn from: one line a reason."""
+    if not isinstance(source, CocoSource | YtvisSource | CutoutSource):
+        return []
+    catalogue = _catalogue(source)
+    lines = catalogue.left_out.lines()
+    crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
+    if crowds:
+        lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
+    return lines
+
+
+def _catalogue(source: Annotated) -> Catalogue:
+    if isinstance(source, CutoutSource):
+        return source.cutouts.pictures.catalogue
+    return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
+
+
+def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:
+    return aligned(
+        np.stack([f.image for f in frames]),
+        [dict(zip(f.track_ids.tolist(), f.masks, strict=True)) for f in frames],
+        {
+            int(track): int(label)
+            for f in frames
+            for track, label in zip(f.track_ids, f.labels, strict=True)
+        },
+    )
+
+
+def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:
+    told_apart = [~sample.crowd for sample in samples]
+    return aligned(
+        np.stack([_without_crowds(s) if painted else s.image for s in samples]),
+        [
+            dict(zip(s.track_ids[keep].tolist(), s.masks[keep], strict=True))
+            for s, keep in zip(samples, told_apart, strict=True)
+        ],
+        {
+            int(track): int(label)
+            for s, keep in zip(samples, told_apart, strict=True)
+            for track, label in zip(s.track_ids[keep], s.labels[keep], strict=True)
+        },
+    )
+
+
+def _without_crowds(sample: Sample) -> np.ndarray:
+    """The picture with its regions of many objects in the colour of padding."""
+    crowds = sample.masks[sample.crowd].any(0) & ~sample.masks[~sample.crowd].any(0)
+    return np.where(crowds[..., None], np.array(PADDING, np.uint8), sample.image)
+
+
+def aligned(
+    images: np.ndarray, masks: Sequence[dict[int, np.ndarray]], labels: dict[int, int]
+) -> LabelledFrames:
+    """Put the instances of several frames in one order.
+
+    Args:
+        images: (F, H, W, 3) uint8.
+        masks: For each frame, masks (H, W) bool by track.
+        labels: Class index by track, for every track in any frame.
+    """
+    tracks = sorted(labels)
+    out = np.zeros((len(tracks), *images.shape[:3]), bool)
+    for j, frame in enumerate(masks):
+        for i, track in enumerate(tracks):
+            if track in frame:
+                out[i, j] = frame[track]
+    return LabelledFrames(images, np.array([labels[t] for t in tracks], np.int64), out)

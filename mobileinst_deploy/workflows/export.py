@@ -1,0 +1,110 @@
+"""From a checkpoint to a pair of graphs on disk, proven equal to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle
+from mobileinst_deploy.core.config import ContextReuse
+from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.tracing import DEFAULT_OPSET
+from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+from mobileinst_deploy.workflows.results import pair_place
+from mobileinst_deploy.workflows.verify import Verified, climb
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A pair that was written.
+
+    Attributes:
+        pair: It, checked.
+        rewritten: What optimising did to its graphs; empty when it was not asked for.
+        verified: The verdict on it; None when it was not asked for.
+        note: Which weights of several in a file were taken; None where there was no choice.
+    """
+
+    pair: ExportBundle
+    rewritten: tuple[GraphReport, ...]
+    verified: Verified | None
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        document = {"folder": str(self.pair.folder), "pair_id": self.pair.pair_id}
+        if self.verified is None:
+            return document
+        return {**document, "parity": self.verified.report.to_dict()}
+
+
+def export(
+    model: str,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    reuse_context: ContextReuse | None = None,
+    opset: int = DEFAULT_OPSET,
+    dynamic_kernels: bool = True,
+    simplify: bool = True,
+    optimize: bool = False,
+    verify: bool = True,
+    progress: Progress = silent,
+) -> Exported:
+    """Export a model as a frame graph and a mask-head graph, and climb the parity ladder with them.
+
+    Args:
+        model: A zoo id, the path of a model.toml, or a checkpoint that holds its configuration.
+        output: Folder to write, all or nothing; it may hold an older pair and nothing else.
+        weights: Checkpoint to use instead of the model's own weights.
+        size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
+        reuse_context: From which map on reuse frames take over what their keyframe computed, see
+            :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
+        opset: ONNX operator set.
+        dynamic_kernels: Whether the mask-head graph takes any number of kernels.
+        simplify: Whether constants and shapes are folded.
+        optimize: Whether both graphs are rewritten, as ``mobileinst optimize`` does.
+        verify: Whether the ladder is climbed; its ``parity.json`` lies under the pair.
+        progress: Told of each step.
+
+    Raises:
+        ConfigError: There is no such model, or an option cannot be met.
+        CheckpointError: The weights are unreadable or of another model.
+        OutputError: The folder cannot be written or holds something else.
+
+    Example:
+        >>> import mobileinst_deploy as mobileinst
+        >>> exported = mobileinst.export("mobileinst-demo", "new-pair", verify=False)
+        >>> exported.pair.form
+        'plain'
+        >>> mobileinst.verify("new-pair").report.passed
+        True
+    """
+    output, weights = Path(output), None if weights is None else Path(weights)
+    # Before the work, which takes a while.
+    require_replaceable(output, MANIFEST, BUNDLE_FILES)
+    require_writable(output)
+    source = load_model(model, weights=weights, size=size, reuse_context=reuse_context)
+    pair = export_model(
+        source,
+        output,
+        opset=opset,
+        dynamic_kernels=dynamic_kernels,
+        simplify=simplify,
+        progress=progress,
+    )
+    rewritten: tuple[GraphReport, ...] = ()
+    if optimize:
+        pair, rewritten = optimize_pair(pair, output, progress=progress)
+    if not verify:
+        return Exported(pair, rewritten, None, source.note)
+    runner = CpuRunner(pair)
+    place = pair_place("parity", pair, runner.name, runner.runtime)
+    verified = climb(pair, runner, "PyTorch, at this export", place, progress)
+    return Exported(pair, rewritten, verified, source.note)

@@ -1,0 +1,113 @@
+"""The notebook: every latency record that was measured here, kept for good.
+
+One file for each measurement, in the user's own state folder. Keeping never fails a measurement,
+and an entry that was damaged later hides no other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from platformdirs import user_state_path
+
+from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
+from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.measure.record import LatencyRecord, read_record
+
+#: A notebook of more pages than these is read from its end.
+MOST_ENTRIES = 2000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measurement.
+
+    Attributes:
+        name: Its file's name without the ending: what ``history`` lists and ``report`` takes.
+        record: What was measured.
+    """
+
+    name: str
+    record: LatencyRecord
+
+
+@dataclass(frozen=True)
+class History:
+    """What is in the notebook.
+
+    Attributes:
+        entries: The oldest first.
+        damaged: Files that cannot be read, with the reason.
+        left_out: How many older ones there are beyond :data:`MOST_ENTRIES`.
+    """
+
+    entries: tuple[Entry, ...]
+    damaged: tuple[str, ...]
+    left_out: int
+
+
+def history_folder() -> Path:
+    """Where the notebook lies."""
+    return user_state_path("mobileinst") / "history"
+
+
+def remember(record: LatencyRecord) -> str | None:
+    """Keep a record; None, or why it could not be kept."""
+    when = re.sub(r"[^0-9T]", "", record.measured_at.split("+")[0])
+    parts = (when, record.device.serial, record.runtime.split(" ")[0], record.pair.model_id)
+    stem = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part)[:60] for part in parts)
+    data = msgspec.json.encode(record.to_dict())
+    folder = history_folder()
+    try:
+        for number in range(1000):
+            path = folder / f"{stem}{f'-{number}' if number else ''}.json"
+            if not path.exists():
+                write_atomically(path, partial(_put, data))
+                return None
+    except OutputError as error:
+        return error.cause
+    return f"{folder} has a thousand entries of {stem}"
+
+
+def read_history(*, device: str | None = None, model: str | None = None) -> History:
+    """The notebook's entries, of one device or model if named.
+
+    Args:
+        device: Serial of a phone, or ``cpu``.
+        model: Model id.
+    """
+    paths = sorted(history_folder().glob("*.json"))
+    entries, damaged = [], []
+    for path in paths[-MOST_ENTRIES:]:
+        try:
+            record = read_record(path)
+        except InputError as error:
+            damaged.append(error.cause)
+            continue
+        if device in (None, record.device.serial) and model in (None, record.pair.model_id):
+            entries.append(Entry(path.stem, record))
+    return History(tuple(entries), tuple(damaged), max(0, len(paths) - MOST_ENTRIES))
+
+
+def find_entry(name: str) -> Entry:
+    """One entry by its name, or by the beginning of it that no other shares.
+
+    Raises:
+        ConfigError: There is none, or several begin like that.
+        InputError: It was damaged.
+    """
+    found = sorted(p for p in history_folder().glob("*.json") if p.stem.startswith(name))
+    exact = [path for path in found if path.stem == name]
+    if len(exact or found) != 1:
+        many = f"{len(found)} entries of the history begin with" if found else "no entry is named"
+        raise ConfigError(f"{many} {name[:80]!r}", "See `mobileinst history` for their names")
+    (path,) = exact or found
+    return Entry(path.stem, read_record(path))
+
+
+def _put(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

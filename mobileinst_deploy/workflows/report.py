@@ -1,0 +1,173 @@
+"""report: gather what was measured of a pair, or on this machine, into one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from mobileinst_deploy.core.bundle import RESULTS, load_bundle
+from mobileinst_deploy.core.documents import Blame, Whole, read_json
+from mobileinst_deploy.core.errors import ConfigError, InputError
+from mobileinst_deploy.core.files import require_writable, write_atomically
+from mobileinst_deploy.measure.record import LatencyRecord, read_record
+from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
+from mobileinst_deploy.workflows.history import find_entry, read_history
+
+HISTORY = "history"
+#: A page is written within this size however much there is.
+_MOST_BYTES = 32 << 20
+
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Parity(msgspec.Struct):
+    device: str
+    runtime: str
+    tensors: list[Tensor]
+
+
+class _Counts(msgspec.Struct):
+    runtime: str
+    live_kernels: Whole
+    instructions: dict[str, Whole]
+
+
+class _Block(msgspec.Struct):
+    ap: _Share | None = msgspec.field(name="AP", default=None)
+
+
+class _Evaluation(msgspec.Struct):
+    runtime: str
+    pictures: _Block | None = None
+    clips: dict[str, _Block] = {}
+
+
+class _ShareRow(msgspec.Struct):
+    name: str
+    share: _Share | None
+
+
+class _GraphShares(msgspec.Struct):
+    parts: list[_ShareRow]
+    operators: list[_ShareRow]
+
+
+class _Profile(msgspec.Struct):
+    device: str
+    runtime: str
+    graphs: dict[str, _GraphShares]
+
+
+def write_report(source: str, output: Path) -> tuple[Path, Findings]:
+    """Write the page.
+
+    Args:
+        source: A pair's folder, a latency.json, ``history``, or the name of one of its entries.
+        output: The page, replaced if it is there.
+
+    Returns:
+        Where it is, and what is in it.
+
+    Raises:
+        InputError: There is no such source, or nothing was measured of it yet.
+        OutputError: The page cannot be written.
+    """
+    require_writable(output, _MOST_BYTES)
+    found = gather(source)
+    shown = (found.records, found.counts, found.parity, found.shares, found.precision)
+    if not any(shown):
+        why = f": {found.unreadable[0]}" if found.unreadable else ""
+        raise InputError(
+            f"nothing was measured of {source} that could be shown{why}",
+            "Measure first, for example with `mobileinst bench DIR`",
+        )
+    text = report_page(found)
+    write_atomically(output, lambda temporary: _put(temporary, text))
+    return output, found
+
+
+def gather(source: str) -> Findings:
+    """Everything that was measured of a source; what cannot be read is named and left out.
+
+    Raises:
+        InputError: There is no such source.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _of_pair(path)
+    if path.is_file():
+        record = read_record(path)
+        return _of_records(f"Latency of {record.pair.model_id}", {_name(record): record})
+    if source == HISTORY:
+        kept = read_history()
+        records = {entry.name: entry.record for entry in kept.entries}
+        return _of_records("What was measured on this machine", records, kept.damaged)
+    if path.suffix or len(path.parts) > 1:
+        raise ConfigError(
+            f"{source[:200]} does not exist",
+            "Give a pair's folder, a latency.json, `history`, or a name that `history` lists",
+        )
+    entry = find_entry(source)
+    return _of_records(f"Latency of {entry.record.pair.model_id}", {entry.name: entry.record})
+
+
+def _of_records(
+    title: str, records: Mapping[str, LatencyRecord], unreadable: tuple[str, ...] = ()
+) -> Findings:
+    return Findings(title, records, {}, {}, {}, {}, unreadable)
+
+
+def _of_pair(folder: Path) -> Findings:
+    pair = load_bundle(folder)
+    unreadable: list[str] = []
+    records: dict[str, LatencyRecord] = {}
+    counts: dict[str, dict[str, int]] = {}
+    parity: dict[str, list[Tensor]] = {}
+    shares: dict[str, list[tuple[str, float]]] = {}
+    precision: dict[str, float | None] = {}
+    for path in sorted((folder / RESULTS).glob("*/*.json")):
+        where = path.parent.name
+        blame = Blame(str(path), InputError, "Measure again")
+        try:
+            if path.stem == "latency":
+                records[where] = read_record(path)
+            elif path.stem == "instructions":
+                counted = read_json(path, _Counts, blame)
+                counts[where] = counted.instructions
+            elif path.stem == "parity":
+                parity[where] = read_json(path, _Parity, blame).tensors
+            elif path.stem == "profile":
+                shares |= dict(_shares(where, read_json(path, _Profile, blame)))
+            elif path.stem == "eval":
+                precision |= dict(_precision(where, read_json(path, _Evaluation, blame)))
+        except InputError as error:
+            unreadable.append(error.cause)
+    title = f"{pair.model_id}, {pair.form}"
+    return Findings(title, records, counts, parity, shares, precision, unreadable)
+
+
+def _shares(where: str, profile: _Profile) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+    for role, graph in profile.graphs.items():
+        for kind, rows in (("part", graph.parts), ("operator", graph.operators)):
+            known = [(row.name, row.share) for row in rows if row.share is not None]
+            if known:
+                yield f"{where}: {role} by {kind}", known[:14]
+
+
+def _precision(where: str, found: _Evaluation) -> Iterator[tuple[str, float | None]]:
+    if found.pictures is not None:
+        yield f"{where}, pictures", found.pictures.ap
+    for length, block in found.clips.items():
+        yield f"{where}, clips at T = {length}", block.ap
+
+
+def _name(record: LatencyRecord) -> str:
+    runtime = record.runtime.split(" ")[0]
+    return f"{record.device.name}-{runtime}-{record.pair.form}"
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

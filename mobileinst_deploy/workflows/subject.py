@@ -1,0 +1,117 @@
+"""Whatever can be evaluated: an exported pair or a network, behind one and the same face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobileinst_deploy.core.bundle import load_bundle
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that can be evaluated.
+
+    Attributes:
+        id: Its name.
+        config: What it is.
+        sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
+        trained: Whether its weights were trained.
+        runtime: ``pytorch`` or ``onnxruntime``.
+        device: Where that is: ``cpu``, or PyTorch's name of another.
+        folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
+        form: The pair's form, the checkpoint's name or the zoo id.
+        runner: Computes its two graphs.
+    """
+
+    id: str
+    config: ModelConfig
+    sha256: str
+    trained: bool
+    runtime: str
+    device: str
+    folder: Path
+    form: str
+    runner: GraphRunner
+
+
+def open_subject(name: str, device: str = "cpu") -> Subject:
+    """Load what the user named.
+
+    Args:
+        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
+        device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
+
+    Raises:
+        BundleError: It is a folder, but no whole exported pair.
+        CheckpointError: The weights are unreadable or of another model.
+        ConfigError: There is no such model or device.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _pair(path, device)
+    return _network(name, device)
+
+
+def _pair(folder: Path, device: str) -> Subject:
+    from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
+
+    if device != "cpu":
+        raise ConfigError(
+            f"an exported pair is evaluated on cpu, not on {device!r}",
+            "Leave --device out; verify proves the device equal to this machine",
+        )
+    bundle = load_bundle(folder)
+    return Subject(
+        id=bundle.model_id,
+        config=bundle.config,
+        sha256=bundle.sha256,
+        trained=bundle.trained,
+        runtime="onnxruntime",
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=bundle.form,
+        runner=CpuRunner(bundle),
+    )
+
+
+def _network(name: str, device: str) -> Subject:
+    from mobileinst_deploy.core.zoo import load_model_toml
+    from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
+
+    loaded = load_model(name)
+    try:
+        runner = TorchRunner(loaded.model, device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"PyTorch cannot use the device {device!r}: {reason}", "Use cpu, or cuda with a GPU"
+        ) from error
+    path = Path(name)
+    folder = path.parent if path.is_file() else load_model_toml(name).folder
+    # A model.toml is the model itself; of checkpoints there may be many in a folder.
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
+    recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
+    return Subject(
+        id=loaded.id,
+        config=loaded.config,
+        sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
+        trained=loaded.trained,
+        runtime="pytorch",
+        device=device,
+        folder=_outside_the_zoo(folder),
+        form=form,
+        runner=runner,
+    )
+
+
+def _outside_the_zoo(folder: Path) -> Path:
+    """The folder, or this one when the zoo would be written: the zoo is everybody's."""
+    zoo = zoo_folder().resolve()
+    return Path() if folder.resolve().is_relative_to(zoo) else folder
