@@ -72,8 +72,6 @@ def half(full: DeviceBundle, tmp_path_factory: pytest.TempPathFactory) -> Device
     mine = replace(file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     version = f"{full.runtime_version} fp16"
     return replace(full, folder=bundle, files=(mine,), runtime_version=version)
-        full, folder=bundle, files=(mine,), runtime_version=f"{full.runtime_version} fp16"
-    )
 
 
 @pytest.fixture(scope="module")
