@@ -123,8 +123,8 @@ def _dtype(number: int) -> str:
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
     except (KeyError, ValueError):
-        names = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys()))
-        return names.get(number, f"type {number}").lower()
+        known = onnx.TensorProto.DataType
+        return str(known.Name(number)).lower() if number in known.values() else f"type {number}"
 
 
 @dataclass(frozen=True)
