@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mobileinst_deploy.core.interrupt import dies_with_its_parent
+
 #: How often somebody who waits is asked whether to go on, seconds.
 _TICK_S = 0.2
 
@@ -42,7 +44,8 @@ def run_program(
 ) -> Ended:
     """Run a program that reads nothing, and wait for its end.
 
-    Whatever ends the wait, an exception of ``between`` or Ctrl-C, the program has ended with it.
+    Whatever ends the wait, an exception of ``between`` or Ctrl-C, the program has ended with it; so
+    it has when this process is killed.
 
     Args:
         command: The program and its arguments.
@@ -65,6 +68,7 @@ def run_program(
             cwd=cwd,
             env=env,
             start_new_session=between is not None,
+            preexec_fn=dies_with_its_parent(),
         )
     except OSError as error:
         return Ended(None, fault=f"does not start: {error.strerror}", started=False)

@@ -1,5 +1,6 @@
 """The network in PyTorch: backbones, mask decoders, instance decoder, and their MAC count."""
 
+from mobileinst_deploy.network.build import build_model
 from mobileinst_deploy.network.initialise import randomize_batchnorm
 from mobileinst_deploy.network.instance_decoder import Decoded
 from mobileinst_deploy.network.mobileinst import (
@@ -7,7 +8,6 @@ from mobileinst_deploy.network.mobileinst import (
     FrameOutput,
     MobileInst,
     apply_kernels,
-    build_model,
 )
 
 __all__ = [

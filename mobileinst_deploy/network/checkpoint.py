@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -52,6 +53,18 @@ _LOOKS_LIKE = {
     "layer1.0.": "ResNet",
     "blocks.": "another network of timm's",
 }
+
+
+class Loaded(NamedTuple):
+    """How a file's weights came into a model.
+
+    Attributes:
+        anew: Names of the tensors that were left as they were, for want of the same classes.
+        note: Which of several whole networks in the file was taken; None where there was no choice.
+    """
+
+    anew: tuple[str, ...]
+    note: str | None
 
 
 def save_checkpoint(
@@ -103,7 +116,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> str | None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
     """Load a whole network's weights into a model.
 
     Args:
@@ -113,8 +126,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
 
     Returns:
-        What was taken, where there was a choice: of several whole networks in the file, or all but
-        the class head. Else None.
+        What was left as it was, and what was taken where there was a choice.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
@@ -132,10 +144,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
-    notes = [choice.note] if choice.note else []
-    if own_head:
-        notes.append(f"they know other classes, so {' and '.join(own_head)} began anew")
-    return "; ".join(notes) or None
+    return Loaded(tuple(own_head), choice.note)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:

@@ -98,7 +98,7 @@ def build_loaded(
     model = build_model(config, seed)
     note = None
     if weights is not None:
-        note = load_weights(model, weights)
+        note = load_weights(model, weights).note
     else:
         # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
         # use; statistics of photographs make a random network as well conditioned as a trained one.

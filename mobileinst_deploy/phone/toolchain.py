@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.scratch import scratch_folder
 
 GLIBC_FILES = (
     "ld-linux-aarch64.so.1",
@@ -284,14 +284,14 @@ def _fetch_wheel(version: str, wheels: Path) -> Path:
     wheels.mkdir(parents=True, exist_ok=True)
     python = f"{sys.version_info.major}{sys.version_info.minor}"
     mend = "Check the network and pip's index (`pip config list`), then run this again"
-    with tempfile.TemporaryDirectory(dir=wheels) as fresh:
+    with scratch_folder(wheels) as fresh:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
         command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
         command += [f"--abi=cp{python}", *(f"--platform={p}" for p in _PLATFORMS)]
         command += [f"--dest={fresh}", f"onnxruntime=={version}"]
         cause = f"the aarch64 wheel of onnxruntime {version} cannot be fetched"
         run_tool(command, cause, 900, mend=mend)
-        fetched = next(Path(fresh).glob("*.whl"), None)
+        fetched = next(fresh.glob("*.whl"), None)
         if fetched is None:
             raise DeviceError(f"{cause}: pip left no wheel", mend)
         return fetched.replace(wheels / fetched.name)

@@ -74,11 +74,6 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
     )
 
 
-def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:
-    values = (*output[:-1], *output.context)
-    return {t.name: value for t, value in zip(specs["frame"].outputs, values, strict=True)}
-
-
 def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A network's outputs, told apart from the garbage that a network of bad weights gives.
 
@@ -92,3 +87,8 @@ def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 "Take an earlier checkpoint of that training, or other weights of the file",
             )
     return outputs
+
+
+def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:
+    values = (*output[:-1], *output.context)
+    return {t.name: value for t, value in zip(specs["frame"].outputs, values, strict=True)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.counter import (
     Counter,
     Instructions,
@@ -122,8 +122,8 @@ class QemuRunner(DeviceRunner):
         counter = build_counter(self.device_bundle.folder.parent)
         logs: list[dict[Role, int]] = []
         for _ in range(repeats):
-            with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
-                log = Path(name) / "count"
+            with scratch_folder() as scratch:
+                log = scratch / "count"
                 if "," in f"{counter.plugin}{log}":
                     raise DeviceError(
                         f"{counter.plugin} or {log} has a comma in its path: qemu cannot take it",
@@ -140,8 +140,7 @@ class QemuRunner(DeviceRunner):
         """Run a plan and yield what it said and its output folder, which then is removed."""
         # The program sees only relative paths of fixed names: a path's length moves what lies in
         # memory, and a count shall be the same on every machine.
-        with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             links = {"bundle": self.device_bundle.folder}
             for role, graph in self.bundle.graphs.items():
                 for file in graph.files:

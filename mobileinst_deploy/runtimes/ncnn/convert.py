@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.core.files import write_atomically, write_json
 from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.toolchain import Need
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
 
@@ -115,10 +115,10 @@ def _convert(bundle: ExportBundle, layers: frozenset[str], progress: Progress) -
             "pnnx, which converts a pair for ncnn, is not installed", f"Run `{INSTALL}`"
         )
     networks: dict[Role, tuple[Content, ...]] = {}
-    with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
+    with scratch_folder() as scratch:
         for done, role in enumerate(ROLES):
             progress("convert for ncnn", done, len(ROLES))
-            fresh = _run_pnnx(program, bundle.graphs[role], Path(name), layers)
+            fresh = _run_pnnx(program, bundle.graphs[role], scratch, layers)
             networks[role] = tuple(
                 Content(bundle.folder / kept, file.data)
                 for kept, file in zip(NCNN_FILES[role], fresh, strict=True)
