@@ -39,6 +39,9 @@ def run(
     device: DeviceName = "cpu",
     serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Draw and write what was found.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Segment and track a clip: an overlay video, tracks.json, and where the time went.
@@ -59,6 +62,7 @@ def run(
             device=device,
             serial=serial,
             runtime=runtime,
+            overlay=overlay,
             progress=progress,
         )
     if not report.trained:

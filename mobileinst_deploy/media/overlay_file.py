@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
+import queue
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.scratch import held, neighbour
 from mobileinst_deploy.core.text import size_text
 from mobileinst_deploy.media.video import Clip, open_container
 
@@ -24,11 +25,16 @@ from mobileinst_deploy.media.video import Clip, open_container
 _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 #: The first that this FFmpeg has is used; the second is part of every FFmpeg.
 _ENCODERS = ("libx264", "mpeg4")
+#: Frames between the one who draws and the one who encodes.
+_MOST_WAITING = 3
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers, the same in every version
 
 
 class OverlayFile:
     """Writes an overlay video, H.264 in mp4, as it comes; a context manager.
+
+    A thread of its own encodes, a few frames behind, so that the next picture need not wait. What
+    fails there is raised by the next :meth:`write`, or on leaving.
 
     Leaving the block, by an exception too, makes the file whole with what was written so far; when
     nothing was, or when writing itself failed, no file is left.
@@ -52,18 +58,36 @@ class OverlayFile:
         self._container: Any = None
         self._audio: _AudioCopy | None = None
         self._temporary: Path | None = None
-        self._failed = False
+        self._lock = contextlib.ExitStack()
+        self._failure: Exception | None = None
+        self._waiting: queue.Queue[tuple[np.ndarray, int] | None] = queue.Queue(_MOST_WAITING)
+        self._encoder = threading.Thread(target=self._encode_all, daemon=True)
 
     def __enter__(self) -> Self:
+        self._encoder.start()
         return self
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
         """Append one frame.
 
         Args:
-            pixels: (H, W, 3) uint8, RGB, every time of the same size.
+            pixels: (H, W, 3) uint8, RGB, every time of the same size; not to be changed after.
             pts: As in :class:`Picture`.
         """
+        if self._failure is not None:
+            raise self._failure
+        self._waiting.put((pixels, pts))
+
+    def _encode_all(self) -> None:
+        """Encode what comes until None does; after a failure, only wait for that."""
+        while (given := self._waiting.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._encode(*given)
+                except Exception as error:  # raised where frames come from; here it would hang them
+                    self._failure = error
+
+    def _encode(self, pixels: np.ndarray, pts: int) -> None:
         try:
             if self._container is None:
                 self._start(*pixels.shape[:2])
@@ -87,7 +111,6 @@ class OverlayFile:
             if self._audio is not None:
                 self._audio.copy_until(pts * self._clip.time_base)
         except (OSError, av.error.FFmpegError) as error:
-            self._failed = True
             raise no_output(self._path, error) from error
 
     def __exit__(
@@ -96,16 +119,19 @@ class OverlayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._waiting.put(None)
+        self._encoder.join()
         temporary, whole = self._temporary, False
         try:
-            if self._container is None or temporary is None or self._failed:
+            if self._failure is not None and error is None:
+                raise self._failure
+            if self._container is None or temporary is None or self._failure is not None:
                 return
             self._container.mux(self._stream.encode(None))
             if self._audio is not None and error is None:
                 self._audio.copy_until(None)
             self._container.close()
             whole = True
-            temporary.chmod(0o644)
             temporary.replace(self._path)
         except (OSError, av.error.FFmpegError) as cause:
             raise no_output(self._path, cause) from cause
@@ -118,15 +144,16 @@ class OverlayFile:
                     self._container.close()
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+            self._lock.close()
 
     def _start(self, height: int, width: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{self._path.name}.", suffix=".mp4", dir=self._path.parent
+        self._temporary = neighbour(self._path, ".mp4")
+        self._temporary.touch(exist_ok=False)
+        self._lock.enter_context(held(self._temporary))
+        self._container = av.open(
+            str(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
         )
-        os.close(handle)
-        self._temporary = Path(name)
-        self._container = av.open(name, "w", format="mp4", options={"movflags": "faststart"})
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
         h264 = encoder == "libx264"
         stream = self._container.add_stream(encoder, rate=self._clip.rate)
@@ -141,7 +168,7 @@ class OverlayFile:
                 "even sides"
             )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "20"} if h264 else {"q:v": "3"}
+        stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
         base = self._clip.time_base
         # MPEG-4 part 2 keeps its time base in 16 bits.
         if not h264 and base.denominator > 65535:
@@ -177,7 +204,8 @@ class _AudioCopy:
     def open(cls, path: Path, target: Any, start: Fraction) -> _AudioCopy | None:
         source = open_container(path)
         stream = source.streams.audio[0]
-        if stream.codec_context.name.split("_")[0] in _MP4_AUDIO:
+        context = stream.codec_context  # None for a codec that FFmpeg does not know
+        if context is not None and context.name.split("_")[0] in _MP4_AUDIO:
             return cls(source, stream, target, start)
         source.close()
         return None

@@ -113,7 +113,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     with torch.device("meta"):
         expected = MobileInst(config).state_dict()
     state = _choose(file, _weights_of(expected)).state
-    return config, _fit(path, state, expected, "the configuration it carries")
+    return config, fit_state(path, state, expected, "the configuration it carries")
 
 
 def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
@@ -143,7 +143,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
     if other_classes and not _same_classes(state, config, model):
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
-    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+    model.load_state_dict(fit_state(path, state, expected, "this model") | own_head)
     return Loaded(tuple(own_head), choice.note)
 
 
@@ -173,7 +173,7 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
-    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+    model.backbone.load_state_dict(fit_state(path, kept, model.backbone.state_dict(), name))
 
 
 def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
@@ -181,7 +181,7 @@ def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
     return {name for name in expected if not name.endswith(_COUNTER)}
 
 
-def _fit(
+def fit_state(
     path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
 ) -> State:
     """A complete float32 state for ``expected``, made of ``state``.
@@ -238,6 +238,17 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
             "Take an earlier checkpoint of that training",
         )
     return value
+
+
+def read_state(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a file by name, as stored, and its metadata.
+
+    Of several state dicts the averaged one is taken, else the one with most tensors.
+    """
+    file = read_weights_file(path)
+    averaged = [state for place, state in file.states.items() if _AVERAGED.search(place)]
+    state = max(averaged or list(file.states.values()), key=len)
+    return dict(state), dict(file.metadata)
 
 
 @dataclass(frozen=True)
