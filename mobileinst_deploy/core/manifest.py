@@ -51,7 +51,7 @@ class ManifestModel:
 class ManifestFile:
     """A file of the pair."""
 
-    file: Name
+    file: Annotated[str, Meta(min_length=1, max_length=60)]
     sha256: Sha256
     bytes: Whole
 
