@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, progress_bar, show
+from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.optimize import tell_rewrites
 from mobileinst_deploy.cli.options import Json, Network, Weights
 from mobileinst_deploy.cli.verify import tell_verdict
@@ -76,6 +76,8 @@ def export(
     tell_rewrites(exported.rewritten, json=json)
     pair = exported.pair
     show(f"Exported {pair.model_id} ({pair.weights_note}) to {output}", json=json)
+    if exported.note:
+        note(f"Note: {exported.note}.")
     failure = None
     if exported.verified is not None:
         tell_verdict(exported.verified, json=json)

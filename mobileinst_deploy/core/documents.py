@@ -67,7 +67,7 @@ class Blame:
 
     def wrong(self, cause: str) -> MobileInstError:
         """The error for a document of which ``cause`` is wrong."""
-        return self.error(f"{self.where}: {cause}", self.next_step)
+        return self.error(f"{self.where}: {cause}", self.next_step, self.where)
 
 
 def read_json(path: Path, kind: type[_T], blame: Blame, *, most: int = JSON_BYTES) -> _T:
@@ -359,7 +359,7 @@ def _made(kind: Any, found: Any, blame: Blame) -> Any:
 def _blamed(error: MobileInstError, blame: Blame) -> MobileInstError:
     """What a record's own check said, as an error of the document."""
     step = error.next_step if isinstance(error, blame.error) else blame.next_step
-    return blame.error(f"{blame.where}: {error.cause}", step)
+    return blame.error(f"{blame.where}: {error.cause}", step, blame.where)
 
 
 def _built(kind: Any, found: Any) -> Any:

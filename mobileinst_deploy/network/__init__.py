@@ -1,5 +1,6 @@
 """The network in PyTorch: backbones, mask decoders, instance decoder, and their MAC count."""
 
+from mobileinst_deploy.network.build import build_model
 from mobileinst_deploy.network.initialise import randomize_batchnorm
 from mobileinst_deploy.network.kernel_network import (
     Decoded,
@@ -8,7 +9,7 @@ from mobileinst_deploy.network.kernel_network import (
     KernelNetwork,
     apply_kernels,
 )
-from mobileinst_deploy.network.mobileinst import MobileInst, build_model
+from mobileinst_deploy.network.mobileinst import MobileInst
 
 __all__ = [
     "Decoded",

@@ -16,8 +16,7 @@ from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
 from mobileinst_deploy.network import KernelNetwork, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
-
-_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
+from mobileinst_deploy.network.weights_file import is_weights_file
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class LoadedModel:
         seed: Of random weights, else None.
         checkpoint_sha256: Of the weights file, else None.
         tolerance: What its exports are allowed.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     id: str
@@ -41,6 +41,7 @@ class LoadedModel:
     seed: int | None
     checkpoint_sha256: str | None
     tolerance: Tolerance
+    note: str | None = None
 
 
 def load_model(
@@ -63,7 +64,7 @@ def load_model(
         CheckpointError: The weights are unreadable or of another model.
     """
     path = Path(name)
-    if path.suffix in _CHECKPOINT_SUFFIXES:
+    if is_weights_file(path):
         if weights is not None:
             raise CheckpointError(
                 f"{name} is a checkpoint already", "Give either a checkpoint or --weights, not both"
@@ -96,8 +97,9 @@ def build_loaded(
         CheckpointError: The weights are unreadable or of another model.
     """
     model = build_model(config, seed)
+    note = None
     if weights is not None:
-        load_weights(model, weights)
+        note = load_weights(model, weights).note
     else:
         condition(model, config.input_size, seed)
     model.eval()
@@ -109,6 +111,7 @@ def build_loaded(
         seed=seed if weights is None else None,
         checkpoint_sha256=None if weights is None else sha256_of(weights),
         tolerance=tolerance,
+        note=note,
     )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mobileinst_deploy.core.config import SIZE_MULTIPLE, ModelConfig
 from mobileinst_deploy.core.needs import Needs
-from mobileinst_deploy.network.initialise import initialise, initialise_heads
 from mobileinst_deploy.network.instance_decoder import InstanceDecoder
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import ConvBN
@@ -93,18 +91,3 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if config.backbone == "mobilenetv2":
         return MobileNetV2(config.padding)
     return TopFormer(config.backbone)
-
-
-def build_model(config: ModelConfig, seed: int = 0) -> MobileInst:
-    """Build a network with fresh weights, in training mode.
-
-    Args:
-        config: What to build.
-        seed: The same seed gives the same weights; torch's global generator is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = MobileInst(config)
-        initialise(model)
-        initialise_heads(model.instance_decoder.class_head, model.instance_decoder.kernel_head)
-    return model

@@ -15,6 +15,7 @@ from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
 from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.text import shown
 
 METADATA_PREFIX = "mobileinst."
 #: Operators that the paper's own runtime, TNN, has no kernel for; they stay out of both graphs.
@@ -76,8 +77,8 @@ def load_graph(source: Path | Content) -> onnx.ModelProto:
         raise BundleError(f"{path} keeps its weights in another file", _EXPORT_AGAIN)
     try:
         onnx.checker.check_model(graph)
-    except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the checker's own, and whatever its C++ lets through
+        reason = shown((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
         raise BundleError(f"{path} is not a valid graph: {reason}", _EXPORT_AGAIN) from error
     return graph
 
@@ -112,13 +113,18 @@ def tensor_specs(
         if value.name in initialisers:
             continue
         tensor = value.type.tensor_type
-        try:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        except (KeyError, ValueError):
-            dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
-        specs.append(TensorSpec(value.name, dtype, shape))
+        specs.append(TensorSpec(value.name, _dtype(tensor.elem_type), shape))
     return tuple(specs)
+
+
+def _dtype(number: int) -> str:
+    """What numpy calls an element type, or onnx where numpy has none, or else its number."""
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
+    except (KeyError, ValueError):
+        known: dict[int, str] = {value: name for name, value in onnx.TensorProto.DataType.items()}
+        return known.get(number, f"type {number}").lower()
 
 
 @dataclass(frozen=True)
@@ -184,9 +190,10 @@ def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     for inner in _graphs(graph):
         yield from inner.initializer
     for node in all_nodes(graph):
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
+        standard = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        for value in (a for a in node.attribute if standard and a.name == "value"):
             tensor = onnx.TensorProto()
-            tensor.CopyFrom(node.attribute[0].t)
+            tensor.CopyFrom(value.t)
             tensor.name = node.output[0]
             yield tensor
 
@@ -243,7 +250,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
     del fixed.graph.value_info[:]
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except Exception as error:  # its own, and whatever its C++ lets through
         raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
@@ -252,7 +259,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
             shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
     try:
         return sum(_node_macs(node, shapes) for node in inferred.graph.node)
-    except KeyError:
+    except (KeyError, IndexError):
         return None
 
 

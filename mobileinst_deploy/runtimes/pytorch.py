@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.network import FrameOutput, KernelNetwork
 
@@ -42,7 +43,7 @@ class TorchRunner:
             else:
                 image, kernels, *context = (given[t.name] for t in self.specs["mask_head"].inputs)
                 made = {"mask_logits": self._model.mask_head(image, kernels, context)}
-        return {name: value.float().cpu().numpy() for name, value in made.items()}
+        return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 
 def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) -> Golden:
@@ -62,7 +63,7 @@ def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) 
             image = torch.from_numpy(images[index : index + 1]).float()
             keyframes.append(model(image))
             named = _by_name(specs, keyframes[-1])
-            frames.append({name: value.numpy() for name, value in named.items()})
+            frames.append(_finite({name: value.numpy() for name, value in named.items()}))
             given = keyframes[key]
             reuse.append(model.mask_head(image, given.kernels, given.context).numpy())
     return Golden(
@@ -71,6 +72,21 @@ def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) 
         frame={t.name: np.concatenate([f[t.name] for f in frames]) for t in specs["frame"].outputs},
         mask_logits=np.concatenate(reuse),
     )
+
+
+def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A network's outputs, told apart from the garbage that a network of bad weights gives.
+
+    Raises:
+        CheckpointError: An output holds a value that is no finite number.
+    """
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f"with these weights PyTorch itself gives {name} that are not finite numbers",
+                "Take an earlier checkpoint of that training, or other weights of the file",
+            )
+    return outputs
 
 
 def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:

@@ -190,7 +190,9 @@ def left_out(source: ClipSource | None) -> list[str]:
     catalogue = _catalogue(source)
     lines = catalogue.left_out.lines()
     crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
-    return lines + [f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}"] * bool(crowds)
+    if crowds:
+        lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
+    return lines
 
 
 def _catalogue(source: Annotated) -> Catalogue:

@@ -31,11 +31,13 @@ class Exported:
         pair: It, checked.
         rewritten: What optimising did to its graphs; empty when it was not asked for.
         verified: The verdict on it; None when it was not asked for.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     pair: ExportBundle
     rewritten: tuple[GraphReport, ...]
     verified: Verified | None
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -110,11 +112,11 @@ def export(
     if optimize:
         pair, rewritten = optimize_pair(pair, output, progress=progress)
     if not verify:
-        return Exported(pair, rewritten, None)
+        return Exported(pair, rewritten, None, source.note)
     runner = CpuRunner(pair)
     place = pair_place("parity", pair, runner.name, runner.runtime)
     verified = climb(pair, runner, "PyTorch, at this export", place, progress)
-    return Exported(pair, rewritten, verified)
+    return Exported(pair, rewritten, verified, source.note)
 
 
 def _source(
