@@ -138,7 +138,7 @@ class Lying(Session):
     ("content", "says"),
     [
         (b"[{", "cannot be read"),
-        (b'{"traceEvents": 1}', "it is not a list of events"),
+        (b'{"traceEvents": 1}', "it is a table, not a list"),
         (b"[]", "no complete run after 3 warm-ups"),
     ],
     ids=["cut", "another form", "empty"],
