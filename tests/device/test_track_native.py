@@ -32,7 +32,7 @@ class HostRunner:
 
     def __init__(self, graphs: dict[Role, Path]) -> None:
         self.specs = tiny_pair.SPECS
-        self._sessions = {role: open_session(path) for role, path in graphs.items()}
+        self._sessions = {role: open_session(path.read_bytes()) for role, path in graphs.items()}
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
         results = []
