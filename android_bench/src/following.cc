@@ -78,10 +78,16 @@ Call following_call(Role role, const Following& following, int live) {
   const auto image = given(tensor("image", {1, 3, 8 * o.mask_height, 8 * o.mask_width}));
   const auto kernels = tensor("kernels", {1, n, o.kernel_width});
   const auto masks = tensor("mask_logits", {1, n, o.mask_height, o.mask_width});
-  if (role == Role::mask_head) return {role, {image, given(kernels)}, {masks}};
+  if (role == Role::mask_head) {
+    Call call{role, {image, given(kernels)}, {masks}};
+    for (const auto& each : following.carried) call.inputs.push_back(given(each));
+    return call;
+  }
   const auto classes = tensor("class_logits", {1, n, o.classes});
   const auto objectness = tensor("objectness_logits", {1, n, 1});
-  return {role, {image}, {classes, objectness, kernels, masks}};
+  Call call{role, {image}, {classes, objectness, kernels, masks}};
+  call.results.insert(call.results.end(), following.carried.begin(), following.carried.end());
+  return call;
 }
 
 }  // namespace mobileinst

@@ -102,6 +102,18 @@ class Parser {
         refuse("more than " + std::to_string(kMaxCalls) + " calls");
       plan_.calls.emplace_back();
       plan_.calls.back().role = role(fields[1], refuse);
+    } else if (keyword == "carried") {
+      count(4, 4);
+      auto& carried = plan_.following.carried;
+      carried.push_back(signature(fields, refuse));
+      if (carried.back().dtype != Dtype::float32) refuse("what is carried is not float32");
+      if (carried.back().bytes() > kMaxInputBytes) refuse("what is carried is more than 2 GiB");
+      check_names(
+          carried.size(), carried.back().name, [&](std::size_t i) { return carried[i].name; },
+          refuse);
+      if (carried.back().name.rfind("context_", 0) != 0)
+        refuse("what is carried is not named context_...");
+      seen_.insert("carried");
     } else if (const auto need = following_fields(keyword); need > 0) {
       count(need, need);
       if (!seen_.insert(std::string(keyword)).second) refuse("a second " + quoted(keyword));
@@ -235,7 +247,7 @@ class Parser {
                                                       (tracks ? "needs" : "alone takes") +
                                                       " a line " + quoted(keyword));
     }
-    for (const char* keyword : {"state", "automatic", "logits"}) {
+    for (const char* keyword : {"state", "automatic", "logits", "carried"}) {
       need(tracks || seen_.count(keyword) == 0,
            "the mode track alone takes a line " + quoted(keyword));
     }

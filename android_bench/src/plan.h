@@ -58,6 +58,7 @@ struct Following {
   std::string frames;  // pictures of the input size, uint8, RGB, one after the other
   int count = 0;
   std::uint32_t crc = 0;
+  std::vector<Signature> carried;  // results that reuse frames are given beside the kernels
   std::string state;  // where an earlier run left off; empty at a clip's beginning
   std::uint32_t state_crc = 0;
 };

@@ -47,6 +47,7 @@ struct Found {
   std::vector<std::int32_t> seen_frames, seen_classes;
   std::vector<float> seen_scores;
 };
+constexpr std::size_t kFirstCarried = 4;  // the frame graph's result behind the mask logits
 constexpr int kStages = 5;  // read, prepare, graphs, track, masks
 
 std::size_t clip_bytes(const Following& following) {
@@ -71,7 +72,13 @@ class Loop {
       const auto state = read_file(following.state, kMaxInputBytes);
       if (crc32(state.data(), state.size()) != following.state_crc)
         throw Failure(Kind::files, following.state + " differs from its CRC-32");
-      check(mobileinst_track_load(tracker, state.data(), state.size()));
+      // The context of the keyframe before these frames lies behind the tracker's own state.
+      const auto context = context_bytes();
+      if (state.size() < context)
+        throw Failure(Kind::files, "the state is damaged or of another model");
+      const auto own = state.size() - context;
+      context_.assign(state.begin() + static_cast<std::ptrdiff_t>(own), state.end());
+      check(mobileinst_track_load(tracker, state.data(), own));
       find_reuse();
     }
   }
@@ -105,6 +112,7 @@ class Loop {
     check(mobileinst_track_save(tracker_.get(), nullptr, 0, &size));
     std::vector<std::uint8_t> state(size);
     check(mobileinst_track_save(tracker_.get(), state.data(), state.size(), &size));
+    state.insert(state.end(), context_.begin(), context_.end());
     return state;
   }
 
@@ -128,7 +136,25 @@ class Loop {
         tracker_.get(), values(frame_, 0), values(frame_, 1), values(frame_, 2), values(frame_, 3));
     if (status == MOBILEINST_TRACK_NOT_FINITE) frame_.check_finite();
     check(status);
+    keep_context();
     find_reuse();
+  }
+
+  std::size_t context_bytes() const {
+    std::size_t bytes = 0;
+    for (const auto& each : following_.carried) bytes += each.bytes();
+    return bytes;
+  }
+
+  // What reuse frames are given beside the kernels, out of the keyframe's results.
+  void keep_context() {
+    context_.resize(context_bytes());
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < following_.carried.size(); ++i) {
+      const auto bytes = following_.carried[i].bytes();
+      std::memcpy(context_.data() + at, values(frame_, kFirstCarried + i), bytes);
+      at += bytes;
+    }
   }
 
   void feed_reuse() {
@@ -154,6 +180,12 @@ class Loop {
     }
     const auto width = static_cast<std::size_t>(following_.options.kernel_width);
     std::memcpy(reuse_->given(1), kernels, static_cast<std::size_t>(live) * width * sizeof(float));
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < following_.carried.size(); ++i) {
+      const auto bytes = following_.carried[i].bytes();
+      std::memcpy(reuse_->given(2 + i), context_.data() + at, bytes);
+      at += bytes;
+    }
   }
 
   void collect_masks() {
@@ -200,6 +232,7 @@ class Loop {
   FileReader clip_;
   std::size_t pixels_ = 0;
   std::vector<std::uint8_t> picture_;
+  std::vector<std::uint8_t> context_;  // of the latest keyframe, in the order of the plan
   std::unique_ptr<mobileinst_tracker, Destroy> tracker_;
   Found found_;
 };

@@ -77,6 +77,8 @@ def train(
         note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")
     if report.unreadable:
         note(f"{report.unreadable} samples could not be read and were replaced.")
+    if report.note:
+        note(f"Note: {report.note}.")
     show(f"Weights: {report.weights}", json=json)
     answer(report.to_dict(), json=json)
 

@@ -4,6 +4,7 @@
 
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
+       (a network of other code: "id": "package.module:factory", "needs": {Needs} for "config")
      "stride": 8, "pictures": {how a picture becomes the input, and outputs instances},
      "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
@@ -21,21 +22,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
-from mobileinst_deploy.core.documents import JSON_BYTES, Blame, convert, parse_json
+from mobileinst_deploy.core.documents import (
+    JSON_BYTES,
+    Blame,
+    convert,
+    parse_json,
+)
 from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.core.manifest import Manifest
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.text import shown
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 INSTRUCTIONS = "instructions.json"
+#: The step that stores weights as float16.
+HALF_WEIGHTS = "half-weights"
 #: The folder of what was measured of a pair.
 RESULTS = "results"
 GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
@@ -122,7 +131,7 @@ class ExportBundle:
     folder: Path
     pair_id: str
     model_id: str
-    config: ModelConfig
+    config: Description
     trained: bool
     seed: int | None
     checkpoint_sha256: str | None
@@ -156,11 +165,16 @@ class ExportBundle:
         return "int8" if any("int8" in step for step in self.optimized) else "fp32"
 
     @property
+    def halved(self) -> bool:
+        """Whether the weights are stored as float16."""
+        return HALF_WEIGHTS in self.optimized
+
+    @property
     def form(self) -> str:
         """Which form of a model's pair this is: ``plain``, ``optimized``, ``half``, ``int8``."""
         steps = set(self.optimized)
-        int8, half = self.precision == "int8", "half-weights" in steps
-        rewritten = not int8 and bool(steps - {"half-weights"})
+        int8, half = self.precision == "int8", self.halved
+        rewritten = not int8 and bool(steps - {HALF_WEIGHTS})
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
@@ -186,7 +200,7 @@ def graph_metadata(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     seed: int | None,
     checkpoint_sha256: str | None,
     opset: int,
@@ -199,7 +213,7 @@ def graph_metadata(
         "model_id": model_id,
         "checkpoint_sha256": checkpoint_sha256 or f"random weights, seed {seed}",
         "input_size": f"{height}x{width}",
-        "stride": str(MASK_STRIDE),
+        "stride": str(config.mask_stride),
         "classes": "\n".join(config.classes),
         "mean": " ".join(map(str, config.mean)),
         "std": " ".join(map(str, config.std)),
@@ -212,7 +226,7 @@ def write_manifest(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     trained: bool,
     seed: int | None,
     checkpoint_sha256: str | None,
@@ -232,12 +246,12 @@ def write_manifest(
         "pair_id": pair_id,
         "model": {
             "id": model_id,
-            "config": config.to_dict(),
+            "config" if isinstance(config, ModelConfig) else "needs": config.to_dict(),
             "trained": trained,
             "seed": seed,
             "checkpoint_sha256": checkpoint_sha256,
         },
-        "stride": MASK_STRIDE,
+        "stride": config.mask_stride,
         "pictures": picture_rules(config),
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
@@ -289,12 +303,12 @@ def load_bundle(folder: Path) -> ExportBundle:
 
 def _load(folder: OpenFolder) -> ExportBundle:
     path = folder.path / MANIFEST
-    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
     manifest = folder.read(MANIFEST, JSON_BYTES)
     if manifest is None:
         raise BundleError(f"{folder.path} has no {MANIFEST}", _GIVE_FOLDER)
+    blame = Blame(str(path), BundleError, _EXPORT_AGAIN)
     if manifest.bytes > JSON_BYTES:
-        raise blame.wrong("it is too large to be a manifest")
+        raise blame.wrong(f"it has more bytes, and {JSON_BYTES:,} are the most")
     document = parse_json(manifest.data, dict[str, Any], blame)
     if document.get("schema") != SCHEMA:
         schema = shown(repr(document.get("schema")), 40)
@@ -313,7 +327,11 @@ def _load(folder: OpenFolder) -> ExportBundle:
 
 def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundle:
     """A manifest's contents, held against its model and the files beside it."""
-    model, config = manifest.model, manifest.model.config
+    model, config = manifest.model, manifest.model.description
+    if manifest.stride != config.mask_stride:
+        raise BundleError(
+            f"the manifest's stride is {manifest.stride}, not {config.mask_stride}", _EXPORT_AGAIN
+        )
     # Pairs of version 0.1 carry no rules; they were made for the same ones.
     if manifest.pictures not in (None, picture_rules(config)):
         raise BundleError(

@@ -67,7 +67,7 @@ class Blame:
 
     def wrong(self, cause: str) -> MobileInstError:
         """The error for a document of which ``cause`` is wrong."""
-        return self.error(f"{self.where}: {cause}", self.next_step)
+        return self.error(f"{self.where}: {cause}", self.next_step, self.where)
 
 
 def read_json(path: Path, kind: type[_T], blame: Blame, *, most: int = JSON_BYTES) -> _T:
@@ -359,10 +359,13 @@ def _made(kind: Any, found: Any, blame: Blame) -> Any:
 def _blamed(error: MobileInstError, blame: Blame) -> MobileInstError:
     """What a record's own check said, as an error of the document."""
     step = error.next_step if isinstance(error, blame.error) else blame.next_step
-    return blame.error(f"{blame.where}: {error.cause}", step)
+    return blame.error(f"{blame.where}: {error.cause}", step, blame.where)
 
 
 def _built(kind: Any, found: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        # Of records that may stand here, the one whose struct was found.
+        kind = next((a for a in get_args(kind) if _form(a) is type(found)), kind)
     if is_dataclass(kind) and isinstance(found, msgspec.Struct):
         hints = get_type_hints(kind)
         given = {n: getattr(found, n) for n in found.__struct_fields__}

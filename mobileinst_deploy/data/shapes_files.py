@@ -1,7 +1,8 @@
-"""Clips of shapes as files: JPEG frames with annotations in COCO's and YouTube-VIS's form."""
+"""Made clips as files: JPEG frames with annotations in COCO's and YouTube-VIS's form."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically, write_json
 from mobileinst_deploy.core.masks import box, encode
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 
 #: Names of what :func:`write_shapes` writes into its folder.
 FRAMES = "JPEGImages"
@@ -49,17 +50,61 @@ def write_shapes(
     Raises:
         OutputError: The folder cannot be written or is full.
     """
+    made = (ShapesClip(clip_seed(split, first + i), length, size) for i in range(clips))
+    last = first + clips - 1
+    write_clips(
+        folder,
+        made,
+        CLASSES,
+        f"shapes, split {split}, clips {first} to {last}",
+        (clips, length),
+        size,
+        first=first,
+        suffix=suffix,
+        progress=progress,
+    )
+
+
+def write_clips(
+    folder: Path,
+    made: Iterable[Iterable[ShapesFrame]],
+    classes: Sequence[str],
+    description: str,
+    extent: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    first: int = 0,
+    suffix: Literal[".jpg", ".png"] = ".jpg",
+    progress: Progress = silent,
+) -> None:
+    """Write clips that are made frame by frame, as :func:`write_shapes` does.
+
+    Args:
+        folder: As there.
+        made: The clips, each an iterable of its frames.
+        classes: Class names, in label order.
+        description: Of the whole, for the files' ``info``.
+        extent: How many clips, and how many frames each.
+        size: (height, width) in pixels.
+        first: The first clip's number in file names.
+        suffix: As there.
+        progress: Told of every clip.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    clips, length = extent
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     videos: list[dict[str, Any]] = []
     tracks: list[dict[str, Any]] = []
     shape = {"height": size[0], "width": size[1]}
-    for clip in range(clips):
+    for clip, frames in enumerate(made):
         index = first + clip
         files = [f"{index:05d}/{t:05d}{suffix}" for t in range(length)]
         videos.append({"id": clip + 1, **shape, "length": length, "file_names": files})
         of_clip: dict[int, dict[str, Any]] = {}
-        for t, drawn in enumerate(ShapesClip(clip_seed(split, index), length, size)):
+        for t, drawn in enumerate(frames):
             _write_picture(folder / FRAMES / files[t], drawn.image)
             images.append({"id": len(images) + 1, **shape, "file_name": files[t]})
             for mask, label, track_id in zip(
@@ -96,9 +141,8 @@ def write_shapes(
         for _, track in sorted(of_clip.items()):
             tracks.append({**track, "id": len(tracks) + 1})
         progress("drawing clips", clip + 1, clips)
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
-    info = {"description": f"shapes, split {split}, clips {first} to {first + clips - 1}"}
-    head = {"info": info, "categories": categories}
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
+    head = {"info": {"description": description}, "categories": categories}
     write_json(folder / COCO_FILE, {**head, "images": images, "annotations": objects})
     write_json(folder / YTVIS_FILE, {**head, "videos": videos, "annotations": tracks})
 

@@ -1,8 +1,8 @@
 """Weights on disk: this project's own files, and the published backbones' layouts.
 
 Own checkpoints are ``.safetensors`` files whose metadata holds the model's configuration as JSON
-under ``mobileinst.config``. ``.pth`` and ``.pt`` files are read too, with torch's restricted
-unpickler: a pickle that wants more than tensors and plain containers is refused.
+under ``mobileinst.config``. What other training scripts write is read too, whatever it was wrapped
+in: see :mod:`mobileinst_deploy.network.weights_file`.
 
 Reading is strict. A tensor that is missing, unknown, of another shape or not finite is an error
 that names it, and then nothing is loaded: a backbone that silently stays random costs weeks.
@@ -11,14 +11,13 @@ that names it, and then nothing is loaded: a backbone that silently stays random
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -26,17 +25,16 @@ from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.network import MobileInst
-
-State = dict[str, Tensor]
+from mobileinst_deploy.network import KernelNetwork, MobileInst
+from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
 
 CONFIG_KEY = "mobileinst.config"
-_TORCH_SUFFIXES = (".pth", ".pt")
-_WRAPPERS = ("state_dict_ema", "state_dict", "model")
 _COUNTER = "num_batches_tracked"
 _CLASS_HEAD = ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
 _SHOWN = 5
-_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a bare pickle of protocol 2 and up
+# torch's AveragedModel counts what it has averaged; timm, YOLO and DETR call the average ema.
+_AVERAGED_COUNT = "n_averaged"
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged?)(?:$|[._])")
 
 # Parts of published files that MobileInst does not build, and heads whatever they are called.
 _HEADS = ("decode_head.", "auxiliary_head.", "classifier.", "head.", "linear.", "fc.")
@@ -55,6 +53,36 @@ _LOOKS_LIKE = {
     "layer1.0.": "ResNet",
     "blocks.": "another network of timm's",
 }
+
+
+class Loaded(NamedTuple):
+    """How a file's weights came into a model.
+
+    Attributes:
+        anew: Names of the tensors that were left as they were, for want of the same classes.
+        note: Which of several whole networks in the file was taken; None where there was no choice.
+    """
+
+    anew: tuple[str, ...]
+    note: str | None
+
+
+class Published(NamedTuple):
+    """How a published file's weights came into a network.
+
+    Attributes:
+        left: Names in the file that the network is not built of, in the file's order.
+        choice: As the note in :class:`Loaded`.
+    """
+
+    left: tuple[str, ...]
+    choice: str | None
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there is nothing."""
+        aside = _listed("left aside", list(self.left)) if self.left else None
+        return "; ".join(filter(None, (self.choice, aside))) or None
 
 
 def save_checkpoint(
@@ -93,8 +121,8 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
         CheckpointError: The file cannot be read, carries no configuration, or its tensors do not
             fit that configuration.
     """
-    state, metadata = _read(path)
-    config = _config_in(path, metadata)
+    file = read_weights_file(path)
+    config = _config_in(path, file.metadata)
     if config is None:
         raise CheckpointError(
             f"{path} carries no model configuration",
@@ -102,10 +130,11 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
         )
     with torch.device("meta"):
         expected = MobileInst(config).state_dict()
+    state = _choose(file, _weights_of(expected)).state
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> tuple[str, ...]:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
     """Load a whole network's weights into a model.
 
     Args:
@@ -115,24 +144,25 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
 
     Returns:
-        Names of the tensors that were left as they were, for want of the same classes.
+        What was left as it was, and what was taken where there was a choice.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
             model that differs in something the tensors' shapes do not show.
     """
-    state, metadata = _read(path)
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    config = _config_in(path, metadata)
+    file = read_weights_file(path)
+    config = _config_in(path, file.metadata)
     if config is not None:
         _require_same_model(path, config, model.config, other_classes)
     expected = model.state_dict()
+    choice = _choose(file, _weights_of(expected))
+    state = choice.state
     own_head = {}
     if other_classes and not _same_classes(state, config, model):
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
-    return tuple(own_head)
+    return Loaded(tuple(own_head), choice.note)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -155,13 +185,48 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         CheckpointError: The file cannot be read, or is not of the model's backbone.
     """
     name = model.config.backbone
-    state, _ = _read(path)
+    wanted = _weights_of(model.backbone.state_dict())
     kept = {}
-    for key, tensor in state.items():
+    for key, tensor in _choose(read_weights_file(path), wanted).state.items():
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
     model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def load_published(network: KernelNetwork, path: Path) -> Published:
+    """Load a checkpoint by the names that a network's :meth:`~KernelNetwork.own_name` translates.
+
+    Args:
+        network: Changed only when every one of its tensors is there.
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its tensors are those of another network.
+    """
+    file = read_weights_file(path)
+    states = dict[str, State]()
+    left = dict[str, tuple[str, ...]]()
+    for place, state in file.states.items():
+        names = {name: network.own_name(name.removeprefix("module.")) for name in state}
+        known = {name: own for name, own in names.items() if own is not None}
+        if len(set(known.values())) < len(known):
+            twice = next(own for own in known.values() if [*known.values()].count(own) > 1)
+            raise CheckpointError(
+                f"{path} holds {twice} under two names", "Save the tensors of one network alone"
+            )
+        states[place] = {own: state[name] for name, own in known.items()}
+        left[place] = tuple(name for name in names if name not in known)
+    expected = network.state_dict()
+    choice = _choose(replace(file, states=states), _weights_of(expected))
+    what = type(network).__name__
+    network.load_state_dict(_fit(path, choice.state, expected, what))
+    return Published(next((names for names in left.values() if names), ()), choice.note)
+
+
+def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
+    """The names that a file must have."""
+    return {name for name in expected if not name.endswith(_COUNTER)}
 
 
 def _fit(
@@ -223,85 +288,62 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     return value
 
 
-def _read(path: Path) -> tuple[State, dict[str, str]]:
-    """The tensors of a file by name, as stored, and its metadata."""
-    _require_file(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in _TORCH_SUFFIXES:
-        return _unwrapped(path, _read_pickle(path)), {}
-    raise CheckpointError(
-        f"{path} is no weights file by its name", "Give a .safetensors, .pth or .pt file"
-    )
+@dataclass(frozen=True)
+class _Choice:
+    """A state dict for a network, out of those that a file holds.
+
+    Attributes:
+        state: Its tensors, without a common prefix.
+        name: Where in the file it lies.
+        others: Where others lie that would have fitted.
+    """
+
+    state: State
+    name: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there was no choice."""
+        if not self.others:
+            return None
+        return (
+            f"taken are the weights under {self.name!r}, not those under {', '.join(self.others)}"
+        )
 
 
-def _require_file(path: Path) -> None:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a weights file", "Give the file inside it")
-    if not path.exists():
-        raise CheckpointError(f"there is no weights file {path}", "Check the path")
-    try:
-        empty = path.stat().st_size == 0
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}", "Check its permissions"
-        ) from error
-    if empty:
-        raise CheckpointError(f"{path} is empty", "Download or copy it again")
+def _choose(file: WeightsFile, wanted: Collection[str]) -> _Choice:
+    """The state dict that a network's own run would use.
+
+    That is the one that has every wanted name, under a prefix that they share (``module.``,
+    ``_orig_mod.``, Lightning's ``model.``); of several, the averaged one, as whoever keeps an
+    average evaluates with it. Where none has all, the one that has most, for the message.
+    """
+    options: list[tuple[int, str, State]] = []
+    for place, state in file.states.items():
+        given = {n: t for n, t in state.items() if n != _AVERAGED_COUNT}
+        for prefix in _prefixes(given, wanted):
+            inside = {n.removeprefix(prefix): t for n, t in given.items() if n.startswith(prefix)}
+            outside = {n: t for n, t in given.items() if not n.startswith(prefix)}
+            found = len(wanted & inside.keys())
+            name = ".".join(filter(None, (place, prefix.rstrip("."))))
+            # What lies beside a whole network is of something else, such as a criterion.
+            options.append((found, name, inside if found == len(wanted) else inside | outside))
+    whole = [option for option in options if option[0] == len(wanted)]
+    if not whole:
+        most, name, state = max(options, key=lambda option: option[0])
+        return _Choice(state if most else dict(next(iter(file.states.values()))), name)
+    averaged = [option for option in whole if _AVERAGED.search(option[1])]
+    _, name, state = (averaged or whole)[0]
+    return _Choice(state, name, tuple(repr(other) for _, other, _ in whole if other != name))
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is not a complete safetensors file: {_first_line(error)}",
-            "Download or copy it again",
-        ) from error
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of ends as an error below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        with path.open("rb") as file:
-            if not file.read(4).startswith(_PICKLE_MAGICS):
-                raise _unreadable(path, "it is no pickle") from error
-        raise CheckpointError(
-            f"{path} is a pickle that asks for more than tensors and plain containers, and is "
-            "refused because loading it could run code",
-            "Where you trust it, load it with torch.load, save only its tensors with "
-            "safetensors.torch.save_file, and give that file",
-        ) from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise _unreadable(path, _first_line(error)) from error
-
-
-def _unreadable(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is not a complete PyTorch file: {reason}", "Download or copy it again"
-    )
-
-
-def _unwrapped(path: Path, document: Any) -> State:
-    """The state dict inside a training framework's wrappers."""
-    for key in _WRAPPERS:
-        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
-            document = document[key]
-    if not isinstance(document, Mapping) or not document:
-        raise CheckpointError(f"{path} holds no state dict", "Give a file of named tensors")
-    for name, value in document.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path} holds {str(name)[:60]!r}, a {type(value).__name__}, among its tensors",
-                "Give a file of named tensors",
-            )
-    return dict(document)
+def _prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> list[str]:
+    """What may come before the wanted names, shortest first."""
+    names = sorted(wanted)
+    probes = {names[0], names[len(names) // 2], names[-1]}
+    found = {name.removesuffix(probe) for name in state for probe in probes if name.endswith(probe)}
+    return sorted({p for p in found if not p or p.endswith(".")} | {""}, key=len)
 
 
 def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
@@ -347,11 +389,6 @@ def _listed(noun: str, names: list[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

@@ -11,12 +11,12 @@ import torch
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
-from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
+from mobileinst_deploy.network import KernelNetwork, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
-
-_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
+from mobileinst_deploy.network.weights_file import is_weights_file
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,23 @@ class LoadedModel:
 
     Attributes:
         id: Zoo id, the model.toml's id, or the checkpoint's file name.
-        config: Its configuration, at the size asked for.
+        config: Its configuration at the size asked for, or another network's needs.
         model: In eval mode.
         trained: Whether a weights file was read; False means random weights.
         seed: Of random weights, else None.
         checkpoint_sha256: Of the weights file, else None.
         tolerance: What its exports are allowed.
+        note: Which weights of several in a file were taken; None where there was no choice.
     """
 
     id: str
-    config: ModelConfig
-    model: MobileInst
+    config: Description
+    model: KernelNetwork
     trained: bool
     seed: int | None
     checkpoint_sha256: str | None
     tolerance: Tolerance
+    note: str | None = None
 
 
 def load_model(
@@ -62,7 +64,7 @@ def load_model(
         CheckpointError: The weights are unreadable or of another model.
     """
     path = Path(name)
-    if path.suffix in _CHECKPOINT_SUFFIXES:
+    if is_weights_file(path):
         if weights is not None:
             raise CheckpointError(
                 f"{name} is a checkpoint already", "Give either a checkpoint or --weights, not both"
@@ -95,16 +97,11 @@ def build_loaded(
         CheckpointError: The weights are unreadable or of another model.
     """
     model = build_model(config, seed)
+    note = None
     if weights is not None:
-        load_weights(model, weights)
+        note = load_weights(model, weights).note
     else:
-        # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
-        # use; statistics of photographs make a random network as well conditioned as a trained one.
-        # Cropped and padded ones: a picture of another aspect than the input is half padding.
-        crops, keyframe = reference_clips(config.input_size)
-        padded, _ = user_clip(bundled_photographs(), config.input_size)
-        photographs = np.concatenate([crops[np.unique(keyframe)], padded])
-        randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())
+        condition(model, config.input_size, seed)
     model.eval()
     return LoadedModel(
         id=model_id,
@@ -114,4 +111,18 @@ def build_loaded(
         seed=seed if weights is None else None,
         checkpoint_sha256=None if weights is None else sha256_of(weights),
         tolerance=tolerance,
+        note=note,
     )
+
+
+def condition(model: KernelNetwork, size: tuple[int, int], seed: int) -> None:
+    """Make random weights as well conditioned as trained ones.
+
+    Fresh BatchNorms let activations grow until every rounding error is amplified beyond use; here
+    they get the statistics of photographs. Cropped and padded ones: a picture of another aspect
+    than the input is half padding.
+    """
+    crops, keyframe = reference_clips(size)
+    padded, _ = user_clip(bundled_photographs(), size)
+    photographs = np.concatenate([crops[np.unique(keyframe)], padded])
+    randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())

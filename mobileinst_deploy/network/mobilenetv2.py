@@ -90,8 +90,7 @@ class MobileNetV2(Backbone):
     """MobileNetV2 1.0: X3, X4, X5 are ``features`` 6, 13 and 17; X6 is X5 max-pooled by two.
 
     Args:
-        padding: Of the stride-2 convolutions, see
-            :class:`~mobileinst_deploy.core.config.ModelConfig`.
+        padding: Of the stride-2 convolutions, see ``ModelConfig``.
     """
 
     def __init__(self, padding: Padding = "even") -> None:

@@ -7,13 +7,14 @@ here needs PyTorch itself: the reference is the bundle's golden data or a fresh 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.core.contract import (
     ROLES,
     Call,
@@ -31,10 +32,12 @@ from mobileinst_deploy.core.tracker import class_scores
 from mobileinst_deploy.pair.comparison import EDGE_LOGIT, compare_tensor, mask_ious
 from mobileinst_deploy.pair.onnx_file import (
     FORBIDDEN_OPS,
-    float_dtypes,
+    OtherNumbers,
+    all_nodes,
     get_metadata,
     load_graph,
     opset_of,
+    other_numbers,
     tensor_specs,
 )
 
@@ -137,13 +140,9 @@ def static_checks(bundle: ExportBundle) -> Iterator[Check]:
         for role, want, have in pairs
         if want.dtype != have.dtype
     ]
-    if not bundle.optimized:
-        for role, graph in graphs.items():
-            problems += [
-                f"{role} computes {name} in {dtype}, not in float32"
-                for name, dtype in float_dtypes(graph).items()
-            ]
-    yield _static("dtypes", problems, "float32 at the borders and inside")
+    numbers = {role: other_numbers(graph) for role, graph in graphs.items()}
+    problems += _unannounced(bundle, numbers)
+    yield _static("dtypes", problems, f"float32 at the borders and {_inside(numbers)}")
 
     problems = [
         f"{role} {want.name} has shape {_shown(have.shape)}, not {_shown(want.shape)}"
@@ -152,13 +151,42 @@ def static_checks(bundle: ExportBundle) -> Iterator[Check]:
     ]
     yield _static("shapes", problems, "every input and output has its promised shape")
 
-    problems = [
-        f"{role} uses {node.op_type} at {node.name or node.output[0]}"
+    found = [
+        (node.op_type, f"{role} uses {node.op_type} at {node.name or node.output[0]}")
         for role, graph in graphs.items()
-        for node in graph.graph.node
+        for node in all_nodes(graph)
         if node.op_type in FORBIDDEN_OPS
     ]
-    yield _static("operators", problems, f"none of {', '.join(sorted(FORBIDDEN_OPS))}")
+    said = f"none of {', '.join(sorted(FORBIDDEN_OPS))}"
+    if found and not isinstance(bundle.config, ModelConfig):
+        # MobileInst promises the paper's own runtime that it needs none of them; others do not.
+        used = ", ".join(sorted({operator for operator, _ in found}))
+        found, said = [], f"{used}: not every phone runtime has them"
+    yield _static("operators", [problem for _, problem in found], said)
+
+
+def _unannounced(bundle: ExportBundle, numbers: Mapping[Role, OtherNumbers]) -> Iterator[str]:
+    """What is not float32 although the manifest names no step that makes it so."""
+    stored: set[str] = {"FLOAT16"} if bundle.halved else set()
+    eight_bits = {"INT8", "UINT8"} if bundle.precision == "int8" else set()
+    for role, found in numbers.items():
+        for name, dtype in found.computed.items():
+            if dtype not in eight_bits:
+                yield f"{role} computes {name} in {dtype}, not in float32"
+        for name, dtype in found.stored.items():
+            if dtype not in stored | eight_bits:
+                yield f"{role} stores {name} in {dtype}, not in float32"
+
+
+def _inside(numbers: Mapping[Role, OtherNumbers]) -> str:
+    """What the graphs compute in, and what they store otherwise."""
+    stored = Counter(dtype for found in numbers.values() for dtype in found.stored.values())
+    computed = Counter(dtype for found in numbers.values() for dtype in found.computed.values())
+    if not stored and not computed:
+        return "inside"
+    parts = [f"{count} nodes that give {dtype}" for dtype, count in sorted(computed.items())]
+    parts += [f"{count} constants stored as {dtype}" for dtype, count in sorted(stored.items())]
+    return f"inside but for {', '.join(parts)}"
 
 
 def _run_checks(
@@ -302,7 +330,10 @@ def _meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Array
     frame = measured["frame"]
     got_scores = class_scores(frame["class_logits"], frame["objectness_logits"])
     differ = (want_scores > SCORE_THRESHOLD) != (got_scores > SCORE_THRESHOLD)
-    differ &= np.abs(want_scores - SCORE_THRESHOLD) > EDGE_SCORE
+    decided = np.abs(want_scores - SCORE_THRESHOLD) > EDGE_SCORE
+    edge = int((differ & ~decided).sum())
+    undecided = f"; {edge} scores within {EDGE_SCORE} of it fall on the other side" if edge else ""
+    differ &= decided
     instances = int((want_scores > SCORE_THRESHOLD).any(-1).sum())
     figures = {
         "min_mask_iou": float(ious.min()),
@@ -312,6 +343,7 @@ def _meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Array
         "masks": int(ious.size),
         "instances_above_threshold": instances,
         "classes_that_differ": int(differ.sum()),
+        "scores_on_the_other_side_of_an_edge": edge,
     }
     if differ.any():
         picture, query, label = (int(i) for i in np.argwhere(differ)[0])
@@ -331,7 +363,7 @@ def _meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Array
     detail = (
         f"lowest IoU of {ious.size} masks {ious.min():.4f} ({strict.min():.4f} with pixels whose "
         f"logit is within {EDGE_LOGIT} of 0), same classes above {SCORE_THRESHOLD} "
-        f"({instances} instances)"
+        f"({instances} instances{undecided})"
     )
     return Check("meaning", True, detail, figures)
 

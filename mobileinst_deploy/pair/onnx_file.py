@@ -15,10 +15,12 @@ from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
 from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.text import shown
 
 METADATA_PREFIX = "mobileinst."
 #: Operators that the paper's own runtime, TNN, has no kernel for; they stay out of both graphs.
 FORBIDDEN_OPS = frozenset({"Einsum", "TopK", "Where", "Greater"})
+_OTHER_NUMBERS = ("FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8")
 _EXPORT_AGAIN = "Give an ONNX file, or export the model again with `mobileinst export`"
 
 
@@ -75,8 +77,8 @@ def load_graph(source: Path | Content) -> onnx.ModelProto:
         raise BundleError(f"{path} keeps its weights in another file", _EXPORT_AGAIN)
     try:
         onnx.checker.check_model(graph)
-    except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the checker's own, and whatever its C++ lets through
+        reason = shown((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
         raise BundleError(f"{path} is not a valid graph: {reason}", _EXPORT_AGAIN) from error
     return graph
 
@@ -111,43 +113,87 @@ def tensor_specs(
         if value.name in initialisers:
             continue
         tensor = value.type.tensor_type
-        try:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        except (KeyError, ValueError):
-            dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
-        specs.append(TensorSpec(value.name, dtype, shape))
+        specs.append(TensorSpec(value.name, _dtype(tensor.elem_type), shape))
     return tuple(specs)
 
 
-def float_dtypes(graph: onnx.ModelProto) -> dict[str, str]:
-    """Initialisers and Cast targets that are floating point but not float32, by name.
+def _dtype(number: int) -> str:
+    """What numpy calls an element type, or onnx where numpy has none, or else its number."""
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
+    except (KeyError, ValueError):
+        known: dict[int, str] = {value: name for name, value in onnx.TensorProto.DataType.items()}
+        return known.get(number, f"type {number}").lower()
+
+
+@dataclass(frozen=True)
+class OtherNumbers:
+    """Numbers in a graph that are not float32: floats of other widths, and 8-bit integers.
 
     A graph that passes for fp32 while half of it computes in fp16 is a known way to be misled.
+
+    Attributes:
+        stored: Constants, by name, and what they are.
+        computed: Nodes that give such numbers, by name, and what they give.
     """
-    wrong = {}
+
+    stored: Mapping[str, str]
+    computed: Mapping[str, str]
+
+
+def other_numbers(graph: onnx.ModelProto) -> OtherNumbers:
+    """What in a graph is not float32; whole numbers that count or index are no such numbers."""
     other = {
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-        onnx.TensorProto.DOUBLE,
+        number: onnx.TensorProto.DataType.Name(number)
+        for number in onnx.TensorProto.DataType.values()
+        if onnx.TensorProto.DataType.Name(number) in _OTHER_NUMBERS
     }
-    for tensor in _constants(graph):
-        if tensor.data_type in other:
-            wrong[tensor.name] = onnx.TensorProto.DataType.Name(tensor.data_type)
-    for node in graph.graph.node:
+    stored = {t.name: other[t.data_type] for t in _constants(graph) if t.data_type in other}
+    computed: dict[str, str] = {}
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+    }
+    for node in all_nodes(graph):
+        if node.op_type == "Constant":
+            continue
+        casts = [a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"]
+        for given in (*casts, *(types.get(name, 0) for name in node.output)):
+            if given in other:
+                computed.setdefault(node.name or node.output[0], other[given])
+    return OtherNumbers(stored, computed)
+
+
+def all_nodes(graph: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those of subgraphs and functions too."""
+    waiting = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
+    waiting.reverse()
+    while waiting:
+        node = waiting.pop()
+        yield node
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in other:
-                wrong[node.name or node.output[0]] = onnx.TensorProto.DataType.Name(attribute.i)
-    return wrong
+            for inner in (attribute.g, *attribute.graphs):
+                waiting.extend(reversed(inner.node))
+
+
+def _graphs(graph: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    yield graph.graph
+    for node in all_nodes(graph):
+        for attribute in node.attribute:
+            yield from (attribute.g, *attribute.graphs)
 
 
 def _constants(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Initialisers, and the values of Constant nodes under the names of their outputs."""
-    yield from graph.graph.initializer
-    for node in graph.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
+    for inner in _graphs(graph):
+        yield from inner.initializer
+    for node in all_nodes(graph):
+        standard = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        for value in (a for a in node.attribute if standard and a.name == "value"):
             tensor = onnx.TensorProto()
-            tensor.CopyFrom(node.attribute[0].t)
+            tensor.CopyFrom(value.t)
             tensor.name = node.output[0]
             yield tensor
 
@@ -204,7 +250,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
     del fixed.graph.value_info[:]
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except Exception as error:  # its own, and whatever its C++ lets through
         raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
@@ -213,7 +259,7 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
             shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
     try:
         return sum(_node_macs(node, shapes) for node in inferred.graph.node)
-    except KeyError:
+    except (KeyError, IndexError):
         return None
 
 

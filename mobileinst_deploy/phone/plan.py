@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import ROLES, Call, GraphSpec, Role, TensorSpec
+from mobileinst_deploy.core.contract import ROLES, Call, GraphSpec, Role, TensorSpec, is_carried
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.files import write_atomically
 
@@ -23,7 +23,6 @@ Mode = Literal["outputs", "bench", "profile", "count", "track"]
 
 PLAN_FILE = "plan.txt"
 OUTPUT_FOLDER = "out"
-_LATEST_KERNELS = "@kernels"
 
 
 @dataclass(frozen=True)
@@ -111,19 +110,21 @@ def reuse_pattern(
         images: One or two pictures, (1,3,H,W) float32, 0 to 255: the keyframe's and the reuse
             frame's.
         kernels: The live kernels (1,n,D) that every reuse frame is given. None means all N of the
-            keyframe's own, handed over on the device as in real use.
+            keyframe's own, handed over on the device as in real use. Context always is.
 
     Raises:
         DeviceError: A picture or the kernels do not fit the graphs.
     """
     frame = plan_call(specs["frame"], {"image": images[0]})
-    if kernels is not None:
-        return frame, plan_call(specs["mask_head"], {"image": images[-1], "kernels": kernels})
-    made = next(t for t in frame.results if t.name == "kernels")
-    like = np.zeros(cast(tuple[int, ...], made.shape), made.dtype)
-    reuse = plan_call(specs["mask_head"], {"image": images[-1], "kernels": like})
+    given = {"image": images[-1]} if kernels is None else {"image": images[-1], "kernels": kernels}
+    handed_over = {
+        t.name: np.zeros(cast(tuple[int, ...], t.shape), t.dtype)
+        for t in frame.results
+        if is_carried(t.name) and t.name not in given
+    }
+    reuse = plan_call(specs["mask_head"], {**handed_over, **given})
     inputs = tuple(
-        PlannedInput(i.spec, _LATEST_KERNELS) if i.spec.name == "kernels" else i
+        PlannedInput(i.spec, f"@{i.spec.name}") if i.spec.name in handed_over else i
         for i in reuse.inputs
     )
     return frame, PlannedCall("mask_head", inputs, reuse.results)

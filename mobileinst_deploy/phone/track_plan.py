@@ -90,6 +90,11 @@ class TrackPlan(Plan):
             ),
             ("frames", _FRAMES_FILE, str(len(self.pictures)), f"{zlib.crc32(packed):08x}"),
         ]
+        lines += [
+            ("carried", t.name, t.dtype, ",".join(map(str, t.shape)))
+            for t in self.specs["frame"].outputs
+            if t.name.startswith("context_")
+        ]
         if isinstance(schedule, Auto):
             lines.append(("automatic", repr(schedule.change), repr(schedule.certainty)))
         if self.logits:

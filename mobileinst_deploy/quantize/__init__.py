@@ -1,6 +1,6 @@
 """Pairs with 8-bit arithmetic, or with float16 weights; each with its price."""
 
-from mobileinst_deploy.quantize.half import HALF, halve_pair, halve_weights
+from mobileinst_deploy.quantize.half import halve_pair, halve_weights
 from mobileinst_deploy.quantize.int8 import (
     INT8,
     NOT_THE_PAPER,
@@ -12,7 +12,6 @@ from mobileinst_deploy.quantize.int8 import (
 from mobileinst_deploy.quantize.price import Price, measure_price
 
 __all__ = [
-    "HALF",
     "INT8",
     "NOT_THE_PAPER",
     "FloatRewriter",

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.bundle import HALF_WEIGHTS, ExportBundle
 from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-
-HALF = "half-weights"
 
 #: Smaller tensors weigh nothing, and those of transforms must stay exact.
 _WORTH_HALVING = 4096
@@ -66,9 +64,9 @@ def halve_pair(bundle: ExportBundle, folder: Path) -> tuple[ExportBundle, Price,
         BundleError: Its weights are halved already.
         OutputError: The folder cannot be written or holds something else.
     """
-    if HALF in bundle.optimized:
+    if bundle.halved:
         raise BundleError(f"{bundle.folder} has float16 weights already", "Use it as it is")
     before = measure_price(bundle)
     graphs = {role: halve_weights(load_graph(bundle.graphs[role].onnx)) for role in ROLES}
-    derived = write_derived(bundle, folder, graphs, (HALF,))
+    derived = write_derived(bundle, folder, graphs, (HALF_WEIGHTS,))
     return derived, before, measure_price(derived)

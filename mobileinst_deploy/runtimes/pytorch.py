@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.network import FrameOutput, MobileInst
+from mobileinst_deploy.network import FrameOutput, KernelNetwork
 
 
 class TorchRunner:
@@ -23,9 +24,9 @@ class TorchRunner:
     runtime = f"pytorch {torch.__version__}"
     emulated = False
 
-    def __init__(self, model: MobileInst, device: str = "cpu") -> None:
+    def __init__(self, model: KernelNetwork, device: str = "cpu") -> None:
         self.name = device
-        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.config)
+        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.description)
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
 
@@ -42,10 +43,10 @@ class TorchRunner:
             else:
                 image, kernels, *context = (given[t.name] for t in self.specs["mask_head"].inputs)
                 made = {"mask_logits": self._model.mask_head(image, kernels, context)}
-        return {name: value.float().cpu().numpy() for name, value in made.items()}
+        return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 
-def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
+def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) -> Golden:
     """Run PyTorch on pictures: the reference that exported graphs are held to.
 
     Args:
@@ -53,7 +54,7 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         images: (P, 3, H, W) uint8, RGB.
         keyframe: (P,) int64; each picture's keyframe comes no later than itself.
     """
-    specs = graph_specs(model.config)
+    specs = graph_specs(model.description)
     frames: list[dict[str, np.ndarray]] = []
     reuse: list[np.ndarray] = []
     keyframes: list[FrameOutput] = []
@@ -62,7 +63,7 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
             image = torch.from_numpy(images[index : index + 1]).float()
             keyframes.append(model(image))
             named = _by_name(specs, keyframes[-1])
-            frames.append({name: value.numpy() for name, value in named.items()})
+            frames.append(_finite({name: value.numpy() for name, value in named.items()}))
             given = keyframes[key]
             reuse.append(model.mask_head(image, given.kernels, given.context).numpy())
     return Golden(
@@ -71,6 +72,21 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         frame={t.name: np.concatenate([f[t.name] for f in frames]) for t in specs["frame"].outputs},
         mask_logits=np.concatenate(reuse),
     )
+
+
+def _finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A network's outputs, told apart from the garbage that a network of bad weights gives.
+
+    Raises:
+        CheckpointError: An output holds a value that is no finite number.
+    """
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f"with these weights PyTorch itself gives {name} that are not finite numbers",
+                "Take an earlier checkpoint of that training, or other weights of the file",
+            )
+    return outputs
 
 
 def _by_name(specs: Mapping[Role, GraphSpec], output: FrameOutput) -> dict[str, torch.Tensor]:

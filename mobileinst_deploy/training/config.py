@@ -16,7 +16,7 @@ from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 
-DataKind = Literal["shapes", "coco", "ytvis"]
+DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]
 StageKind = Literal["image", "video"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -60,15 +60,16 @@ class DataConfig:
     """What is trained on and how it is varied.
 
     Attributes:
-        kind: ``shapes`` draws its own clips; ``coco`` and ``ytvis`` read annotation files.
-        annotations: The training annotations' JSON; coco and ytvis.
+        kind: ``shapes`` draws its own clips; ``coco`` and ``ytvis`` read annotation files;
+            ``cutouts`` makes clips of a ``coco`` file's instances.
+        annotations: The training annotations' JSON; all but shapes.
         images: Folder of their pictures.
         validation_annotations: Held-out annotations; without them nothing is evaluated.
         validation_images: Folder of their pictures; by default ``images``.
-        first_clip: Index of the first shapes clip within the generator's training split.
-        clips: Number of shapes clips, drawn when they are needed.
-        frames: Frames of each shapes clip.
-        validation_clips: Number of held-out shapes clips.
+        first_clip: Index of the first made clip within the generator's training split.
+        clips: Number of clips of shapes or cut-outs, made when they are needed.
+        frames: Frames of each of them.
+        validation_clips: Number of held-out ones.
         flip: Whether half of the samples are mirrored left to right.
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
@@ -116,7 +117,7 @@ class StageConfig:
         decay_at: Iterations, or epochs, of the step decay.
         warmup: Iterations of linear warm-up.
         query_passing: Whether pairs are also trained by query passing (section 3.5).
-        size: (height, width) that shapes are drawn at in this stage; empty for the model's own.
+        size: (height, width) that clips are made at in this stage; empty for the model's own.
             With a zoom, the size of every sample.
         zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
             before it is cropped or padded to it at a drawn place; empty leaves this out.
@@ -228,9 +229,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
-        if self.data.kind != "shapes" and any(s.size and not s.zoom for s in self.stages):
+        made = self.data.kind in ("shapes", "cutouts")
+        if not made and any(s.size and not s.zoom for s in self.stages):
             raise ConfigError(
-                "a stage has a size, but only shapes can be drawn at any", "Use short_sides or zoom"
+                "a stage has a size, but only shapes and cut-outs can be made at any",
+                "Use short_sides or zoom",
             )
         if self.data.paste and not all(s.zoom for s in self.stages if s.kind == "image"):
             raise ConfigError(
@@ -283,7 +286,7 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise ConfigError(f"{change[:80]!r} changes nothing", next_step)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"the value of {change[:80]!r} is not TOML: {error}", next_step
         ) from error

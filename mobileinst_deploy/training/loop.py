@@ -24,14 +24,14 @@ from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.training.checkpoints import load_state, save_state
+from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
-from mobileinst_deploy.training.sources import ShapesSource
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
 from mobileinst_deploy.training.validate import picture_ap
 
 WEIGHTS_FILE = "model.safetensors"
@@ -52,6 +52,7 @@ class TrainReport:
         weights: The weights' file.
         anew: Tensors that the whole weights to start from could not give, since they know other
             classes; these began with the seed's random values.
+        note: Which weights of several in a file it started from; None where there was no choice.
     """
 
     iterations: int
@@ -62,6 +63,7 @@ class TrainReport:
     unreadable: int
     weights: Path
     anew: tuple[str, ...] = ()
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -121,6 +123,14 @@ def train(
         return run.go()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config) from error
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ConfigError(
+                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
+                "has one value to take a mean of",
+                "Set batch to 2 or more, or give the stage a larger size",
+            ) from error
+        raise
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise _out_of_memory(config) from error
@@ -173,6 +183,7 @@ class _Run:
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
         self.anew: tuple[str, ...] = ()
+        self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
@@ -183,7 +194,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                self.anew = load_weights(self.model, weights, other_classes=True)
+                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -201,9 +212,17 @@ class _Run:
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         if state is not None:
+            require_state_of(
+                self.folder,
+                state,
+                objective=self._module,
+                optimizer=self.optimizer,
+                average=None if self.ema is None else self.ema.state_dict(),
+                iterations=self.config.iterations,
+            )
             self._module.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.iteration = int(state["iteration"])
+            self.iteration = state["iteration"]
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         freeze(self.model, self.config.frozen)
@@ -247,6 +266,7 @@ class _Run:
             unreadable,
             self.folder / WEIGHTS_FILE,
             self.anew,
+            self.note,
         )
 
     def _stream(self, number: int, within: int) -> Iterator[Batch]:
@@ -264,8 +284,11 @@ class _Run:
         )
 
     def _source(self, stage: StageConfig) -> ClipSource:
-        if stage.size and isinstance(self.source, ShapesSource):
-            return replace(self.source, size=(stage.size[0], stage.size[1]))
+        size = stage.size[:2]
+        if len(size) == 2 and isinstance(self.source, ShapesSource):
+            return replace(self.source, size=size)
+        if len(size) == 2 and isinstance(self.source, CutoutSource):
+            return CutoutSource(replace(self.source.cutouts, size=size))
         return self.source
 
     def _step(

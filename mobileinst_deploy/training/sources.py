@@ -1,4 +1,4 @@
-"""The clips that can be trained on: drawn shapes, COCO's pictures, YouTube-VIS's videos."""
+"""The clips that can be trained on: drawn shapes, cut-outs, COCO's pictures, YouTube-VIS's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
-from mobileinst_deploy.data.coco import CocoPictures
-from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, Split, clip_seed
-from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.data.cutouts import Cutouts
+from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig
 from mobileinst_deploy.training.data import ClipSource
@@ -53,71 +53,66 @@ class ShapesSource:
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Draw some frames of a clip."""
         drawn_clip = ShapesClip(clip_seed(self.split, self.first + clip), self.frames, self.size)
-        drawn = [drawn_clip.frame(t) for t in frames]
-        return aligned(
-            np.stack([d.image for d in drawn]),
-            [dict(zip(d.track_ids.tolist(), d.masks, strict=True)) for d in drawn],
-            {
-                int(track): int(label)
-                for d in drawn
-                for track, label in zip(d.track_ids, d.labels, strict=True)
-            },
-        )
+        return _drawn([drawn_clip.frame(t) for t in frames])
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """Pictures of an annotation file in COCO's form; regions of many objects are left out.
+class CutoutSource:
+    """Clips of instances cut out of photographs, made when they are read."""
+
+    cutouts: Cutouts
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.cutouts.classes
+
+    def __len__(self) -> int:
+        return len(self.cutouts)
+
+    def length(self, clip: int) -> int:
+        """Frames of a clip."""
+        del clip
+        return self.cutouts.length
+
+    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
+        """Make some frames of a clip."""
+        made = self.cutouts.clip(clip)
+        return _drawn([made.frame(t) for t in frames])
+
+
+@dataclass(frozen=True)
+class AnnotatedSource:
+    """Annotated pictures or clips; regions of many objects are left out.
 
     Attributes:
-        pictures: The pictures.
+        media: The pictures or clips.
         painted: Whether such regions are painted over, so that training neither asks for what is
             in them nor punishes finding it.
     """
 
-    pictures: CocoPictures
+    media: AnnotatedSet
     painted: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in label order."""
-        return self.pictures.classes
+        return self.media.classes
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.media)
 
     def length(self, clip: int) -> int:
-        """A picture is a clip of one frame."""
-        del clip
-        return 1
+        """Frames of a clip; a picture is a clip of one."""
+        return self.media.length(clip)
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
-        """Read a picture; asked for two frames, give it twice."""
-        return _join([self.pictures.sample(clip)] * len(frames), self.painted)
+        """Read some frames of a clip; one that is asked for twice is read once."""
+        read = {t: self.media.sample(clip, t) for t in dict.fromkeys(frames)}
+        return _join([read[t] for t in frames], self.painted)
 
 
-@dataclass(frozen=True)
-class YtvisSource:
-    """Clips of an annotation file in YouTube-VIS's form; the attributes are CocoSource's."""
-
-    clips: YtvisClips
-    painted: bool = False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes in label order."""
-        return self.clips.classes
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def length(self, clip: int) -> int:
-        """Frames of a clip."""
-        return self.clips.length(clip)
-
-    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
-        """Read some frames of a clip."""
-        return _join([self.clips.frame(clip, t) for t in frames], self.painted)
+Annotated = AnnotatedSource | CutoutSource
 
 
 def open_sources(
@@ -141,33 +136,55 @@ def open_sources(
             drawn if data.validation_clips else None,
         )
 
-    def one(images: str, annotations: str, *, painted: bool = False) -> CocoSource | YtvisSource:
+    def one(images: str, annotations: str, *, held_out: bool = False) -> Annotated:
         paths = folder / images, folder / annotations
-        if data.kind == "coco":
-            return CocoSource(CocoPictures(*paths, model.classes), painted)
-        return YtvisSource(YtvisClips(*paths, model.classes), painted)
+        if data.kind in ("coco", "ytvis"):
+            media = AnnotatedSet(*paths, model.classes, clips=data.kind == "ytvis")
+            return AnnotatedSource(media, painted=not held_out)
+        drawn: tuple[Split, int, int] = ("train", data.first_clip, data.clips)
+        if held_out:
+            drawn = ("val", 0, data.validation_clips)
+        pictures = AnnotatedSet(*paths, model.classes)
+        return CutoutSource(Cutouts(pictures, *drawn, data.frames, model.input_size))
 
-    source = one(data.images, data.annotations, painted=True)
+    source = one(data.images, data.annotations)
     _catalogue(source).require_objects("train on")
     if not data.validation_annotations:
         return source, None
-    held_out = one(data.validation_images or data.images, data.validation_annotations)
+    images = data.validation_images or data.images
+    held_out = one(images, data.validation_annotations, held_out=True)
     _catalogue(held_out).require_objects("evaluate on")
     return source, held_out
 
 
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
-    if not isinstance(source, CocoSource | YtvisSource):
+    if not isinstance(source, Annotated):
         return []
     catalogue = _catalogue(source)
     lines = catalogue.left_out.lines()
     crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
-    return lines + [f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}"] * bool(crowds)
+    if crowds:
+        lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
+    return lines
 
 
-def _catalogue(source: CocoSource | YtvisSource) -> Catalogue:
-    return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
+def _catalogue(source: Annotated) -> Catalogue:
+    if isinstance(source, CutoutSource):
+        return source.cutouts.pictures.catalogue
+    return source.media.catalogue
+
+
+def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:
+    return aligned(
+        np.stack([f.image for f in frames]),
+        [dict(zip(f.track_ids.tolist(), f.masks, strict=True)) for f in frames],
+        {
+            int(track): int(label)
+            for f in frames
+            for track, label in zip(f.track_ids, f.labels, strict=True)
+        },
+    )
 
 
 def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:

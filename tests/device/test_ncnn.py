@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.cli import main
+from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call
@@ -37,7 +37,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
-from mobileinst_deploy.workflows.doctor import examine
+from mobileinst_deploy.workflows.doctor import doctor
 from mobileinst_deploy.workflows.run import run_clip
 
 #: Of sides that ncnn takes.
@@ -191,7 +191,7 @@ def test_on_a_phone(command: str, phone, converted, linked, tmp_path, monkeypatc
         arguments += ["--runs", "2", "--warmup", "1", "--seconds", "0", "--core", "7"]
     monkeypatch.setattr(sys, "argv", ["mobileinst", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     document = json.loads(capsys.readouterr().out)
     if command == "verify":
         assert ended.value.code == 0
@@ -258,7 +258,7 @@ class TestBuilding:
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(device_bundle, "default_cache", lambda: tmp_path)
         monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
-        found = {f.name: f for f in examine("qemu", "ncnn")}
+        found = {f.name: f for f in doctor("qemu", "ncnn")}
         assert {"a compiler for aarch64", "ncnn: cmake", "ncnn: sources", "pnnx"} <= set(found)
         assert "glibc for aarch64" not in found
         assert not found["ncnn: cmake"].ok
@@ -269,6 +269,6 @@ class TestBuilding:
 def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     monkeypatch.setattr(sys, "argv", ["mobileinst", "device", "prepare", "--runtime", "tflite"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     assert ended.value.code == 2
     assert "there is no runtime 'tflite'" in capsys.readouterr().err

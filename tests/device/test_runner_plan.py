@@ -13,7 +13,7 @@ import pytest
 import tiny_pair
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.contract import Call, graph_specs
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.phone.plan import PLAN_FILE, Plan, plan_call, plan_calls, reuse_pattern
 
@@ -84,6 +84,19 @@ class TestWriting:
     def test_the_parser_reads_what_is_written(self, tmp_path: Path, parse: Parser, mode: str):
         calls = reuse_pattern(tiny_pair.SPECS, [PICTURE])
         plan = Plan(mode, calls, core=3, warmups=1, runs=2, seconds=1e-3, clip_lengths=(1, 6))
+        assert parse(written(tmp_path, plan)) == "plan 2 calls"
+
+    @pytest.mark.parametrize("kernels", [None, KERNELS])
+    def test_context_is_handed_over_by_the_latest_keyframe(
+        self, tmp_path: Path, parse: Parser, kernels: np.ndarray | None
+    ):
+        specs = graph_specs(tiny_pair.REUSING)
+        _, reuse = calls = reuse_pattern(specs, [PICTURE], kernels)
+        sources = {i.spec.name: i.source for i in reuse.inputs}
+        assert sources["context_p"] == "@context_p"
+        assert sources["context_m"] == "@context_m"
+        assert isinstance(sources["kernels"], str) == (kernels is None)
+        plan = Plan("bench", calls, runs=1, seconds=0, clip_lengths=(3,))
         assert parse(written(tmp_path, plan)) == "plan 2 calls"
 
     def test_pictures_are_stored_as_bytes_and_equal_tensors_once(self, tmp_path: Path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tiny_pair
 
-from mobileinst_deploy.core.contract import Call, Role
+from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.contract import Call, Role, graph_specs
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.masks import decode, encode
 from mobileinst_deploy.core.schedule import Auto, Every
@@ -30,8 +31,8 @@ class HostRunner:
 
     name, runtime, emulated = "host", "onnxruntime", False
 
-    def __init__(self, graphs: dict[Role, Path]) -> None:
-        self.specs = tiny_pair.SPECS
+    def __init__(self, graphs: dict[Role, Path], config: ModelConfig) -> None:
+        self.specs = graph_specs(config)
         self._sessions = {role: open_session(path.read_bytes()) for role, path in graphs.items()}
 
     def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
@@ -57,8 +58,9 @@ def on_the_host(
     pictures: list[np.ndarray],
     schedule: Every | Auto,
     settings: TrackSettings,
+    config: ModelConfig = tiny_pair.CONFIG,
 ) -> list[TrackedFrame]:
-    tracker = Tracker(HostRunner(graphs), schedule, settings)
+    tracker = Tracker(HostRunner(graphs, config), schedule, settings)
     return [
         tracker.step(np.ascontiguousarray(p.transpose(2, 0, 1)[None], np.float32)) for p in pictures
     ]
@@ -71,7 +73,7 @@ def plan_of(
     return TrackPlan(
         "track",
         (),
-        specs=tiny_pair.SPECS,
+        specs=more.pop("specs", tiny_pair.SPECS),
         pictures=pictures,
         geometry=geometry,
         schedule=schedule or Every(3),
@@ -130,6 +132,35 @@ class TestMode:
         want = on_the_host(graphs, pictures, Every(3), EVERYTHING)
         assert_same([*first, *rest], want, geometry)
         assert rest[0].since == 1, "the second piece goes on in the middle of a clip of three"
+
+    @pytest.mark.parametrize("cut", [None, 4], ids=["whole", "in the middle of a clip of three"])
+    def test_context_goes_to_the_reuse_frames_with_the_kernels(
+        self, tmp_path: Path, cut: int | None
+    ):
+        config = tiny_pair.REUSING
+        graphs = tiny_pair.build(tmp_path, config=config)
+        pictures, geometry = clip(8)
+        specs = graph_specs(config)
+        got, state = follow(tmp_path / "a", plan_of(pictures[:cut], geometry, specs=specs), graphs)
+        if cut:
+            plan = plan_of(pictures[cut:], geometry, specs=specs, state=state)
+            got += follow(tmp_path / "b", plan, graphs)[0]
+        assert_same(got, on_the_host(graphs, pictures, Every(3), EVERYTHING, config), geometry)
+        plain = on_the_host(tiny_pair.build(tmp_path), pictures, Every(3), EVERYTHING)
+        with pytest.raises(AssertionError):
+            assert_same(got, plain, geometry)
+
+    def test_a_state_without_the_context_is_refused(self, tmp_path: Path):
+        specs = graph_specs(tiny_pair.REUSING)
+        graphs = tiny_pair.build(tmp_path, config=tiny_pair.REUSING)
+        pictures, geometry = clip(4)
+        _, state = follow(tmp_path / "a", plan_of(pictures, geometry, specs=specs), graphs)
+        bytes_of_context = 2 * 4 * 4 * 4 * 4
+        for name, wrong in (("b", state[:-bytes_of_context]), ("c", state[:100])):
+            with pytest.raises(DeviceError, match="state"):
+                follow(
+                    tmp_path / name, plan_of(pictures, geometry, specs=specs, state=wrong), graphs
+                )
 
     @pytest.mark.parametrize(
         ("sees", "keyframes"),

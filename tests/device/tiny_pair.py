@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ CONFIG = ModelConfig(
     num_heads=1,
 )
 SPECS = graph_specs(CONFIG)
+#: The same pair, but that its masks come from what the keyframe's features add to a frame's own.
+REUSING = replace(CONFIG, reuse_context="x4")
 N, D, C = CONFIG.num_queries, CONFIG.width, CONFIG.num_classes
 
 
@@ -29,8 +32,14 @@ def picture(seed: int = 0) -> np.ndarray:
     return rng.integers(0, 256, (1, 3, *CONFIG.input_size)).astype(np.float32)
 
 
-def build(folder: Path, *, mask_scale: float = 1.0) -> dict[Role, Path]:
-    """Write frame.onnx and mask_head.onnx; ``mask_scale`` may be NaN."""
+def build(
+    folder: Path, *, mask_scale: float = 1.0, config: ModelConfig = CONFIG
+) -> dict[Role, Path]:
+    """Write frame.onnx and mask_head.onnx; ``mask_scale`` may be NaN.
+
+    With :data:`REUSING` mask features are a frame's own plus the context's, of its keyframe.
+    """
+    specs = graph_specs(config)
     rng = np.random.default_rng(7)
     scale = mask_scale / 255
     weights = {
@@ -49,8 +58,29 @@ def build(folder: Path, *, mask_scale: float = 1.0) -> dict[Role, Path]:
         helper.make_node("Mul", ["image", "scale"], ["scaled"]),
         helper.make_node("Conv", ["scaled", "w_features"], ["features"], strides=[8, 8]),
     ]
+    own = []
+    used = "features"
+    if config.reuse_context != "none":
+        own = [
+            helper.make_node(
+                "MaxPool", ["features"], ["context_p"], kernel_shape=[2, 2], strides=[2, 2]
+            ),
+            helper.make_node("Neg", ["context_p"], ["context_m"]),
+        ]
+        used = "mixed"
+    mixing = (
+        [
+            helper.make_node("Mul", ["context_p", "context_p"], ["squares"]),
+            helper.make_node("Add", ["squares", "context_m"], ["passed"]),
+            helper.make_node("GlobalAveragePool", ["passed"], ["overall"]),
+            helper.make_node("Add", ["features", "overall"], ["mixed"]),
+        ]
+        if own
+        else []
+    )
     masks = [
-        helper.make_node("Reshape", ["features", "to_rows"], ["rows"]),
+        *mixing,
+        helper.make_node("Reshape", [used, "to_rows"], ["rows"]),
         helper.make_node("MatMul", ["kernels", "rows"], ["products"]),
         helper.make_node("Reshape", ["products", "to_maps"], ["mask_logits"]),
     ]
@@ -63,11 +93,11 @@ def build(folder: Path, *, mask_scale: float = 1.0) -> dict[Role, Path]:
         helper.make_node("MatMul", ["kernels", "w_object"], ["objectness_logits"]),
     ]
     nodes: dict[Role, list[onnx.NodeProto]] = {
-        "frame": features + heads + masks,
+        "frame": features + heads + own + masks,
         "mask_head": features + masks,
     }
     return {
-        role: _save(folder / f"{role}.onnx", SPECS[role], nodes[role], constants) for role in nodes
+        role: _save(folder / f"{role}.onnx", specs[role], nodes[role], constants) for role in nodes
     }
 
 

@@ -15,7 +15,13 @@ from tiny import TINY, TOLERANCE
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES
-from mobileinst_deploy.core.errors import BundleError, ConfigError, OutputError, VerificationFailed
+from mobileinst_deploy.core.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    OutputError,
+    VerificationFailed,
+)
 from mobileinst_deploy.media.pictures import reference_clips
 from mobileinst_deploy.network.checkpoint import save_checkpoint
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
@@ -45,6 +51,16 @@ def test_the_lowest_and_the_highest_opset_give_pairs_that_hold(tiny_source, tmp_
         graph = load_graph(bundle.graphs[role].path)
         assert opset_of(graph) == opset == bundle.graphs[role].opset
         assert get_metadata(graph)["opset"] == str(opset)
+
+
+def test_weights_that_give_no_numbers_are_named_before_anything_is_compared(tmp_path):
+    source = build()
+    with torch.no_grad():
+        # Finite, as a checkpoint's tensors must be, and too large for what comes after.
+        source.model.mask_decoder.n4.c.weight.fill_(3e38)
+    with pytest.raises(CheckpointError, match="with these weights PyTorch itself gives"):
+        export_model(source, tmp_path / "pair")
+    assert not (tmp_path / "pair").exists()
 
 
 @pytest.mark.parametrize("opset", [-1, 12, 21, 1000])

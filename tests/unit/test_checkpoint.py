@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,6 +237,102 @@ class TestPth:
             assert torch.equal(tensor, want[name].to(dtype).float()), name
 
 
+def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+WRAPPED = {
+    "DistributedDataParallel": lambda s: {"state_dict": prefixed(s, "module."), "epoch": 3},
+    "torch.compile": lambda s: {"state_dict": prefixed(s, "_orig_mod.")},
+    "both": lambda s: prefixed(s, "module._orig_mod."),
+    "AveragedModel": lambda s: prefixed(s, "module.") | {"n_averaged": torch.tensor(5)},
+    "n_averaged alone": lambda s: s | {"n_averaged": torch.tensor(5)},
+    "Lightning": lambda s: {
+        "state_dict": prefixed(s, "model.") | {"criterion.weight": torch.ones(3)},
+        "hyper_parameters": {"lr": 1e-3},
+        "pytorch-lightning_version": "2.2.0",
+    },
+    "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": {}, "loss": 0.1},
+    "any other name": lambda s: {"net": s},
+    "two deep": lambda s: {"checkpoint": {"student": {"network": s}}},
+    "parameters": lambda s: {k: torch.nn.Parameter(v) for k, v in s.items()},
+    "argparse": lambda s: {"model": s, "args": argparse.Namespace(lr=1e-3, out=Path("x"))},
+    "numpy scalars": lambda s: {"model": s, "best": np.float64(0.3), "epoch": np.int64(3)},
+}
+
+
+class TestWrappers:
+    """What training scripts and frameworks write, by who does."""
+
+    @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED.keys())
+    def test_the_network_inside_is_found(self, model, tmp_path, wrap):
+        path = tmp_path / "weights.pth"
+        torch.save(wrap(weights_of(model)), path)
+        fresh = build_model(TINY)
+        assert load_weights(fresh, path) == ((), None)
+        assert_same_weights(fresh, model)
+
+    @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".pth.tar"])
+    def test_the_format_goes_by_many_names(self, model, tmp_path, suffix):
+        path = tmp_path / f"weights{suffix}"
+        torch.save(weights_of(model), path)
+        fresh = build_model(TINY)
+        assert load_weights(fresh, path) is None
+        assert_same_weights(fresh, model)
+
+    @pytest.mark.parametrize("average", ["ema", "model_ema", "state_dict_ema", "ema_state_dict"])
+    def test_of_several_the_averaged_ones_are_taken_and_it_is_said(self, model, tmp_path, average):
+        path = tmp_path / "weights.pt"
+        other = weights_of(trained(seed=9))
+        torch.save({"model": other, average: weights_of(model)}, path)
+        fresh = build_model(TINY)
+        said = load_weights(fresh, path).note
+        assert_same_weights(fresh, model)
+        assert said == f"taken are the weights under {average!r}, not those under 'model'"
+
+    def test_averages_beside_the_network_in_one_state_dict_are_told_apart(self, model, tmp_path):
+        path = tmp_path / "weights.ckpt"
+        both = prefixed(weights_of(trained(seed=9)), "model.")
+        torch.save({"state_dict": both | prefixed(weights_of(model), "ema_model.")}, path)
+        fresh = build_model(TINY)
+        assert "ema_model" in load_weights(fresh, path).note
+        assert_same_weights(fresh, model)
+
+    def test_a_wrapped_backbone_is_found(self, model, tmp_path):
+        path = tmp_path / "weights.ckpt"
+        torch.save({"state_dict": prefixed(weights_of(model), "module.model.")}, path)
+        fresh = build_model(TINY)
+        load_backbone(fresh, path)
+        assert_same_weights(fresh.backbone, model.backbone)
+
+    def test_what_is_asked_for_beyond_data_is_named(self, tmp_path):
+        path = tmp_path / "weights.ckpt"
+        torch.save({"state_dict": {}, "callbacks": np.random.default_rng(0)}, path)
+        assert "asks for numpy.random" in refusal(load_weights, path).cause
+
+    @pytest.mark.parametrize("name", ["O", "V8", "S4", "M8", "(2,)f8", "f8,f8"])
+    def test_a_scalar_that_is_no_number_is_refused(self, tmp_path, name):
+        class Forged:
+            def __reduce__(self):
+                scalar = np.float64(1).__reduce__()[0]
+                return scalar, (np.dtype(name), b"12345678")
+
+        path = tmp_path / "weights.pth"
+        torch.save({"a": Forged()}, path)
+        assert "refused" in refusal(load_weights, path).cause
+
+    def test_a_file_that_unpacks_to_a_larger_one_is_refused(self, tmp_path):
+        path = tmp_path / "weights.pth"
+        torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+        with (
+            zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for member in plain.namelist():
+                packed.writestr(member, plain.read(member))
+        assert "it is compressed" in refusal(load_weights, path).cause
+
+
 class Trap:
     """Unpickling this would make a folder."""
 
@@ -323,7 +421,7 @@ class TestDamagedFiles:
             (torch.zeros(1), "no state dict"),
             ({"a": 1}, "among its tensors"),
             ({3: torch.zeros(1)}, "among its tensors"),
-            ({"state_dict": {"a": {"b": torch.zeros(1)}}}, "among its tensors"),
+            ({"state_dict": {"a": {"b": torch.zeros(1)}}}, "does not fit this model"),
         ],
         ids=str,
     )

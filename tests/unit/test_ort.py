@@ -14,11 +14,11 @@ from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Call
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.measure.host import pinned_to_one_core
 from mobileinst_deploy.runtimes.onnxruntime import (
     VERSION,
     CpuRunner,
     open_session,
-    pinned_to_one_core,
 )
 
 

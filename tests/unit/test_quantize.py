@@ -8,13 +8,12 @@ import onnx
 import pytest
 from onnx_graphs import Writer, feeds_of, ops, run
 
-from mobileinst_deploy.core.bundle import load_bundle, load_golden
+from mobileinst_deploy.core.bundle import HALF_WEIGHTS, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import BundleError, ConfigError, MediaError, VerificationFailed
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.quantize import (
-    HALF,
     INT8,
     halve_pair,
     halve_weights,
@@ -237,7 +236,7 @@ def test_small_tensors_and_what_float16_cannot_hold_stay_exact():
 
 def test_a_pair_is_halved_once(exported, tmp_path):
     pair, before, after = halve_pair(exported, tmp_path / "half")
-    assert pair.optimized == (HALF,)
+    assert pair.optimized == (HALF_WEIGHTS,)
     assert all(after.bytes[role] <= before.bytes[role] for role in ROLES)
     with pytest.raises(BundleError, match="already"):
         halve_pair(pair, tmp_path / "again")

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputEr
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_checkpoint
 from mobileinst_deploy.training import loop
+from mobileinst_deploy.training.checkpoints import load_state
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.loop import train
@@ -182,8 +185,61 @@ def test_a_run_is_not_overwritten_unasked(finished):
 
 def test_a_broken_state_is_refused(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"PK\x03\x04 no")
-    with pytest.raises(CheckpointError, match="not the state of a training run"):
+    with pytest.raises(CheckpointError, match="not a whole state of a training run"):
         train(CONFIG, MODEL, SOURCE, tmp_path, resume=True)
+
+
+def misshapen(state):
+    name = next(iter(state["objective"]))
+    state["objective"][name] = torch.zeros(3)
+
+
+DAMAGE = {
+    "no iteration": lambda s: s.pop("iteration"),
+    "iteration as text": lambda s: s.update(iteration="3"),
+    "iteration beyond the run": lambda s: s.update(iteration=10**400),
+    "iteration before the run": lambda s: s.update(iteration=-1),
+    "no weights": lambda s: s.pop("objective"),
+    "weights no mapping": lambda s: s.update(objective=[1]),
+    "a weight missing": lambda s: s["objective"].popitem(),
+    "a weight of another shape": misshapen,
+    "a weight no tensor": lambda s: s["objective"].update(dict.fromkeys(list(s["objective"])[:1])),
+    "a weight not finite": lambda s: next(iter(s["objective"].values())).fill_(float("nan")),
+    "no optimizer": lambda s: s.pop("optimizer"),
+    "another optimizer": lambda s: s["optimizer"]["param_groups"].pop(),
+    "a group no mapping": lambda s: s["optimizer"].update(param_groups=[3]),
+    "moments of nobody": lambda s: s["optimizer"]["state"].update({10**6: {}}),
+    "half the moments": lambda s: s["optimizer"]["state"][0].pop("exp_avg"),
+    "moments of another shape": lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.ones(9)),
+    "fingerprint no text": lambda s: s.update(fingerprint=3),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_state_that_does_not_fit_the_run_is_refused_before_it_is_taken(
+    finished, tmp_path, damage
+):
+    _, folder = finished
+    state = torch.load(folder / "training.pt", weights_only=True)
+    damage(state)
+    torch.save(state, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match=r"training\.pt is not a whole state"):
+        train(CONFIG, MODEL, SOURCE, tmp_path, resume=True)
+
+
+def test_a_state_with_any_byte_changed_is_read_or_refused(finished, tmp_path):
+    _, folder = finished
+    good = (folder / "training.pt").read_bytes()
+    random = Random(0)
+    for _ in range(60):
+        data = bytearray(good)
+        # Where the structure is: the pickle at the beginning, the directory at the end.
+        for _ in range(random.randrange(1, 4)):
+            place = random.choice((random.randrange(9000), -1 - random.randrange(9000)))
+            data[place] = random.randrange(256)
+        (tmp_path / "training.pt").write_bytes(data)
+        with suppress(CheckpointError, ConfigError):
+            load_state(tmp_path, "x")
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_good_state(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What a step minimises: on pictures, on pairs by query passing, on batches that show nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -84,6 +86,22 @@ def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(ob
     truth = later.masks.flatten(1)[found.instances]
     expected = 2.0 * (dice(masks, truth) + pixel_bce(masks, truth)).mean()
     assert losses["passed"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("reuse", ["x6", "x5", "x4"])
+def test_with_context_reuse_the_later_frame_is_a_reuse_frame(reuse):
+    model = build_model(replace(CONFIG, reuse_context=reuse), 0)
+    plain = Objective(build_model(CONFIG, 0), LossConfig(mask_stride=4)).eval()
+    objective = Objective(model, LossConfig(mask_stride=4)).eval()
+    images, later = pictures(2), target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
+    losses = objective(images, [TWO], [later], query_passing=True)
+    anew = plain(images, [TWO], [later], query_passing=True)
+    assert losses["dice"].item() == pytest.approx(anew["dice"].item(), rel=1e-4)
+    assert losses["passed"].item() != pytest.approx(anew["passed"].item(), rel=1e-6)
+    # Of two equal frames nothing tells a reuse frame from a keyframe.
+    twice = images[:1].repeat(2, 1, 1, 1)
+    same = [o(twice, [TWO], [TWO], query_passing=True)["passed"].item() for o in (objective, plain)]
+    assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
 def test_without_query_passing_pairs_are_just_pictures(objective):

@@ -115,3 +115,15 @@ def test_coco_pictures_train():
     assert batch.images.shape[0] == 8
     assert min(batch.images.shape[2:]) >= 192
     assert sum(len(target.labels) for target in batch.targets) > 0
+
+
+def test_cut_out_clips_are_made_for_training_and_for_validation(tmp_path):
+    write_shapes(tmp_path, "val", 2, 4, (192, 320))
+    held_out = {"validation_annotations": COCO_FILE, "validation_clips": 3}
+    source, apart = opened(tmp_path, "cutouts", COCO_FILE, clips=5, frames=6, **held_out)
+    assert (len(source), len(apart)) == (5, 3)
+    assert (source.length(0), source.classes) == (6, CLASSES)
+    frames = source.read(4, [0, 5])
+    assert frames.images.shape == (2, 64, 128, 3)
+    assert frames.masks.shape == (len(frames.labels), 2, 64, 128)
+    assert not np.array_equal(frames.images, apart.read(1, [0, 5]).images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from forgery import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.bundle import HALF_WEIGHTS, ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import DeviceError
@@ -31,6 +32,8 @@ from mobileinst_deploy.core.records import Check, ParityReport
 from mobileinst_deploy.pair.comparison import compare_tensor, cosine, mask_ious
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.quantize import half
+from mobileinst_deploy.quantize.int8 import INT8
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
 RUNGS = [
@@ -169,6 +172,52 @@ def free_batch(graph: onnx.ModelProto) -> None:
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
+def branch(graph: onnx.ModelProto, *nodes: onnx.NodeProto) -> None:
+    """A branch that is never taken, beside the graph's own nodes."""
+    result = helper.make_tensor_value_info("never", TensorProto.FLOAT, None)
+    inner = helper.make_graph(list(nodes), "inner", [], [result])
+    graph.graph.initializer.append(numpy_helper.from_array(np.bool_(False), "no"))
+    graph.graph.node.append(
+        helper.make_node("If", ["no"], ["taken"], then_branch=inner, else_branch=inner)
+    )
+
+
+def half_in_a_branch(graph: onnx.ModelProto) -> None:
+    branch(
+        graph,
+        helper.make_node("Cast", ["image"], ["l"], name="low", to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["l"], ["never"], to=TensorProto.FLOAT),
+    )
+
+
+def forbidden_in_a_branch(graph: onnx.ModelProto) -> None:
+    node = helper.make_node("Where", ["no", "image", "image"], ["never"], name="hidden_where")
+    branch(graph, node)
+
+
+def eight_bits(graph: onnx.ModelProto) -> None:
+    """Mask logits rounded to multiples of 1e-6, by way of 8 bits that are then thrown away."""
+    graph.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.float32(1.0), "step"),
+            numpy_helper.from_array(np.int8(0), "zero_point"),
+            numpy_helper.from_array(np.float32(0.0), "nothing"),
+        ]
+    )
+
+    def through(inner: str, outer: str) -> list:
+        return [
+            helper.make_node(
+                "QuantizeLinear", [inner, "step", "zero_point"], ["q"], name="to_8_bits"
+            ),
+            helper.make_node("DequantizeLinear", ["q", "step", "zero_point"], ["back"]),
+            helper.make_node("Mul", ["back", "nothing"], ["none"]),
+            helper.make_node("Add", [inner, "none"], [outer]),
+        ]
+
+    insert_after(graph, "mask_logits", through)
+
+
 def forbidden(graph: onnx.ModelProto) -> None:
     zero = numpy_helper.from_array(np.float32(-1e9), "far")
     graph.graph.initializer.append(zero)
@@ -192,11 +241,14 @@ def forbidden(graph: onnx.ModelProto) -> None:
         (lambda g: rename(g, "kernels", "kernel"), "names", "frame has outputs class_logits, "),
         (lambda g: rename(g, "image", "input"), "names", "frame has inputs input instead of image"),
         (half_weights, "dtypes", "_half in FLOAT16, not in float32"),
+        (half_in_a_branch, "dtypes", "frame computes low in FLOAT16, not in float32"),
+        (eight_bits, "dtypes", "frame computes to_8_bits in INT8, not in float32"),
         (half_inside, "dtypes", "frame computes to_half in FLOAT16, not in float32"),
         (half_border, "dtypes", "frame kernels is float16, not float32"),
         (wrong_shape, "shapes", "frame kernels has shape 1x5x32, not 1x5x16"),
         (free_batch, "shapes", "frame image has shape batchx3x64x128, not 1x3x64x128"),
         (forbidden, "operators", "frame uses Greater at sneaky_greater"),
+        (forbidden_in_a_branch, "operators", "frame uses Where at hidden_where"),
     ],
 )
 def test_what_a_graph_is_breaks_its_rung_before_anything_runs(pair: Path, edit, rung, said):
@@ -217,11 +269,78 @@ def test_what_a_graph_is_breaks_its_rung_before_anything_runs(pair: Path, edit, 
     assert report.tensors == ()
 
 
-def test_an_optimised_pair_may_compute_in_other_floats_and_says_so(pair: Path):
-    edit_graph(pair, "frame", half_inside)
-    edit_manifest(pair, lambda m: m["optimized"].append("halves"))
-    report = climb(load_bundle(pair))
-    assert check(report, "dtypes").passed
+@pytest.mark.parametrize(
+    ("steps", "edit", "said"),
+    [
+        ((), None, "float32 at the borders and inside"),
+        (("split-depthwise",), None, "float32 at the borders and inside"),
+        ((HALF_WEIGHTS,), None, "float32 at the borders and inside"),
+        (
+            (HALF_WEIGHTS,),
+            half_weights,
+            "float32 at the borders and inside but for 1 constants stored as FLOAT16",
+        ),
+        (
+            (INT8,),
+            eight_bits,
+            "float32 at the borders and inside but for 1 nodes that give INT8, "
+            "1 constants stored as INT8",
+        ),
+    ],
+    ids=["plain", "rewritten", "half of nothing", "half", "int8"],
+)
+def test_what_numbers_a_pair_is_of_is_said_of_the_very_pair(pair: Path, steps, edit, said):
+    if edit:
+        edit_graph(pair, "frame", edit)
+    edit_manifest(pair, lambda m: m["optimized"].extend(steps))
+    found = check(climb(load_bundle(pair)), "dtypes")
+    assert (found.passed, found.detail) == (True, said)
+
+
+@pytest.mark.parametrize(
+    ("steps", "edit", "said"),
+    [
+        (("split-depthwise",), half_weights, "frame stores .*_half in FLOAT16, not in float32"),
+        (("split-depthwise",), half_inside, "frame computes to_half in FLOAT16, not in float32"),
+        ((HALF_WEIGHTS,), half_inside, "frame computes to_half in FLOAT16, not in float32"),
+        ((INT8,), half_weights, "frame stores .*_half in FLOAT16, not in float32"),
+        ((HALF_WEIGHTS,), eight_bits, "frame computes to_8_bits in INT8, not in float32"),
+    ],
+)
+def test_a_derived_pair_computes_in_nothing_that_its_steps_do_not_name(pair, steps, edit, said):
+    edit_graph(pair, "frame", edit)
+    edit_manifest(pair, lambda m: m["optimized"].extend(steps))
+    failure = climb(load_bundle(pair)).first_failure
+    assert failure.rung == "dtypes"
+    assert re.search(said, failure.detail)
+
+
+def test_a_halved_pair_says_what_it_stores(exported: ExportBundle, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(half, "_WORTH_HALVING", 64)
+    pair, _, _ = half.halve_pair(exported, tmp_path / "half")
+    found = check(climb(pair), "dtypes")
+    assert found.passed
+    assert re.fullmatch(r"float32 at .* but for \d+ constants stored as FLOAT16", found.detail)
+
+
+def test_scores_that_fall_on_the_other_side_of_the_threshold_are_told(exported: ExportBundle):
+    """Two thousandths around 0.3 are an edge: allowed, and not passed over."""
+    golden = load_golden(exported)
+    logits = golden.frame["class_logits"].copy()
+    objectness = np.full_like(golden.frame["objectness_logits"], 40)
+    at = float(np.log(0.09 / 0.91))  # a score of 0.3
+    logits[:], logits[0, 0, 0] = -9, at + 0.01
+    frame = {**golden.frame, "class_logits": logits, "objectness_logits": objectness}
+    golden = replace(golden, frame=frame)
+
+    def below(call, result, index):
+        if call.role == "frame":
+            result["class_logits"] = logits[index : index + 1] - np.float32(0.02)
+            result["objectness_logits"] = objectness[index : index + 1]
+
+    meaning = check(climb(exported, Meddling(exported, below), golden), "meaning")
+    assert meaning.passed, meaning.detail
+    assert "1 scores within 0.005 of it fall on the other side" in meaning.detail
 
 
 # -- what the graphs compute -------------------------------------------------------------------
