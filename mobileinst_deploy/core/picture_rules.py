@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.needs import Description
 
 #: RGB of the padding: the ImageNet mean in whole numbers, next to zero once normalised.
 PADDING = (124, 116, 104)
@@ -22,7 +22,7 @@ MASK_THRESHOLD = 0.0
 KERNELS_REMEMBERED = 10
 
 
-def picture_rules(config: ModelConfig) -> dict[str, Any]:
+def picture_rules(config: Description) -> dict[str, Any]:
     """The rules for one model, as JSON.
 
     Formulas are Python expressions over whole pixels: ``picture``, ``content`` and ``input`` are a

@@ -25,6 +25,7 @@ from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
@@ -163,6 +164,7 @@ def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     prepared, geometry = prepare(image, subject.config.input_size)
     outputs = Graphs(subject.runner).frame(prepared)
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
+    scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
     best = _best_pairs(scores)
     rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
     candidates = [
