@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt demo test test-slow lint docs clean
+.PHONY: help setup apt demo test test-slow fuzz lint docs clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,6 +38,9 @@ test: setup lint  ## Everything that CI runs
 
 test-slow: setup  ## The checks that take minutes: full-size models, long clips
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## Try a million inputs on every reader (hours; CASES=20000 for a while)
+	cd tests && nice -n 10 ../$(BIN)/python -m fuzz $(or $(CASES),1_000_000)
 
 docs: setup  ## Write the generated parts of the documents again, and build the site
 	$(BIN)/python scripts/docs.py

@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from recorded_counts import Recorded, insist, read_recorded, write_recorded
+
 from mobileinst_deploy.core.bundle import load_golden
 from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.network.loading import load_model
-from mobileinst_deploy.optimize.gate import Recorded, insist, read_recorded, write_recorded
 from mobileinst_deploy.optimize.pair import optimize_pair
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.phone.device_bundle import prepare_bundle

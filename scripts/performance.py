@@ -180,7 +180,7 @@ def passes_table(plain: ExportBundle, folder: Path, measured: Measured) -> None:
 
         def rewritten(chosen: frozenset[str] = chosen) -> dict[str, int]:
             graphs = {
-                role: optimize_graph(load_graph(plain.graphs[role].path), only=chosen)[0]
+                role: optimize_graph(load_graph(plain.graphs[role].onnx), only=chosen)[0]
                 for role in ROLES
             }
             pair = write_derived(plain, folder / "passes", graphs, tuple(sorted(chosen)))

@@ -162,7 +162,7 @@ def test_a_clip_gives_what_run_gives(exported, desk: Path, tmp_path: Path):
                 written[track["id"], index] = rle
     pair = mobileinst_deploy.load_pair(exported.folder)
     found = {}
-    for frame in mobileinst_deploy.track(pair, desk / "clip", clip_length=2, score=0.0):
+    for frame in mobileinst_deploy.core.tracker(pair, desk / "clip", clip_length=2, score=0.0):
         for identity, mask in zip(frame.identities.tolist(), frame.masks, strict=True):
             if mask.any():
                 found[identity, frame.index] = json.loads(json.dumps(encode(mask)))

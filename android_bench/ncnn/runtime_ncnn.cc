@@ -1,17 +1,22 @@
-// The graphs by ncnn, linked in: fp32 throughout, one thread. A graph is a NAME.param with its
+// The graphs by ncnn, linked in, on one thread: fp32 throughout, or with MOBILEINST_FP16 half
+// precision in storage and arithmetic, float32 at the graphs' borders. A graph is a NAME.param with its
 // NAME.bin beside it, and its blobs bear the names of the plan's tensors. ncnn knows no batch axis:
 // (1,c,h,w) is a Mat of c planes, (1,n,d) one of n rows.
 #include "runtime.h"
 
 #include <net.h>
+#include <sys/auxv.h>
 
 #include <algorithm>
 
 #include "clock.h"
 #include "failure.h"
 
-#if NCNN_BF16 || NCNN_INT8 || NCNN_ARM82 || NCNN_VULKAN || NCNN_THREADS
-#error "this runner measures fp32 on one thread: build ncnn with the options of CMakeLists.txt"
+#ifndef MOBILEINST_FP16
+#define MOBILEINST_FP16 0
+#endif
+#if NCNN_BF16 || NCNN_INT8 || NCNN_ARM82 != MOBILEINST_FP16 || NCNN_VULKAN || NCNN_THREADS
+#error "this runner measures one arithmetic on one thread: build ncnn by CMakeLists.txt"
 #endif
 
 namespace mobileinst {
@@ -59,12 +64,17 @@ int find(const std::vector<const char*>& names, const std::vector<int>& indexes,
 }  // namespace
 
 struct Runtime::Impl {
-  std::string version = NCNN_VERSION_STRING;
+  std::string version = std::string(NCNN_VERSION_STRING) + (MOBILEINST_FP16 ? " fp16" : "");
 };
 
 Runtime::Runtime(const std::string& library) : impl_(std::make_unique<Impl>()) {
   if (!library.empty())
     throw Failure(Kind::library, "ncnn is linked into this runner, and the plan names " + library);
+#if MOBILEINST_FP16
+  constexpr unsigned long kHalfVectors = 1UL << 10;  // HWCAP_ASIMDHP
+  if ((::getauxval(AT_HWCAP) & kHalfVectors) == 0)
+    throw Failure(Kind::library, "this core has no half-precision arithmetic (ARMv8.2 FP16)");
+#endif
 }
 Runtime::~Runtime() = default;
 const char* Runtime::name() const { return "ncnn"; }
@@ -78,7 +88,9 @@ struct Graph::Impl {
       throw Failure(Kind::graph, what + " is no .param file");
     auto& option = net.opt;
     option.num_threads = 1;
-    option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = false;
+    // All three or none: half-precision storage alone converts at every step and is far slower.
+    option.use_fp16_packed = option.use_fp16_storage = MOBILEINST_FP16 != 0;
+    option.use_fp16_arithmetic = MOBILEINST_FP16 != 0;
     option.use_bf16_packed = option.use_bf16_storage = false;
     option.use_int8_inference = option.use_int8_packed = false;
     option.use_int8_storage = option.use_int8_arithmetic = false;

@@ -4,15 +4,22 @@ Each module holds one command and imports its workflow inside it, so that ``mobi
 answers without torch, onnx or cv2.
 """
 
+from typing import NoReturn
+
 from mobileinst_deploy.cli import process
 
 
-def main() -> None:
-    """Run the command line and exit with the documented code."""
+def main() -> NoReturn:
+    """Be the program ``mobileinst``: run the command line and end the process."""
     process.begin()
     try:
         from mobileinst_deploy.cli.app import app
 
         app()
-    finally:
-        process.finish()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        # Between two lines of ours; a command says more of its end.
+        code = 130
+    process.leave(code)

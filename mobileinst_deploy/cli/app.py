@@ -48,8 +48,8 @@ EPILOG = (
 )
 
 
-class _Interrupted(Exception):
-    pass
+class _Ended(Exception):
+    """An interruption or a system's error, of which typer would make exits without a word."""
 
 
 class _Commands(TyperGroup):
@@ -58,8 +58,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise _Interrupted from error
+        except (KeyboardInterrupt, OSError) as error:
+            raise _Ended from error
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         words = list(sys.argv[1:] if args is None else args)
@@ -67,12 +67,16 @@ class _Commands(TyperGroup):
         with console.one_answer():
             try:
                 code = super().main(words, *rest, **{**extra, "standalone_mode": False})
-            except _Interrupted as error:
-                code = _interrupted(error.__cause__, json)
-            except MemoryError as error:
-                code = _failed(_bug(error), error, json, debug)
-            except Exception as error:
-                code = _failed(_told(error), error, json, debug)
+            except SystemExit:
+                code = EXIT_OK  # whoever reads the help stopped reading
+            except BaseException as raised:
+                error = raised.__cause__ if isinstance(raised, _Ended) else raised
+                if isinstance(error, KeyboardInterrupt):
+                    code = _interrupted(error, json)
+                elif isinstance(error, Exception):
+                    code = _failed(_told(error), error, json, debug)
+                else:
+                    raise
         sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 
@@ -129,7 +133,7 @@ class _Stopped(MobileInstError):
     pass
 
 
-def _interrupted(error: BaseException | None, json: bool) -> int:
+def _interrupted(error: KeyboardInterrupt, json: bool) -> int:
     kept = " ".join(getattr(error, "__notes__", ()))
     code = error.exit_code if isinstance(error, Ended) else EXIT_INTERRUPTED
     console.note(f"Interrupted. {kept}" if kept else process.NOTHING_LEFT)

@@ -56,7 +56,7 @@ class Printer(Console):
 
     def on_broken_pipe(self) -> None:
         """Nobody reads any more: what is left to say goes nowhere, and the work goes on."""
-        process.silence(self.file.fileno())
+        process.silence(self.file)
 
 
 #: Notes, progress and errors.
@@ -166,11 +166,11 @@ def _written(stream: str | None) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        process.silence(sys.stdout.fileno())
+        process.silence(sys.stdout)
     except OSError as error:
         if stream is None:  # a terminal that is gone has nobody to tell
             return
-        process.silence(sys.stdout.fileno())
+        process.silence(sys.stdout)
         raise OutputError(
             f"{stream} cannot be written: {error.strerror or error}",
             "Free some space there, or let it lead elsewhere",

@@ -5,11 +5,14 @@ Nothing heavy is imported here: this runs first, and a signal may come at any mo
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
 import time
 from types import FrameType
+from typing import IO, NoReturn
 
 from mobileinst_deploy.core.interrupt import Ended
 
@@ -47,21 +50,27 @@ def working() -> None:
     _State.working = True
 
 
-def finish() -> None:
-    """Say what is still to be said; from here on a signal ends the process at once."""
+def leave(code: int) -> NoReturn:
+    """End the process with that code, whatever signal still comes.
+
+    Python's own way out gives the signals back their default while it takes everything down, and a
+    signal in that moment would change the exit code.
+    """
     _State.done = True
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            silence(stream.fileno())
+    os._exit(code)
 
 
-def silence(descriptor: int) -> None:
+def silence(stream: IO[str]) -> None:
     """Let a stream that nobody reads any more lead to nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _open_streams() -> None:
@@ -86,11 +95,11 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     if _State.ending_since is not None and now - _State.ending_since < _PATIENCE_S:
         return
+    if not _State.working:
+        _end_at_once(number)
     if _importing(frame):
         # An exception in the middle of an import leaves native modules half made, and some turn it
-        # into another one. Before the work there is nothing to clean up; during it, wait.
-        if not _State.working:
-            _leave(number)
+        # into another one.
         _State.pending = number
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
@@ -106,7 +115,8 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave(number: int) -> None:
+def _end_at_once(number: int) -> NoReturn:
+    """There is nothing to clean up yet."""
     code = 128 + number
     try:
         os.write(2, f"{NOTHING_LEFT}\n".encode())

@@ -30,15 +30,25 @@ def run(
         ),
     ] = "3",
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second of a raw stream or a folder of pictures (there by default 25)."
+        ),
+    ] = None,
     device: DeviceName = "cpu",
     serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Draw and write what was found.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Segment and track a clip: an overlay video, tracks.json, and where the time went.
 
     Keyframes have a green border, reuse frames a red one. Ctrl-C keeps what is there so far.
     """
+    from mobileinst_deploy.core.schedule import parse_rate
     from mobileinst_deploy.workflows.run import run as work
 
     with progress_bar() as progress:
@@ -48,9 +58,11 @@ def run(
             output,
             clip_length=clip_length,
             score=score,
+            fps=None if fps is None else parse_rate(fps),
             device=device,
             serial=serial,
             runtime=runtime,
+            overlay=overlay,
             progress=progress,
         )
     if not report.trained:

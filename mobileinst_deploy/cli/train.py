@@ -63,7 +63,7 @@ def train(
             weights=weights,
             changes=change or (),
             progress=progress,
-            tell=note,
+            notice=note,
         )
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all
@@ -73,6 +73,8 @@ def train(
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
     show(done + (f", held-out {metrics}" if metrics else ""), json=json)
+    if report.anew:
+        note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")
     if report.unreadable:
         note(f"{report.unreadable} samples could not be read and were replaced.")
     if report.note:

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.scratch import held, neighbour
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -54,13 +54,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         OutputError: The folder cannot be written or is full.
     """
     # Named before it is made: an interruption finds either nothing or what it has to remove.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = neighbour(path)
     with _output_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch(exist_ok=False)
-            write(temporary)
-            temporary.replace(path)
+            with held(temporary):
+                write(temporary)
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -82,7 +83,7 @@ def require_writable(path: Path, room: int = 1 << 20) -> None:
         while not folder.exists():
             folder = folder.parent
         # Only trying tells: permissions, read-only mounts, quotas and odd file systems.
-        trial = folder / f".mobileinst.{secrets.token_hex(4)}"
+        trial = neighbour(folder / "mobileinst")
         try:
             trial.touch(exist_ok=False)
         finally:
@@ -127,14 +128,15 @@ def folder_atomically(folder: Path, mark: str, replaceable: frozenset[str]) -> I
         require_replaceable(folder, mark, replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
     # Named before it is made: an interruption finds either nothing or what it has to remove.
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    temporary = neighbour(folder)
     older = temporary.with_name(f"{temporary.name}.older")
     try:
         with _output_errors(folder, temporary, older):
             temporary.mkdir()
-            yield temporary
-            require_replaceable(folder, mark, replaceable)  # it may have filled meanwhile
-            _put_in_place(temporary, folder, older)
+            with held(temporary):
+                yield temporary
+                require_replaceable(folder, mark, replaceable)  # it may have filled meanwhile
+                _put_in_place(temporary, folder, older)
     finally:
         # Interrupted between two renames, the older folder goes back to its place.
         if older.exists() and not folder.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -138,3 +139,16 @@ def parse_schedule(text: str) -> Every | Auto:
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"-T {text} is not a clip length", "Use 1, 2, 3 ... or auto")
     return Every(int(text))
+
+
+def parse_rate(fps: float) -> Fraction:
+    """Frames per second as a fraction: 29.97 is 30000/1001, as cameras have it.
+
+    Raises:
+        ConfigError: It is not a number from 0.01 to 1000.
+    """
+    if not 0.01 <= fps <= 1000:
+        raise ConfigError(f"{fps} frames per second cannot be", "Give from 0.01 to 1000")
+    # Broadcast's rates are a thousandth below whole ones.
+    nearest = Fraction(round(fps * 1.001) * 1000, 1001)
+    return nearest if abs(nearest - fps) < 0.005 else Fraction(fps).limit_denominator(1000)

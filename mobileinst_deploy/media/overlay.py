@@ -110,8 +110,9 @@ def _draw_mask(
     right, bottom = min(width, box[2] + thick + 1), min(height, box[3] + thick + 1)
     region = canvas[top:bottom, left:right]
     mask = np.ascontiguousarray(shape.mask[top:bottom, left:right]).view(np.uint8)
-    tint = np.full_like(region, colour)
-    cv2.copyTo(cv2.addWeighted(region, 1 - _FILL, tint, _FILL, 0), mask, region)
+    tint = np.empty_like(region)  # filled by cv2: numpy takes as long as all the rest
+    cv2.rectangle(tint, (0, 0), (region.shape[1], region.shape[0]), colour, cv2.FILLED)
+    cv2.copyTo(cv2.addWeighted(region, 1 - _FILL, tint, _FILL, 0, dst=tint), mask, region)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     # Straightening the stairs of the pixels is smoother to see and several times faster to draw.
     smooth = [cv2.approxPolyDP(contour, 0.8, closed=True) for contour in contours]

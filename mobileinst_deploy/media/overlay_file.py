@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
+import queue
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,17 +17,24 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.scratch import held, neighbour
+from mobileinst_deploy.core.text import size_text
 from mobileinst_deploy.media.video import Clip, open_container
 
 #: Audio that an mp4 file can hold as it is.
 _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 #: The first that this FFmpeg has is used; the second is part of every FFmpeg.
 _ENCODERS = ("libx264", "mpeg4")
+#: Frames between the one who draws and the one who encodes.
+_MOST_WAITING = 3
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers, the same in every version
 
 
 class OverlayFile:
     """Writes an overlay video, H.264 in mp4, as it comes; a context manager.
+
+    A thread of its own encodes, a few frames behind, so that the next picture need not wait. What
+    fails there is raised by the next :meth:`write`, or on leaving.
 
     Leaving the block, by an exception too, makes the file whole with what was written so far; when
     nothing was, or when writing itself failed, no file is left.
@@ -51,18 +58,36 @@ class OverlayFile:
         self._container: Any = None
         self._audio: _AudioCopy | None = None
         self._temporary: Path | None = None
-        self._failed = False
+        self._lock = contextlib.ExitStack()
+        self._failure: Exception | None = None
+        self._waiting: queue.Queue[tuple[np.ndarray, int] | None] = queue.Queue(_MOST_WAITING)
+        self._encoder = threading.Thread(target=self._encode_all, daemon=True)
 
     def __enter__(self) -> Self:
+        self._encoder.start()
         return self
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
         """Append one frame.
 
         Args:
-            pixels: (H, W, 3) uint8, RGB, every time of the same size.
+            pixels: (H, W, 3) uint8, RGB, every time of the same size; not to be changed after.
             pts: As in :class:`Picture`.
         """
+        if self._failure is not None:
+            raise self._failure
+        self._waiting.put((pixels, pts))
+
+    def _encode_all(self) -> None:
+        """Encode what comes until None does; after a failure, only wait for that."""
+        while (given := self._waiting.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._encode(*given)
+                except Exception as error:  # raised where frames come from; here it would hang them
+                    self._failure = error
+
+    def _encode(self, pixels: np.ndarray, pts: int) -> None:
         try:
             if self._container is None:
                 self._start(*pixels.shape[:2])
@@ -86,7 +111,6 @@ class OverlayFile:
             if self._audio is not None:
                 self._audio.copy_until(pts * self._clip.time_base)
         except (OSError, av.error.FFmpegError) as error:
-            self._failed = True
             raise no_output(self._path, error) from error
 
     def __exit__(
@@ -95,16 +119,19 @@ class OverlayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._waiting.put(None)
+        self._encoder.join()
         temporary, whole = self._temporary, False
         try:
-            if self._container is None or temporary is None or self._failed:
+            if self._failure is not None and error is None:
+                raise self._failure
+            if self._container is None or temporary is None or self._failure is not None:
                 return
             self._container.mux(self._stream.encode(None))
             if self._audio is not None and error is None:
                 self._audio.copy_until(None)
             self._container.close()
             whole = True
-            temporary.chmod(0o644)
             temporary.replace(self._path)
         except (OSError, av.error.FFmpegError) as cause:
             raise no_output(self._path, cause) from cause
@@ -117,15 +144,16 @@ class OverlayFile:
                     self._container.close()
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+            self._lock.close()
 
     def _start(self, height: int, width: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{self._path.name}.", suffix=".mp4", dir=self._path.parent
+        self._temporary = neighbour(self._path, ".mp4")
+        self._temporary.touch(exist_ok=False)
+        self._lock.enter_context(held(self._temporary))
+        self._container = av.open(
+            str(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
         )
-        os.close(handle)
-        self._temporary = Path(name)
-        self._container = av.open(name, "w", format="mp4", options={"movflags": "faststart"})
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
         h264 = encoder == "libx264"
         stream = self._container.add_stream(encoder, rate=self._clip.rate)
@@ -135,11 +163,12 @@ class OverlayFile:
         stream.width, stream.height = width + width % 2, height + height % 2
         if (stream.width, stream.height) != (width, height):
             self.notes.append(
-                f"padded from {width}x{height} to {stream.width}x{stream.height}, since H.264 wants"
-                " even sides"
+                f"padded from {size_text((height, width))} to "
+                f"{size_text((stream.height, stream.width))} (height x width), since H.264 wants "
+                "even sides"
             )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "20"} if h264 else {"q:v": "3"}
+        stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
         base = self._clip.time_base
         # MPEG-4 part 2 keeps its time base in 16 bits.
         if not h264 and base.denominator > 65535:
@@ -150,7 +179,7 @@ class OverlayFile:
         context.color_range = _LIMITED
         self._stream = stream
         if self._clip.audio is not None:
-            self._audio = _AudioCopy.open(self._clip.audio, self._container)
+            self._audio = _AudioCopy.open(self._clip.audio, self._container, self._clip.start)
             if self._audio is None:
                 self.notes.append("without audio, which mp4 cannot hold as it is")
 
@@ -162,19 +191,22 @@ class OverlayFile:
 class _AudioCopy:
     """Copies audio packets from one container to another, as far as the pictures have come."""
 
-    def __init__(self, source: Any, stream: Any, target: Any) -> None:
+    def __init__(self, source: Any, stream: Any, target: Any, start: Fraction) -> None:
         self._source = source
+        #: By how much packets are moved back, in units of their own time base.
+        self._shift = round(start / stream.time_base)
         self._target = target
         self._stream = target.add_stream_from_template(stream)
         self._packets = source.demux(stream)
         self._next: Any = None
 
     @classmethod
-    def open(cls, path: Path, target: Any) -> _AudioCopy | None:
+    def open(cls, path: Path, target: Any, start: Fraction) -> _AudioCopy | None:
         source = open_container(path)
         stream = source.streams.audio[0]
-        if stream.codec_context.name.split("_")[0] in _MP4_AUDIO:
-            return cls(source, stream, target)
+        context = stream.codec_context  # None for a codec that FFmpeg does not know
+        if context is not None and context.name.split("_")[0] in _MP4_AUDIO:
+            return cls(source, stream, target, start)
         source.close()
         return None
 
@@ -189,9 +221,14 @@ class _AudioCopy:
             packet = self._next
             if packet is None or packet.dts is None:
                 return
-            if seconds is not None and packet.dts * packet.time_base > seconds:
+            at = packet.dts - self._shift
+            if seconds is not None and at * packet.time_base > seconds:
                 return
             self._next = None
+            if at < 0 < self._shift:
+                continue  # before the first picture
+            packet.dts = at
+            packet.pts = at if packet.pts is None else packet.pts - self._shift
             packet.stream = self._stream
             self._target.mux(packet)
 

@@ -124,8 +124,9 @@ def decode(data: bytes, header: Header, path: Path) -> np.ndarray:
     if header.scan is not None and data.find(_END_OF_JPEG, header.scan) < 0:
         raise MediaError(f"{path} is cut short: its JPEG data has no end", _GIVE)
     said: list[str] = []
-    # libjpeg goes on past damage with made-up pixels and tells only the process's own stderr.
-    with _stderr_into(said) if header.scan is not None else contextlib.nullcontext():
+    # libjpeg goes on past damage with made-up pixels and tells only the process's own stderr; what
+    # the other decoders say there is in this module's sentences.
+    with _stderr_into(said):
         try:
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:

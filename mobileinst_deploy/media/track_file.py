@@ -78,6 +78,11 @@ class TrackFile:
                     raise no_output(self._path, OSError(errno.ENOSPC, "no space"))
         self.frames += 1
 
+    @property
+    def identities(self) -> frozenset[int]:
+        """The tracks that a mask showed, and so those of the file."""
+        return frozenset(self._places)
+
     def write(self, tracks: Mapping[int, KnownTrack]) -> int:
         """Write the file, strongest track first.
 

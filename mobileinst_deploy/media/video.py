@@ -18,11 +18,19 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.text import size_text
+from mobileinst_deploy.media.picture_file import check_size
 from mobileinst_deploy.media.pictures import read_picture
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 #: Frames per second of a folder of pictures, which has none of its own.
 FOLDER_RATE = Fraction(25)
+#: What FFmpeg calls streams of pictures without a container, which say nothing of time.
+_RAW_FORMATS = frozenset(
+    {"av1", "cavsvideo", "dirac", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo"}
+    | {"obu", "rawvideo", "vc1", "vvc"}
+)
+_PATTERN = re.compile(r"%0?\d*d|[*?]")
 _BT709, _UNSPECIFIED = 1, 2  # FFmpeg's numbers, the same in every version
 
 
@@ -48,6 +56,7 @@ class Clip(Protocol):
         rate: Frames per second, on average.
         expected: How many frames there should be, or None when nobody knows.
         audio: A file whose audio goes with the pictures, or None.
+        start: When the first picture is shown by the audio's clock, seconds; its ``pts`` is 0.
         still: Whether it is one picture rather than a film.
     """
 
@@ -56,6 +65,7 @@ class Clip(Protocol):
     rate: Fraction
     expected: int | None
     audio: Path | None
+    start: Fraction
     still: bool
 
     def __iter__(self) -> Iterator[Picture]:
@@ -68,23 +78,36 @@ class Clip(Protocol):
         ...
 
 
-def open_clip(source: str) -> Clip:
+def open_clip(source: str, rate: Fraction | None = None) -> Clip:
     """A clip by what names it on the command line.
 
     Args:
         source: A video file, a picture, a folder of pictures, or the number of a camera.
+        rate: Frames per second of a folder of pictures or a raw stream, which say nothing of it;
+            default: 25 for a folder.
 
     Raises:
-        MediaError: There is nothing of that name, or nothing in it.
+        MediaError: There is nothing of that name, or nothing in it; or it is a raw stream and
+            ``rate`` is missing, or says its own rate and ``rate`` is given.
     """
     path = Path(source)
     if path.is_dir():
-        return PictureFolder(path)
-    if not path.exists() and source.isascii() and source.isdigit():
-        return Camera(int(source))
+        return PictureFolder(path, rate or FOLDER_RATE)
+    if not path.exists():
+        if source.isascii() and source.isdigit():
+            return Camera(int(source))
+        if "://" in source:
+            raise MediaError(
+                f"{source} is a URL, and only files are opened", "Download it and give the file"
+            )
+        if _PATTERN.search(source):
+            raise MediaError(
+                f"there is no file {source}, and names are not taken for patterns",
+                "Give the folder of the pictures; they are taken in natural order",
+            )
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return SinglePicture(path)
-    return VideoFile(path)
+    return VideoFile(path, rate)
 
 
 class VideoFile:
@@ -96,20 +119,37 @@ class VideoFile:
 
     Args:
         path: The file.
+        rate: Frames per second of a raw stream, and of nothing else.
 
     Raises:
-        MediaError: It is missing, empty, or no video that FFmpeg can read.
+        MediaError: It is missing, empty, too large, or no video that FFmpeg can read; or ``rate``
+            is missing or not wanted.
     """
 
     still = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rate: Fraction | None = None) -> None:
         self._path = path
+        self._given = rate
         self.name = path.name
-        with _open_video(path) as container:
+        with _open_video(path, rate) as container:
             stream = container.streams.video[0]
+            check_size(stream.codec_context.height, stream.codec_context.width, str(path))
+            raw = not _RAW_FORMATS.isdisjoint(container.format.name.split(","))
+            if raw and rate is None:
+                raise MediaError(
+                    f"{path} is a raw stream, which does not say how fast it is",
+                    "Say it with --fps, for example --fps 30",
+                )
+            if rate is not None and not raw:
+                raise MediaError(
+                    f"{path} says itself how fast it is", "Leave --fps out, or give a raw stream"
+                )
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
             self.time_base = Fraction(stream.time_base or 1 / self.rate)
+            # Recorded broadcasts begin hours into their clock.
+            self._first = stream.start_time or 0
+            self.start = self._first * self.time_base
             # Some containers count their frames; the others know how long they last.
             self._counted = stream.frames
             self.expected: int | None = stream.frames or None
@@ -124,7 +164,7 @@ class VideoFile:
         count, broken, last = 0, "", None
         turn: tuple[int, ...] | None = None
         size: tuple[int, int] | None = None
-        with _open_video(self._path) as container:
+        with _open_video(self._path, self._given) as container:
             for frame in _decode(container):
                 if isinstance(frame, str):
                     broken = frame
@@ -132,13 +172,16 @@ class VideoFile:
                 if turn is None:
                     # Once: a frame whose side data was looked at is freed late, by the collector.
                     turn = _display_matrix(frame)
+                check_size(frame.height, frame.width, f"{self.name}, frame {count + 1},")
                 pixels = _upright(frame, turn)
                 size = _same_size(size, pixels, f"{self.name}, frame {count + 1},")
                 # Raw streams have no time stamps, and broken ones repeat them.
                 pts = frame.pts
                 if pts is None:
                     pts = 0 if last is None else last + round(1 / (self.rate * self.time_base))
-                last = pts if last is None else max(pts, last + 1)
+                else:
+                    pts -= self._first
+                last = max(pts, 0 if last is None else last + 1)
                 count += 1
                 yield Picture(pixels, last)
         if not count:
@@ -158,6 +201,7 @@ class PictureFolder:
 
     Args:
         folder: Holds them; other files in it do not matter.
+        rate: Frames per second.
 
     Raises:
         MediaError: It holds no picture or cannot be read.
@@ -165,11 +209,11 @@ class PictureFolder:
 
     still = False
     audio: Path | None = None
-    rate = FOLDER_RATE
-    time_base = 1 / FOLDER_RATE
+    start = Fraction(0)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rate: Fraction = FOLDER_RATE) -> None:
         self.name = folder.absolute().name
+        self.rate, self.time_base = rate, 1 / rate
         try:
             files = [
                 p
@@ -202,6 +246,7 @@ class SinglePicture:
 
     still = True
     audio: Path | None = None
+    start = Fraction(0)
     rate = FOLDER_RATE
     time_base = 1 / FOLDER_RATE
 
@@ -225,6 +270,7 @@ class Camera:
     still = False
     audio: Path | None = None
     expected: int | None = None
+    start = Fraction(0)
     time_base = Fraction(1, 1000)
 
     def __init__(self, index: int) -> None:
@@ -254,21 +300,29 @@ class Camera:
             capture.release()
 
 
-def open_container(path: Path) -> Any:
-    """Open a media file with FFmpeg, as a PyAV container to be closed by the caller."""
+def open_container(path: Path, rate: Fraction | None = None) -> Any:
+    """Open a media file with FFmpeg, as a PyAV container to be closed by the caller.
+
+    Args:
+        path: The file.
+        rate: Frames per second of a raw stream.
+    """
     # The prefix and the white list keep names like "concat:..." and playlists from reaching further
     # than the one file that was named.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+    options = {"protocol_whitelist": "file"}
+    if rate is not None:
+        options["framerate"] = f"{rate.numerator}/{rate.denominator}"
+    return av.open(f"file:{path}", options=options)
 
 
-def _open_video(path: Path) -> Any:
+def _open_video(path: Path, rate: Fraction | None = None) -> Any:
     """Open a container that has a video stream.
 
     Raises:
         MediaError: It is missing, unreadable, or has none.
     """
     try:
-        container = open_container(path)
+        container = open_container(path, rate)
     except (OSError, ValueError, av.error.FFmpegError) as error:
         if path.is_file() and path.stat().st_size == 0:
             reason = "it is empty"
@@ -335,7 +389,8 @@ def _same_size(size: tuple[int, int] | None, pixels: np.ndarray, where: str) -> 
     height, width = pixels.shape[:2]
     if size is not None and size != (height, width):
         raise MediaError(
-            f"{where} has {width}x{height} pixels, and the pictures before it {size[1]}x{size[0]}",
+            f"{where} has {size_text((height, width))} pixels (height x width), and the pictures "
+            f"before it {size_text(size)}",
             "Give pictures of one size",
         )
     return height, width

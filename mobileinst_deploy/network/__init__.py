@@ -1,19 +1,21 @@
 """The network in PyTorch: backbones, mask decoders, instance decoder, and their MAC count."""
 
+from mobileinst_deploy.network.build import build_model
 from mobileinst_deploy.network.initialise import randomize_batchnorm
-from mobileinst_deploy.network.instance_decoder import Decoded
-from mobileinst_deploy.network.mobileinst import (
+from mobileinst_deploy.network.kernel_network import (
+    Decoded,
     Features,
     FrameOutput,
-    MobileInst,
+    KernelNetwork,
     apply_kernels,
-    build_model,
 )
+from mobileinst_deploy.network.mobileinst import MobileInst
 
 __all__ = [
     "Decoded",
     "Features",
     "FrameOutput",
+    "KernelNetwork",
     "MobileInst",
     "apply_kernels",
     "build_model",

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -24,7 +25,7 @@ from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork, MobileInst
 from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
 
 CONFIG_KEY = "mobileinst.config"
@@ -52,6 +53,36 @@ _LOOKS_LIKE = {
     "layer1.0.": "ResNet",
     "blocks.": "another network of timm's",
 }
+
+
+class Loaded(NamedTuple):
+    """How a file's weights came into a model.
+
+    Attributes:
+        anew: Names of the tensors that were left as they were, for want of the same classes.
+        note: Which of several whole networks in the file was taken; None where there was no choice.
+    """
+
+    anew: tuple[str, ...]
+    note: str | None
+
+
+class Published(NamedTuple):
+    """How a published file's weights came into a network.
+
+    Attributes:
+        left: Names in the file that the network is not built of, in the file's order.
+        choice: As the note in :class:`Loaded`.
+    """
+
+    left: tuple[str, ...]
+    choice: str | None
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there is nothing."""
+        aside = _listed("left aside", list(self.left)) if self.left else None
+        return "; ".join(filter(None, (self.choice, aside))) or None
 
 
 def save_checkpoint(
@@ -103,7 +134,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
-def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> str | None:
+def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
     """Load a whole network's weights into a model.
 
     Args:
@@ -113,8 +144,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
             head as it is: how training for YouTube-VIS starts from COCO weights (section 4.2).
 
     Returns:
-        What was taken, where there was a choice: of several whole networks in the file, or all but
-        the class head. Else None.
+        What was left as it was, and what was taken where there was a choice.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or says that it was trained as a
@@ -132,10 +162,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
     model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
-    notes = [choice.note] if choice.note else []
-    if own_head:
-        notes.append(f"they know other classes, so {' and '.join(own_head)} began anew")
-    return "; ".join(notes) or None
+    return Loaded(tuple(own_head), choice.note)
 
 
 def load_backbone(model: MobileInst, path: Path) -> None:
@@ -165,6 +192,36 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
     model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def load_published(network: KernelNetwork, path: Path) -> Published:
+    """Load a checkpoint by the names that a network's :meth:`~KernelNetwork.own_name` translates.
+
+    Args:
+        network: Changed only when every one of its tensors is there.
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its tensors are those of another network.
+    """
+    file = read_weights_file(path)
+    states = dict[str, State]()
+    left = dict[str, tuple[str, ...]]()
+    for place, state in file.states.items():
+        names = {name: network.own_name(name.removeprefix("module.")) for name in state}
+        known = {name: own for name, own in names.items() if own is not None}
+        if len(set(known.values())) < len(known):
+            twice = next(own for own in known.values() if [*known.values()].count(own) > 1)
+            raise CheckpointError(
+                f"{path} holds {twice} under two names", "Save the tensors of one network alone"
+            )
+        states[place] = {own: state[name] for name, own in known.items()}
+        left[place] = tuple(name for name in names if name not in known)
+    expected = network.state_dict()
+    choice = _choose(replace(file, states=states), _weights_of(expected))
+    what = type(network).__name__
+    network.load_state_dict(_fit(path, choice.state, expected, what))
+    return Published(next((names for names in left.values() if names), ()), choice.note)
 
 
 def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:

@@ -16,7 +16,7 @@ from mobileinst_deploy.optimize.graph import Graph, is_op
 from mobileinst_deploy.optimize.pipeline import LARGEST_TILE, optimize_graph
 from mobileinst_deploy.optimize.pixel_ops import operator
 
-_PASSES = frozenset({"remove-idle", "split-depthwise", "store-by-pixels"})
+_PASSES = frozenset({"split-depthwise", "store-by-pixels"})
 
 
 class WinogradBesideInt8:

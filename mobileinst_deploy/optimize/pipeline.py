@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from mobileinst_deploy.optimize.depthwise import split_depthwise
-from mobileinst_deploy.optimize.folding import (
-    absorb_shifts,
-    fold_batchnorm,
-    fold_constants,
-    fold_scales,
-)
 from mobileinst_deploy.optimize.graph import Graph
 from mobileinst_deploy.optimize.layout import store_by_pixels
-from mobileinst_deploy.optimize.rearranging import (
-    convolve_before_resizing,
-    fuse_hard_sigmoid,
-    merge_reshapes,
-    merge_transposes,
-    remove_idle,
-)
+from mobileinst_deploy.optimize.products import absorb_shifts, merge_transposes
 from mobileinst_deploy.optimize.winograd import TILES
 
 Pass = Callable[[Graph], int]
@@ -45,22 +33,17 @@ class PassRecord:
 
 
 def passes(largest_tile: int = LARGEST_TILE) -> dict[str, Pass]:
-    """All passes by name, in the order in which they run.
+    """All passes by name, in the order in which they run; each changes something in the zoo.
+
+    What ONNX Runtime does itself when it loads a graph, such as folding constants, is left to it.
 
     Args:
         largest_tile: Largest side of a Winograd tile, from :data:`.winograd.TILES`; 0 leaves all
             maps stored by channels, and so no convolution is computed by Winograd.
     """
     chosen: dict[str, Pass] = {
-        "remove-idle": remove_idle,
-        "fold-constants": fold_constants,
-        "fold-batchnorm": fold_batchnorm,
-        "fold-scales": fold_scales,
-        "hard-sigmoid": fuse_hard_sigmoid,
         "absorb-shifts": absorb_shifts,
         "merge-transposes": merge_transposes,
-        "merge-reshapes": merge_reshapes,
-        "convolve-before-resizing": convolve_before_resizing,
         "split-depthwise": split_depthwise,
     }
     if largest_tile:

@@ -119,12 +119,12 @@ def tensor_specs(
 
 
 def _dtype(number: int) -> str:
-    """Numpy's name of an element type, or onnx's where numpy has none, or else its number."""
+    """What numpy calls an element type, or onnx where numpy has none, or else its number."""
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
     except (KeyError, ValueError):
-        names = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys()))
-        return names.get(number, f"type {number}").lower()
+        known: dict[int, str] = {value: name for name, value in onnx.TensorProto.DataType.items()}
+        return known.get(number, f"type {number}").lower()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.programs import run_program
 
 if TYPE_CHECKING:
     import adbutils
@@ -214,20 +214,9 @@ def ensure_server() -> bool:
                 f"adb's server on {_host()}, port {_port()}, does not answer: {error}",
                 "Start it there with `adb -a start-server`, or unset ANDROID_ADB_SERVER_HOST",
             ) from None
-    try:
-        done = subprocess.run(
-            [str(adb_program()), "start-server"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=CONNECT_LIMIT_S,
-            check=False,
-        )
-        said, failed = done.stderr.strip().splitlines(), done.returncode != 0
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said, failed = [str(error)], True
-    if failed:
+    done = run_program([str(adb_program()), "start-server"], limit_s=CONNECT_LIMIT_S)
+    if done.code != 0:
+        said = [done.fault] if done.fault else done.stderr.strip().splitlines()
         raise DeviceError(
             f"adb's server does not start: {said[-1] if said else 'it does not say why'}",
             "Run `adb start-server` by hand and see what it says",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from shutil import which
 
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone import toolchain
 from mobileinst_deploy.phone.result import RunnerResult
 
@@ -67,8 +67,8 @@ def build_counter(cache: Path) -> Counter:
         return built
     source = {s.name: str(s) for s in sources}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        plugin, clock = Path(name) / built.plugin.name, Path(name) / built.still_clock.name
+    with scratch_folder(folder) as name:
+        plugin, clock = name / built.plugin.name, name / built.still_clock.name
         toolchain.compile_shared(host_compiler(), source["counter.c"], plugin)
         # It needs nothing of libc, and so fits whatever glibc the bundle holds.
         toolchain.compile_shared(

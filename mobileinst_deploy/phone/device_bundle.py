@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from mobileinst_deploy.core.documents import Blame, Sha256, read_json
 from mobileinst_deploy.core.errors import DeviceError, InputError, OutputError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone import ncnn_build, toolchain
 
 LOADER = "ld-linux-aarch64.so.1"
@@ -232,8 +232,8 @@ def _onnxruntime() -> _Recipe:
     def make(recipe: _Recipe, made: Path, cache: Path, force: bool, progress: Progress) -> str:
         compiler = toolchain.build_runner(recipe.sources, made / RUNNER)
         progress(_LABEL, 1, 3)
-        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
-            toolchain.copy_glibc(made, Path(scratch))
+        with scratch_folder(made.parent) as scratch:
+            toolchain.copy_glibc(made, scratch)
         progress(_LABEL, 2, 3)
         toolchain.copy_runtime(recipe.version, made / LIBRARY, cache / "wheels", force)
         return compiler
@@ -246,8 +246,8 @@ def _ncnn() -> _Recipe:
     def make(recipe: _Recipe, made: Path, cache: Path, force: bool, progress: Progress) -> str:
         archive = ncnn_build.fetch_source(cache, force)
         progress(_LABEL, 1, 3)
-        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
-            return ncnn_build.build_runner(archive, made / ncnn_build.RUNNER, Path(scratch))
+        with scratch_folder(made.parent) as scratch:
+            return ncnn_build.build_runner(archive, made / ncnn_build.RUNNER, scratch)
 
     needed = frozenset({ncnn_build.RUNNER})
     return _Recipe("ncnn", ncnn_build.VERSION, ncnn_build.sources(), needed, make)
@@ -260,11 +260,14 @@ _LABEL = "assemble the device bundle"
 def _assemble(cache: Path, recipe: _Recipe, force: bool, progress: Progress) -> DeviceBundle:
     folder = cache / recipe.key
     try:
-        with tempfile.TemporaryDirectory(dir=cache, prefix="assembling-") as name:
-            made = Path(name) / "bundle"
+        with scratch_folder(cache) as name:
+            made = name / "bundle"
             made.mkdir()
             progress(_LABEL, 0, 3)
             compiler = recipe.make(recipe, made, cache, force, progress)
+            for started in (path for path in made.iterdir() if path.name in _STARTED):
+                mode = started.stat().st_mode
+                started.chmod(mode | (mode & 0o444) >> 2)  # whoever may read it may start it
             files = tuple(_pin(path) for path in sorted(made.iterdir()))
             manifest = {
                 "schema": _SCHEMA,
@@ -276,7 +279,7 @@ def _assemble(cache: Path, recipe: _Recipe, force: bool, progress: Progress) -> 
             }
             (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             if folder.exists():
-                folder.rename(Path(name) / "replaced")
+                folder.rename(name / "replaced")
             made.rename(folder)
             progress(_LABEL, 3, 3)
     except OSError as error:
@@ -312,7 +315,6 @@ def _load(folder: Path, recipe: _Recipe) -> DeviceBundle | None:
 
 def _pin(path: Path) -> BundleFile:
     executable = path.name in _STARTED
-    path.chmod(0o755 if executable else 0o644)
     return BundleFile(path.name, sha256_of(path), path.stat().st_size, executable)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone import toolchain
 from mobileinst_deploy.phone.toolchain import Need
 
@@ -83,7 +83,7 @@ def fetch_source(cache: Path, force: bool) -> Path:
     cause = f"the sources of ncnn {VERSION} cannot be fetched"
     kept.parent.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
-    with tempfile.TemporaryDirectory(dir=kept.parent) as name:
+    with scratch_folder(kept.parent) as name:
         pip.append(f"--dest={name}")
         address = _address([*pip, "-vv", "--no-binary=ncnn", "ncnn==0"])
         if address is None:
@@ -91,7 +91,7 @@ def fetch_source(cache: Path, force: bool) -> Path:
         # The digest is pip's to check, before it looks into the archive.
         pinned = f"{address}#sha256={ARCHIVE_SHA256}"
         toolchain.run_tool([*pip, "--quiet", pinned], cause, 900, mend=_NETWORK)
-        fetched = Path(name) / ARCHIVE
+        fetched = name / ARCHIVE
         if not fetched.is_file() or sha256_of(fetched) != ARCHIVE_SHA256:
             raise DeviceError(f"{cause}: what pip left is another archive", _NETWORK)
         return fetched.replace(kept)
@@ -141,13 +141,8 @@ def build_runner(archive: Path, target: Path, scratch: Path) -> str:
 
 def _address(command: list[str]) -> str | None:
     """Where pip's index has the archive: a release that does not exist makes pip list them all."""
-    try:
-        said = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=300, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.search(rf"\b(?:https?|file)://[^\s#]+/{re.escape(ARCHIVE)}", said.stdout)
+    said = run_program(command, limit_s=300).stdout
+    found = re.search(rf"\b(?:https?|file)://[^\s#]+/{re.escape(ARCHIVE)}", said)
     return found.group() if found else None
 
 

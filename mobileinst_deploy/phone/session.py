@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import DeviceError, OutputError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
@@ -191,8 +191,8 @@ class Session:
         """
         old, self._turn = f"{self._run}/{self._turn}", self._turn + 1
         work = f"{self._run}/{self._turn}"
-        with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
-            local = Path(folder) / str(self._turn)
+        with scratch_folder() as folder:
+            local = folder / str(self._turn)
             local.mkdir()
             graphs: dict[Role, str] = {r: f"{self._pair}/{self._graphs[r][0].name}" for r in ROLES}
             plan.write(local, self._bundle.library(self._runtime), graphs)
@@ -226,9 +226,9 @@ class Session:
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan in the mode ``outputs`` and give every call's tensors by name."""
         result = self.start(plan)
-        with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
-            self.fetch(result, Path(folder))
-            return read_tensors(result, Path(folder))
+        with scratch_folder() as folder:
+            self.fetch(result, folder)
+            return read_tensors(result, folder)
 
     def _open(self) -> None:
         """Make the session's folder on the phone."""

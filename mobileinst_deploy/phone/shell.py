@@ -9,7 +9,6 @@ a :class:`~mobileinst_deploy.core.errors.DeviceError` that says what became of t
 from __future__ import annotations
 
 import shlex
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.phone.adb import (
     CONNECT_LIMIT_S,
     adb_command,
@@ -147,29 +147,12 @@ class AdbDevice:
 
     def _transfer(self, arguments: list[str], size: int) -> None:
         limit_s = TRANSFER_LIMIT_S + size / SLOWEST_BYTES_PER_S
-        deadline = time.monotonic() + limit_s
         command = [*adb_command(), "-s", self.serial, *arguments]
-        # Its own session: a Ctrl-C reaches this program alone, which then ends adb in good order.
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
-            try:
-                while True:
-                    self._stop_if_asked()
-                    try:
-                        words, _ = process.communicate(timeout=_TICK_S)
-                        break
-                    except subprocess.TimeoutExpired:
-                        if time.monotonic() > deadline:
-                            raise self._late(f"adb {arguments[0]}", limit_s) from None
-            finally:
-                process.kill()
-        if process.returncode:
-            said = [s for s in words.decode(errors="replace").splitlines() if "error" in s]
+        done = run_program(command, limit_s=limit_s, between=self._stop_if_asked)
+        if done.code is None:
+            raise self._late(f"adb {arguments[0]}", limit_s)
+        if done.code:
+            said = [s for s in (done.stdout + done.stderr).splitlines() if "error" in s]
             raise self._failed_transfer(arguments[0], said[-1] if said else "")
 
     def _failed_transfer(self, verb: str, said: str) -> DeviceError | OutputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.shell import AdbDevice, ShellResult, quote
 
 REMOTE_ROOT = "/data/local/tmp/mobileinst"
@@ -42,8 +42,8 @@ class RemoteFile:
         if self.content is None:
             device.push([self.path], folder)
             return
-        with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
-            device.push([self.content.write(Path(name))], folder)
+        with scratch_folder() as local:
+            device.push([self.content.write(local)], folder)
 
 
 def pair_files(graphs: Sequence[Content]) -> tuple[RemoteFile, ...]:

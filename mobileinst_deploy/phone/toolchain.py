@@ -12,14 +12,14 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.scratch import scratch_folder
 
 GLIBC_FILES = (
     "ld-linux-aarch64.so.1",
@@ -284,14 +284,14 @@ def _fetch_wheel(version: str, wheels: Path) -> Path:
     wheels.mkdir(parents=True, exist_ok=True)
     python = f"{sys.version_info.major}{sys.version_info.minor}"
     mend = "Check the network and pip's index (`pip config list`), then run this again"
-    with tempfile.TemporaryDirectory(dir=wheels) as fresh:
+    with scratch_folder(wheels) as fresh:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
         command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
         command += [f"--abi=cp{python}", *(f"--platform={p}" for p in _PLATFORMS)]
         command += [f"--dest={fresh}", f"onnxruntime=={version}"]
         cause = f"the aarch64 wheel of onnxruntime {version} cannot be fetched"
         run_tool(command, cause, 900, mend=mend)
-        fetched = next(Path(fresh).glob("*.whl"), None)
+        fetched = next(fresh.glob("*.whl"), None)
         if fetched is None:
             raise DeviceError(f"{cause}: pip left no wheel", mend)
         return fetched.replace(wheels / fetched.name)
@@ -313,27 +313,11 @@ def run_tool(
         DeviceError: It is missing, fails, or takes too long.
     """
     environment = os.environ | {"LC_ALL": "C", "PYTHONWARNINGS": "ignore"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            cwd=cwd,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        why, code = f"it took more than {timeout:g} s", 1
-    except OSError as error:
-        why, code = str(error.strerror), 1
-    else:
-        code = done.returncode
+    done = run_program(command, limit_s=timeout, cwd=cwd, env=environment)
+    if done.code != 0:
         lines = [s for s in (done.stderr + done.stdout).splitlines() if s.strip()]
-        why = next(
-            (s for s in lines if "error" in s.lower()), lines[-1] if lines else "it said nothing"
-        )
-    if code:
+        said = lines[-1] if lines else "it said nothing"
+        why = done.fault and f"it {done.fault}"
+        why = why or next((s for s in lines if "error" in s.lower()), said)
         raise DeviceError(f"{cause}: {why.strip()[:300]}", mend or f"Try `{' '.join(command[:4])}`")
     return done.stdout

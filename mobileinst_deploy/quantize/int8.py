@@ -169,9 +169,8 @@ def quantize_pair(
 
     progress("quantise: write", 0, None)
     graphs: dict[Role, onnx.ModelProto] = {}
-    steps: dict[
-        str, None
-    ] = {}  # in order, each once: a graph may need a pass that the other does not
+    # In order, each once: a graph may need a pass that the other does not.
+    steps: dict[str, None] = {}
     quantizers: dict[Role, _Quantizer] = {"frame": frame, "mask_head": head}
     for role, quantizer in quantizers.items():
         graphs[role], done = rewriter.rewrite(quantizer.build(rewritten | set(sensitive)))

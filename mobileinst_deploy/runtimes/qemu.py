@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,8 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.counter import (
     Counter,
     Instructions,
@@ -122,8 +122,8 @@ class QemuRunner(DeviceRunner):
         counter = build_counter(self.device_bundle.folder.parent)
         logs: list[dict[Role, int]] = []
         for _ in range(repeats):
-            with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
-                log = Path(name) / "count"
+            with scratch_folder() as scratch:
+                log = scratch / "count"
                 if "," in f"{counter.plugin}{log}":
                     raise DeviceError(
                         f"{counter.plugin} or {log} has a comma in its path: qemu cannot take it",
@@ -140,8 +140,7 @@ class QemuRunner(DeviceRunner):
         """Run a plan and yield what it said and its output folder, which then is removed."""
         # The program sees only relative paths of fixed names: a path's length moves what lies in
         # memory, and a count shall be the same on every machine.
-        with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             links = {"bundle": self.device_bundle.folder}
             for role, graph in self.bundle.graphs.items():
                 for file in graph.files:
@@ -192,27 +191,14 @@ def _sysroot(folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> RunnerResult:
-    try:
-        # An empty environment: its size moves the stack, and the program needs nothing of it.
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            cwd=folder,
-            env={"LC_ALL": "C"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DeviceError(
-            f"qemu did not end within {timeout:g} s", "Use a smaller model, or a faster machine"
-        ) from None
-    except OSError as error:
-        raise DeviceError(f"qemu does not start: {error.strerror}", _INSTALL) from None
+    # An empty environment: its size moves the stack, and the program needs nothing of it.
+    done = run_program(command, limit_s=timeout, cwd=folder, env={"LC_ALL": "C"})
+    if done.code is None:
+        mend = "Use a smaller model, or a faster machine" if done.started else _INSTALL
+        raise DeviceError(f"qemu {done.fault}", mend)
     if re.search(r"plugin|unrecognized option|unknown option", done.stderr) and not done.stdout:
         raise DeviceError(
             f"this qemu does not take the instruction counter: {done.stderr.strip()[:200]}",
             "Use the dynamic qemu-user of Debian 12 (7.2), or another from 6.0 to 8.1",
         )
-    return read_result(done.stdout, done.returncode, done.stderr)
+    return read_result(done.stdout, done.code, done.stderr)

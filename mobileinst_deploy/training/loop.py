@@ -50,7 +50,9 @@ class TrainReport:
         metrics: The last evaluation's, by COCO's names; empty without held-out data.
         unreadable: Samples that could not be read and were replaced, in this session.
         weights: The weights' file.
-        note: What of the weights to start from was taken, where there was a choice; else None.
+        anew: Tensors that the whole weights to start from could not give, since they know other
+            classes; these began with the seed's random values.
+        note: Which weights of several in a file it started from; None where there was no choice.
     """
 
     iterations: int
@@ -60,6 +62,7 @@ class TrainReport:
     metrics: dict[str, float]
     unreadable: int
     weights: Path
+    anew: tuple[str, ...] = ()
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +182,7 @@ class _Run:
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
+        self.anew: tuple[str, ...] = ()
         self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
@@ -190,7 +194,7 @@ class _Run:
             )
         if state is None:
             if weights is not None:
-                self.note = load_weights(self.model, weights, other_classes=True)
+                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
             if backbone is not None:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
@@ -261,6 +265,7 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
+            self.anew,
             self.note,
         )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.host import pinned_to_one_core
 from mobileinst_deploy.measure.node_times import GraphProfile, Share, parts_of, read_profile
 from mobileinst_deploy.measure.protocol import check_core, choose_core
@@ -151,10 +152,9 @@ def profile_host(
         DeviceError: The profiler wrote nothing usable.
     """
     golden = load_golden(bundle)
-    with tempfile.TemporaryDirectory(prefix="mobileinst-") as name, pinned_to_one_core() as core:
+    with scratch_folder() as name, pinned_to_one_core() as core:
         sessions = {
-            role: open_session(bundle.graphs[role].onnx, profile=Path(name) / role)
-            for role in ROLES
+            role: open_session(bundle.graphs[role].onnx, profile=name / role) for role in ROLES
         }
         names = [output.name for output in sessions["frame"].get_outputs()]
         total = WARMUPS + runs
@@ -199,15 +199,13 @@ def profile_phone(
     paths = {role: graph.files for role, graph in bundle.graphs.items()}
     with (
         Session(AdbDevice(serial), device_bundle, paths, progress) as session,
-        tempfile.TemporaryDirectory(prefix="mobileinst-") as name,
+        scratch_folder() as name,
     ):
         used = choose_core(session.state, core)
         plan = Plan("profile", reuse_pattern(specs, images), core=used, warmups=WARMUPS, runs=runs)
         result = session.start(plan)
-        session.fetch(result, Path(name))
-        graphs = _read(
-            bundle, {role: Path(name) / file for role, file in result.profiles.items()}, runs
-        )
+        session.fetch(result, name)
+        graphs = _read(bundle, {role: name / file for role, file in result.profiles.items()}, runs)
         emulated = session.facts.emulated
     return ProfileReport(
         bundle.sha256,
@@ -224,7 +222,7 @@ def _read(bundle: ExportBundle, files: Mapping[Role, Path], runs: int) -> dict[R
     missing = [role for role in ROLES if role not in files]
     if missing:
         raise DeviceError(f"there is no profile of the {missing[0]} graph", "Profile again")
-    stages = bundle.config.stages
+    stages = bundle.config.stages if isinstance(bundle.config, ModelConfig) else ()
     graphs = {}
     for role in ROLES:
         parts = parts_of(load_graph(bundle.graphs[role].onnx), stages)

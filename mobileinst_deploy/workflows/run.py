@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
@@ -30,6 +31,7 @@ from mobileinst_deploy.core.tracker import (
 )
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
+from mobileinst_deploy.media.read_ahead import ReadAhead
 from mobileinst_deploy.media.track_file import TrackFile
 from mobileinst_deploy.media.video import Clip, Picture, open_clip
 from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
@@ -48,6 +50,7 @@ FILES = ("overlay.mp4", "overlay.png", "tracks.json", "timings.csv", RUN_FILE)
 _EMULATED = ("prepare", "transfer", "graphs", "track")
 
 _Result = TrackedFrame | DeviceFrame
+_Frames = Generator[tuple[Picture, _Result, np.ndarray], None, None]
 
 
 def run(
@@ -57,9 +60,11 @@ def run(
     *,
     clip_length: str = "3",
     score: float = SCORE,
+    fps: Fraction | None = None,
     device: str = "cpu",
     serial: str | None = None,
     runtime: str = "onnxruntime",
+    overlay: bool = True,
     progress: Progress = silent,
 ) -> RunReport:
     """Segment and track a clip with an exported pair; see :func:`run_clip` for what it writes.
@@ -70,9 +75,11 @@ def run(
         output: Folder for the results.
         clip_length: T, a keyframe every T frames, or ``auto``.
         score: Lowest score of an instance, in [0, 1].
+        fps: Frames per second of a raw stream or a folder of pictures, which say nothing of it.
         device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
         serial: Which phone.
         runtime: What runs the graphs.
+        overlay: Whether to draw and write what was found.
         progress: Told of each frame.
 
     Raises:
@@ -83,11 +90,13 @@ def run(
     bundle = load_bundle(folder)
     schedule = parse_schedule(clip_length)
     settings = TrackSettings(score=score)
-    clip = open_clip(source)
+    clip = open_clip(source, fps)
     require_own(output)
     require_writable(output / RUN_FILE)
     with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
-        return run_clip(bundle, runner, clip, output, schedule, settings, progress=progress)
+        return run_clip(
+            bundle, runner, clip, output, schedule, settings, overlay=overlay, progress=progress
+        )
 
 
 def require_own(folder: Path) -> None:
@@ -111,6 +120,7 @@ def run_clip(
     schedule: Every | Auto,
     settings: TrackSettings,
     *,
+    overlay: bool = True,
     progress: Progress = silent,
 ) -> RunReport:
     """Segment and track a clip.
@@ -129,6 +139,7 @@ def run_clip(
         folder: Where the results go; made when missing, and only once a picture could be read.
         schedule: Which frames become keyframes.
         settings: What counts as an instance.
+        overlay: Whether to draw and write what was found.
         progress: Told of each frame.
 
     Raises:
@@ -137,7 +148,7 @@ def run_clip(
         DeviceError: The runner failed.
         KeyboardInterrupt: The user's; every result is in place by then.
     """
-    work = _Run(bundle, runner, clip, folder, schedule, settings)
+    work = _Run(bundle, runner, clip, folder, schedule, settings, overlay)
     try:
         work.through(progress)
         return work.finish(stopped=None)
@@ -168,6 +179,7 @@ class _Run:
         folder: Path,
         schedule: Every | Auto,
         settings: TrackSettings,
+        overlay: bool,
     ) -> None:
         self._bundle = bundle
         self._runner = runner
@@ -175,6 +187,7 @@ class _Run:
         self._folder = folder
         self._schedule = schedule
         self._settings = settings
+        self._drawn = overlay
         self._clock = _Clock()
         self._tracker = Tracker(_Timed(runner, self._clock), schedule, settings)
         # A device does the whole loop itself.
@@ -189,8 +202,8 @@ class _Run:
 
     def through(self, progress: Progress) -> None:
         """Run the whole clip and make the overlay whole, even when this ends by an exception."""
-        with self._overlay:
-            for picture, result, masks in self._followed():
+        with self._overlay, contextlib.closing(self._followed()) as followed:
+            for picture, result, masks in followed:
                 self._one(picture, result, masks)
                 progress(f"run {self._clip.name}", self.frames, self._clip.expected)
         # The encoder works behind; only now is everything written.
@@ -202,24 +215,24 @@ class _Run:
             self._tracks.close()
 
     def _read(self) -> Iterator[Picture]:
-        pictures = iter(self._clip)
-        while True:
-            with self._clock.stage("read"):
-                picture = next(pictures, None)
-            if picture is None:
-                return
-            yield picture
+        with ReadAhead(self._clip) as pictures:
+            while True:
+                with self._clock.stage("read"):
+                    picture = next(pictures, None)
+                if picture is None:
+                    return
+                yield picture
 
-    def _followed(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
+    def _followed(self) -> _Frames:
         """Each picture with what was found in it and the masks at its own size."""
         return self._on_host() if self._loop is None else self._on_device(self._loop)
 
-    def _on_host(self) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
+    def _on_host(self) -> _Frames:
         size = self._bundle.config.input_size
         for picture in self._read():
             yield picture, *step(self._tracker, picture.pixels, size, self._clock.stage)
 
-    def _on_device(self, loop: DeviceLoop) -> Iterator[tuple[Picture, _Result, np.ndarray]]:
+    def _on_device(self, loop: DeviceLoop) -> _Frames:
         for followed in loop.follow(self._clip):
             self._clock.add("read", followed.read_s)
             with self._clock.stage("masks"):
@@ -240,16 +253,20 @@ class _Run:
             self._tracks = TrackFile(self._folder / "tracks.json")
         with clock.stage("masks"):
             self._tracks.add(result.ids, masks)
-        with clock.stage("draw"):
+        if self._drawn:
+            self._draw(picture, result, masks)
+        self.frames += 1
+        self._keyframes += result.since == 0
+        clock.next_frame(picture.pts * self._clip.time_base, result)
+
+    def _draw(self, picture: Picture, result: _Result, masks: np.ndarray) -> None:
+        with self._clock.stage("draw"):
             drawn = draw_overlay(picture.pixels, self._shapes(result, masks), result.since == 0)
-        with clock.stage("write"):
+        with self._clock.stage("write"):
             if self._clip.still:
                 write_picture(self._folder / "overlay.png", drawn)
             else:
                 self._overlay.write(drawn, picture.pts)
-        self.frames += 1
-        self._keyframes += result.since == 0
-        clock.next_frame(picture.pts * self._clip.time_base, result)
 
     def _shapes(self, result: _Result, masks: np.ndarray) -> Iterator[Shape]:
         """The strongest last, so that it lies on top."""
@@ -262,7 +279,8 @@ class _Run:
         """Write tracks, timings and the report."""
         names = self._bundle.config.classes
         tracks: Mapping[int, KnownTrack] = (self._loop or self._tracker).tracks
-        kinds = Counter(names[track.class_index] for track in tracks.values())
+        seen = self._tracks.identities if self._tracks is not None else frozenset()
+        kinds = Counter(names[t.class_index] for t in tracks.values() if t.id in seen)
         if self._tracks is not None:
             self._tracks.write(tracks)
         emulated = self._runner.emulated
@@ -272,6 +290,8 @@ class _Run:
             del seconds[stage]
         self._clock.write(self._folder / "timings.csv", untold)
         overlay = "overlay.png" if self._clip.still else "overlay.mp4"
+        if not self._drawn:  # an older run's would show other tracks than those beside it
+            (self._folder / overlay).unlink(missing_ok=True)
         report = RunReport(
             bundle_sha256=self._bundle.sha256,
             model_id=self._bundle.model_id,

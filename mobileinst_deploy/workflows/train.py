@@ -25,7 +25,7 @@ def train(
     weights: str | Path | None = None,
     changes: Sequence[str] = (),
     progress: Progress = silent,
-    tell: Callable[[str], object] = lambda _: None,
+    notice: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Train a model by a recipe, or go on with a run that was interrupted.
 
@@ -39,7 +39,7 @@ def train(
             begins anew.
         changes: Fields of the recipe to change, as ``FIELD=VALUE``; see ``read_train_config``.
         progress: Told of every step.
-        tell: Told, before the first step, what of the data cannot be learnt from.
+        notice: Told, before the training begins, what of the annotations is left out and why.
 
     Raises:
         ConfigError: The recipe, the model or the folder cannot be used; memory ran out.
@@ -61,9 +61,10 @@ def train(
         )
     read, entry = _read(recipe, changes)
     source, held_out = open_sources(read.data, Path(data or recipe.parent), entry.config)
-    for part, clips in (("training", source), ("held-out", held_out)):
-        for line in left_out(clips):
-            tell(f"Left out of the {part} data: {line}.")
+    if notice is not None:
+        for part, kept in (("training", source), ("held-out", held_out)):
+            for line in left_out(kept):
+                notice(f"Left out of the {part} data: {line}.")
     return run_recipe(
         replace(read, model=entry.id),
         entry.config,

@@ -16,6 +16,13 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+#: What was tried, by package: how its upstream version begins. The rest of a phone comes from the
+#: machine's own Debian release, whose versions stand still; these two come newer from backports,
+#: and an archive keeps no old ones. So a version that begins so is taken where there is one, and
+#: else the newest, which `prepare` then says.
+TRIED = {"adbd": "34.", "qemu-user": "1:10.0.", "qemu-user-static": "1:10.0."}
+#: In the image: a line for each package, ``name=version``, and one for each version untried.
+VERSIONS, UNTRIED = "versions.txt", "untried.txt"
 INTERPRETER = b"/lib/ld-linux-aarch64.so.1"
 PHONE_INTERPRETER = b"/system/lib64/ld.so.1"
 
@@ -81,6 +88,22 @@ def missing_programs() -> str | None:
     return None
 
 
+def choose(package: str, versions: list[str]) -> tuple[str, str]:
+    """The version to take of those that the archive has, newest first, and what to say of it.
+
+    Raises:
+        PhoneError: The archive has none.
+    """
+    if not versions:
+        raise PhoneError(f"the archive has no {package}; run: apt-get update")
+    wanted = TRIED.get(package, "")
+    tried = [version for version in versions if version.startswith(wanted)]
+    if tried:
+        return tried[0], ""
+    note = f"{package} {versions[0]} is untried: the archive has no {wanted}x, which was tried"
+    return versions[0], note
+
+
 def _codename() -> str | None:
     try:
         text = Path("/etc/os-release").read_text()
@@ -101,12 +124,22 @@ def _build(work: Path) -> None:
 
     apt = _Apt(work / "apt")
     host, arm = packages / "host", packages / "arm"
-    adbd = apt.closure("adbd")
-    apt.fetch([*adbd, apt.newest("qemu-user"), apt.newest("qemu-user-static")], host)
-    apt.fetch(
-        [f"{name}:arm64" for name in ("mksh", "toybox", "busybox-static", "libc6", "libcrypt1")],
-        arm,
+    chosen = {name: choose(name, apt.versions(name)) for name in TRIED}
+    adbd = apt.closure(f"adbd={chosen.pop('adbd')[0]}")
+    hosts = [*adbd, *(f"{name}={version}" for name, (version, _) in chosen.items())]
+    shells = (
+        "mksh:arm64",
+        "toybox:arm64",
+        "busybox-static:arm64",
+        "libc6:arm64",
+        "libcrypt1:arm64",
     )
+    arms = [f"{name}={apt.versions(name)[0]}" for name in shells]
+    apt.fetch(hosts, host)
+    apt.fetch(arms, arm)
+    (built / VERSIONS).write_text("".join(f"{line}\n" for line in (*hosts, *arms)))
+    notes = [choose(line.split("=")[0], [line.split("=")[1]])[1] for line in hosts]
+    (built / UNTRIED).write_text("".join(f"{note}\n" for note in notes if note))
 
     shutil.copy(host / "usr/lib/android-sdk/platform-tools/adbd", binaries)
     for library in host.rglob("*.so*"):
@@ -193,8 +226,9 @@ class _Apt:
         ]
         self._run("update")
 
-    def _run(self, *arguments: str, cwd: Path | None = None) -> str:
-        command = ["apt-get", *self.options, "-q", "-y", *arguments]
+    def _run(self, *arguments: str, cwd: Path | None = None, program: str = "apt-get") -> str:
+        answers = ["-q", "-y"] if program == "apt-get" else []
+        command = [program, *self.options, *answers, *arguments]
         done = subprocess.run(
             command,
             capture_output=True,
@@ -204,7 +238,7 @@ class _Apt:
             timeout=600,
         )
         if done.returncode:
-            raise PhoneError(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-400:]}")
+            raise PhoneError(f"{program} {arguments[0]} failed: {done.stderr.strip()[-400:]}")
         return done.stdout
 
     def closure(self, package: str) -> list[str]:
@@ -215,9 +249,10 @@ class _Apt:
             for name, version in re.findall(r"^Inst (\S+) \((\S+) ", plan, re.MULTILINE)
         ]
 
-    def newest(self, package: str) -> str:
-        """A package in its newest version, for the download alone."""
-        return next(name for name in self.closure(package) if name.startswith(f"{package}="))
+    def versions(self, package: str) -> list[str]:
+        """What the archive has of a package, newest first."""
+        listed = self._run("madison", package, program="apt-cache")
+        return re.findall(r"^ *\S+ \| (\S+) \|", listed, re.MULTILINE)
 
     def fetch(self, packages: list[str], target: Path) -> None:
         """Download packages and unpack them into a folder."""

@@ -57,8 +57,8 @@ def test_help_is_quick_and_imports_nothing_heavy():
     code = (
         "import sys, resource\n"
         "sys.argv = ['mobileinst', '--help']\n"
-        "from mobileinst_deploy.cli import main\n"
-        "try: main()\n"
+        "from mobileinst_deploy.cli.app import app\n"
+        "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxsim', 'cv2', 'numpy', 'scipy', 'av',"
         " 'safetensors', 'adbutils', 'skimage', 'accelerate', 'google'}\n"
@@ -239,7 +239,7 @@ def test_a_signal_from_outside_leaves_nothing(
         text=True,
     )
     deadline = time.monotonic() + 90
-    while not list(tmp_path.glob(".pair.*")) and process.poll() is None:
+    while not list(tmp_path.glob(".pair-*")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)

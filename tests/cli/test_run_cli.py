@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileinst_deploy.cli import main
+from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
@@ -60,7 +60,7 @@ def mobileinst(capsys, *words: object) -> tuple[int, str, str]:
     sys.argv = ["mobileinst", *map(str, words)]
     try:
         with pytest.raises(SystemExit) as exit_:
-            main()
+            app()
     finally:
         sys.argv = before
     told = capsys.readouterr()
@@ -99,7 +99,7 @@ def test_an_odd_size_is_told(pair, tmp_path, capsys):
         cv2.imwrite(str(tmp_path / "f" / f"{number}.png"), np.zeros((47, 63, 3), np.uint8))
     code, _, err = mobileinst(capsys, "run", pair, tmp_path / "f", "-o", tmp_path / "o")
     assert code == 0
-    assert "Note: the overlay is padded from 63x47 to 64x48" in err
+    assert "Note: the overlay is padded from 47x63 to 48x64" in err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_clip_cut_short_is_run_to_its_end_and_then_told(pair, tmp_path, capsys
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c_ends_with_130_and_readable_results(pair, tmp_path):
     clip = film(tmp_path / "clip.mp4", 4000)
-    command = [sys.executable, "-c", "from mobileinst_deploy.cli import main; main()", "run"]
+    command = [sys.executable, "-m", "mobileinst_deploy", "run"]
     folder = tmp_path / "o"
     process = subprocess.Popen(
         [*command, str(pair), str(clip), "-o", str(folder), "--score", "0"],

@@ -115,6 +115,21 @@ def connect(adb_server: int) -> Iterator[Callable[[str], str]]:
         adb("disconnect", serial)
 
 
+def reach(serial: str, connect: Callable[[str], str]) -> AdbDevice:
+    """Connect to a device that was away, as often as it takes.
+
+    The adb server may still be at its own attempts to reach it; then it calls the device connected
+    and offline at once, and a single ``adb connect`` proves nothing.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        connect(serial)
+        if adb("-s", serial, "get-state").strip() == "device":
+            return AdbDevice(serial)
+        assert time.monotonic() < deadline, f"{serial} does not come back"
+        time.sleep(0.2)
+
+
 @pytest.fixture(scope="session")
 def start_phone(adb_server: int) -> Iterator[Callable[[str], EmulatedPhone]]:
     """Start a phone by profile; all of them end with the session."""
@@ -212,7 +227,7 @@ def bad_wire(phone: EmulatedPhone, connect: Callable[[str], str]) -> Iterator[wi
     """The shared phone behind a wire that can fail, the only device that is connected."""
     adb("disconnect", phone.serial)
     between = wire.Wire(phone.port)
-    connect(between.serial)
+    reach(between.serial, connect)
     yield between
     between.close()
 

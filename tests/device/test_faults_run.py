@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import adb, left_running
+from conftest import adb, left_running, reach
 from fake_runner import GOOD, PLAN, FakeRunner, broken, result, with_tensor
 
 from mobileinst_deploy.core.errors import DeviceError
@@ -65,7 +65,7 @@ def test_phone_vanishes_during_the_run(bad_wire, phone, fake, connect, survived)
     connect(phone.serial)  # another way to the same phone: nothing goes on running there
     assert left_running(phone.serial, folders=False) == ""
     bad_wire.mend()
-    connect(bad_wire.serial)
+    reach(bad_wire.serial, connect)
     fake.behave(bad_wire.serial, result(GOOD))
     with fake.session(bad_wire.serial) as session:
         assert session.start(PLAN).mode == "outputs"

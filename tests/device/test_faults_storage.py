@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import adb, bundle_of
+from conftest import adb, bundle_of, reach
 
 from mobileinst_deploy.core.errors import EXIT_NO_DEVICE, DeviceError
 from mobileinst_deploy.core.files import sha256_of
@@ -136,8 +136,7 @@ def test_phone_vanishes_during_the_push(bad_wire, connect, tmp_path, folder, sur
         install(AdbDevice(bad_wire.serial), [large], folder)
     failed(caught.value, bad_wire.serial)
     bad_wire.mend()
-    connect(bad_wire.serial)
-    device = AdbDevice(bad_wire.serial)
+    device = reach(bad_wire.serial, connect)
     where = install(device, [large], folder)
     assert large.sha256 in device.shell(f"sha256sum {where}/*").stdout
     survived(caught.value)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.cli import main
+from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call
@@ -191,7 +191,7 @@ def test_on_a_phone(command: str, phone, converted, linked, tmp_path, monkeypatc
         arguments += ["--runs", "2", "--warmup", "1", "--seconds", "0", "--core", "7"]
     monkeypatch.setattr(sys, "argv", ["mobileinst", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     document = json.loads(capsys.readouterr().out)
     if command == "verify":
         assert ended.value.code == 0
@@ -269,6 +269,6 @@ class TestBuilding:
 def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     monkeypatch.setattr(sys, "argv", ["mobileinst", "device", "prepare", "--runtime", "tflite"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        app()
     assert ended.value.code == 2
     assert "there is no runtime 'tflite'" in capsys.readouterr().err

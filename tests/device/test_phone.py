@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import PHONE, REPOSITORY
+
+sys.path.insert(0, str(PHONE.parent))
+
+from emulated_phone import image
 
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.phone.state import read_phone
@@ -25,6 +30,35 @@ def test_it_runs_aarch64_programs_on_the_cores_that_its_profile_has(phone) -> No
     assert (machine, cores) == ("aarch64", "8")
     assert shell_mask.endswith(": ff")
     assert pinned_mask.endswith(": 80")
+
+
+class TestVersions:
+    """An archive keeps no old versions: what was tried is preferred, and never insisted on."""
+
+    @pytest.mark.parametrize(
+        ("versions", "taken", "told"),
+        [
+            (["1:10.0.2+ds-2~bpo12+1", "1:7.2+dfsg-7"], "1:10.0.2+ds-2~bpo12+1", False),
+            (["1:11.1+ds-1", "1:10.0.8+ds-1"], "1:10.0.8+ds-1", False),
+            (["1:11.1+ds-1", "1:7.2+dfsg-7"], "1:11.1+ds-1", True),
+        ],
+        ids=["the newest", "an older one", "untried"],
+    )
+    def test_a_tried_one_is_taken_if_there_is_one(
+        self, versions: list[str], taken: str, told: bool
+    ):
+        version, note = image.choose("qemu-user", versions)
+        assert version == taken
+        assert bool(note) == told
+
+    def test_a_package_that_is_gone_is_said(self):
+        with pytest.raises(image.PhoneError, match="no adbd; run: apt-get update"):
+            image.choose("adbd", [])
+
+    def test_the_image_says_what_it_is_made_of(self, start_phone):
+        lines = (image.image() / image.VERSIONS).read_text().splitlines()
+        assert {line.partition("=")[0] for line in lines} >= {*image.TRIED, "toybox:arm64"}
+        assert all(line.partition("=")[2] for line in lines)
 
 
 def test_it_listens_on_loopback_alone(phone) -> None:

@@ -1,7 +1,7 @@
 """The tracker's C++ library, natively, under sanitizers.
 
 ``core/tracker.py`` and ``core/schedule.py`` are the specification; identities, classes, masks and
-keyframes must be their own.
+keyframes must be their own. ``follow_clips.py`` beside this is the long round.
 """
 
 from __future__ import annotations

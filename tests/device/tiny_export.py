@@ -66,7 +66,7 @@ def _describe(path: Path, role: Role, pair_id: str) -> None:
 
 
 def _golden(paths: dict[Role, Path]) -> Golden:
-    frame, head = open_session(paths["frame"]), open_session(paths["mask_head"])
+    frame, head = (open_session(paths[role].read_bytes()) for role in ROLES)
     images = [tiny_pair.picture(seed) for seed in range(PICTURES)]
     names = [t.name for t in tiny_pair.SPECS["frame"].outputs]
     runs = [dict(zip(names, frame.run(names, {"image": i}), strict=True)) for i in images]

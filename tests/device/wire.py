@@ -58,8 +58,9 @@ class Wire:
 
     def mend(self) -> None:
         """Let connections through again."""
-        self._budget = {"up": None, "down": None}
-        self._whole = True
+        with self._lock:
+            self._budget = {"up": None, "down": None}
+            self._whole = True
 
     def close(self) -> None:
         """Cut for good."""
@@ -90,14 +91,20 @@ class Wire:
                     if old in data:
                         data = data.replace(old, new, 1)
                         self._damages_left -= 1
-                left = self._budget[way]
-                if left is not None:
-                    self._budget[way] = left - len(data)
-                    if left < len(data):
-                        self.cut()
-                        break
+                if self._spent(way, len(data)):
+                    self.cut()
+                    break
                 target.sendall(data)
             _hang_up(source, target)  # wakes the other pump, which then closes its own source
+
+    def _spent(self, way: str, size: int) -> bool:
+        """Count what goes this way; whether that is more than was allowed."""
+        with self._lock:
+            left = self._budget[way]
+            if left is None:
+                return False
+            self._budget[way] = left - size
+            return left < size
 
 
 class OddPhone:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,13 +65,13 @@ def remove_converted(pair: ExportBundle) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that start pnnx."""
     commands = []
-    real = subprocess.run
+    real = convert.run_program
 
     def noted(command: list[str], **options: object) -> object:
         commands.append(command)
         return real(command, **options)
 
-    monkeypatch.setattr(convert.subprocess, "run", noted)
+    monkeypatch.setattr(convert, "run_program", noted)
     return commands
 
 
@@ -171,10 +170,8 @@ class TestRefusal:
 
     def test_weights_that_became_fp16(self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch):
         remove_converted(pair)
-        real = subprocess.run
-        monkeypatch.setattr(
-            convert.subprocess, "run", lambda c, **o: real([*c[:-1], "fp16=1"], **o)
-        )
+        real = convert.run_program
+        monkeypatch.setattr(convert, "run_program", lambda c, **o: real([*c[:-1], "fp16=1"], **o))
         with pytest.raises(BundleError, match="are fp16 and not fp32"):
             as_ncnn(pair, layers())
         assert not (pair.folder / NCNN_RECORD).exists()
@@ -213,7 +210,7 @@ class TestRefusal:
         program.chmod(0o755)
         monkeypatch.setattr(convert, "_program", lambda: program)
         monkeypatch.setattr(convert, "_LIMIT_S", 0.2)
-        with pytest.raises(BundleError, match=r"did not convert the frame graph within 0\.2 s"):
+        with pytest.raises(BundleError, match=r"did not end within 0\.2 s with the frame graph"):
             as_ncnn(pair, layers())
 
 

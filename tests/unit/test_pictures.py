@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -81,3 +84,48 @@ def test_a_clip_of_the_users_pictures_begins_with_its_keyframe(tmp_path):
 def test_one_unreadable_picture_spoils_the_clip(tmp_path):
     with pytest.raises(MediaError):
         user_clip([save(tmp_path / "red.png", RED), tmp_path / "none.png"], (64, 64))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A picture that is all promise."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(
+        ">I", zlib.crc32(chunk)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(30_000, 30_000), (40_000, 10), (9000, 8000), (2**31 - 1, 2**31 - 1)]
+)
+def test_a_picture_that_would_not_fit_is_refused_by_its_header(tmp_path, width, height):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(width, height))
+    with pytest.raises(MediaError, match=r"bomb\.png"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("quality", [50, 95])
+def test_damage_inside_a_jpeg_names_the_file(tmp_path, quality, capfd):
+    picture = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
+    picture = cv2.GaussianBlur(picture, (9, 9), 3)
+    whole = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole)
+    assert read_picture(path).shape == (160, 200, 3)
+    for damaged, said in (
+        (whole[: len(whole) // 2], "is cut short"),
+        (whole[: len(whole) // 2] + whole[-2:], "is damaged"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(MediaError, match=rf"a\.jpg {said}"):
+            read_picture(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_native_code_says_of_other_things_still_reaches_stderr(tmp_path, capfd):
+    os.write(2, b"before\n")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    read_picture(path)
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"

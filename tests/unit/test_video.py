@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.media import picture_file
 from mobileinst_deploy.media.video import Camera, Picture, VideoFile, open_clip
 
 
@@ -154,11 +155,55 @@ def test_8k_is_a_size_like_any_other(tmp_path):
 
 def test_a_stream_without_time_stamps_gets_even_ones(tmp_path):
     path = write_clip(tmp_path / "a.h264", [quadrants(48, 64)] * 4)
-    clip = open_clip(str(path))
+    clip = open_clip(str(path), Fraction(30))
+    assert clip.rate == 30
     times = [p.pts for p in clip]
     assert len(times) == 4
     assert len(set(np.diff(times))) == 1
     assert times[1] > times[0]
+
+
+def test_a_raw_streams_rate_is_asked_for_and_a_films_is_not(tmp_path):
+    raw = write_clip(tmp_path / "a.h264", [quadrants(48, 64)] * 4)
+    with pytest.raises(MediaError, match="does not say how fast") as caught:
+        open_clip(str(raw))
+    assert "--fps" in caught.value.next_step
+    film = write_clip(tmp_path / "a.mp4", [quadrants(48, 64)] * 4)
+    with pytest.raises(MediaError, match="says itself how fast"):
+        open_clip(str(film), Fraction(30))
+
+
+@pytest.mark.parametrize("start", [1.4, 26.5 * 3600])
+def test_a_clip_that_begins_late_on_its_clock_begins_at_once(tmp_path, start):
+    late = [round(start * 90_000) + 3600 * n for n in range(4)]
+    path = write_clip(
+        tmp_path / "a.ts", [quadrants(48, 64)] * 4, pts=late, time_base=Fraction(1, 90_000)
+    )
+    clip = open_clip(str(path))
+    times = [float(p.pts * clip.time_base) for p in clip]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.12], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "next_step"),
+    [
+        ("https://example.org/a.mp4", "is a URL", "Download"),
+        ("rtsp://10.0.0.1/live", "is a URL", "Download"),
+        ("frames/img_%03d.png", "not taken for patterns", "the folder"),
+        ("frames/*.jpg", "not taken for patterns", "the folder"),
+    ],
+)
+def test_what_other_programs_would_open_gets_the_right_hint(name, said, next_step):
+    with pytest.raises(MediaError, match=said) as caught:
+        open_clip(name)
+    assert next_step in caught.value.next_step
+
+
+def test_a_film_of_too_many_pixels_is_refused_unread(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", [quadrants(48, 64)] * 2)
+    monkeypatch.setattr(picture_file, "MAX_PIXELS", 48 * 64 - 1)
+    with pytest.raises(MediaError, match="48x64 pixels; the most are"):
+        open_clip(str(path))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +345,7 @@ class TestPictures:
 
     def test_a_picture_of_another_size_is_named(self, tmp_path):
         folder = self.write(tmp_path / "f", {"1.png": (8, 8), "2.png": (8, 10)})
-        with pytest.raises(MediaError, match=r"2\.png has 10x8 pixels, and the pictures before"):
+        with pytest.raises(MediaError, match=r"2\.png has 8x10 pixels \(height x width\), and the"):
             list(open_clip(str(folder)))
 
 

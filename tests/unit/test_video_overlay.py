@@ -128,7 +128,7 @@ class TestWriting:
         )
         overlay = copy(source, tmp_path / "o.mp4")
         assert overlay.notes == [
-            "padded from 63x47 to 64x48, since H.264 wants even sides",
+            "padded from 47x63 to 48x64 (height x width), since H.264 wants even sides",
         ]
         assert read_back(tmp_path / "o.mp4")[0].shape == (48, 64, 3)
 
@@ -142,6 +142,15 @@ class TestWriting:
 
         assert packets(tmp_path / "o.mp4") == packets(source)
         assert len(packets(source)) > 10
+
+    def test_audio_of_an_unknown_codec_is_left_out_and_said(self, tmp_path):
+        film, strange = tmp_path / "film.mkv", tmp_path / "strange.mkv"
+        write_tone(film, [quadrants(48, 64)] * 3, codec="pcm_s16le")
+        whole = film.read_bytes()
+        assert whole.count(b"A_PCM/INT/LIT") == 1
+        strange.write_bytes(whole.replace(b"A_PCM/INT/LIT", b"A_XYZ/NOT/ONE"))
+        overlay = copy(strange, tmp_path / "overlay.mp4")
+        assert overlay.notes == ["without audio, which mp4 cannot hold as it is"]
 
     def test_audio_that_mp4_cannot_hold_is_left_out_and_said(self, tmp_path):
         source = write_tone(tmp_path / "a.mkv", [quadrants(48, 64)] * 10, codec="pcm_s16le")

@@ -10,9 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +23,9 @@ from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.documents import Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.core.files import write_atomically, write_json
+from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone.toolchain import Need
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param, rename_blobs
 
@@ -115,10 +115,10 @@ def _convert(bundle: ExportBundle, layers: frozenset[str], progress: Progress) -
             "pnnx, which converts a pair for ncnn, is not installed", f"Run `{INSTALL}`"
         )
     networks: dict[Role, tuple[Content, ...]] = {}
-    with tempfile.TemporaryDirectory(prefix="mobileinst-") as name:
+    with scratch_folder() as scratch:
         for done, role in enumerate(ROLES):
             progress("convert for ncnn", done, len(ROLES))
-            fresh = _run_pnnx(program, bundle.graphs[role], Path(name), layers)
+            fresh = _run_pnnx(program, bundle.graphs[role], scratch, layers)
             networks[role] = tuple(
                 Content(bundle.folder / kept, file.data)
                 for kept, file in zip(NCNN_FILES[role], fresh, strict=True)
@@ -162,28 +162,17 @@ def _run_pnnx(
     """Convert one graph in a scratch folder and give its two files, checked."""
     role = graph.spec.role
     source = graph.onnx.write(folder, f"{role}.onnx")
-    try:
-        # fp16=0: by default pnnx stores weights as fp16.
-        done = subprocess.run(
-            [str(program), source.name, "fp16=0"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise BundleError(
-            f"pnnx did not convert the {role} graph within {_LIMIT_S:g} s", _PLAIN
-        ) from None
-    except OSError as error:
-        raise DeviceError(f"pnnx does not start: {error.strerror}", f"Run `{INSTALL}`") from None
+    # fp16=0: by default pnnx stores weights as fp16.
+    done = run_program([str(program), source.name, "fp16=0"], limit_s=_LIMIT_S, cwd=folder)
+    if not done.started:
+        raise DeviceError(f"pnnx {done.fault}", f"Run `{INSTALL}`")
+    if done.code is None:
+        raise BundleError(f"pnnx {done.fault} with the {role} graph", _PLAIN)
     param, weights = (folder / f"{role}.ncnn{end}" for end in (".param", ".bin"))
-    if done.returncode or not (param.is_file() and weights.is_file()):
+    if done.code or not (param.is_file() and weights.is_file()):
         # Its progress is ruled off with #, its tables with lines; what remains may be a reason.
         said = re.findall(r"^\s*(\w.*)$", done.stdout + done.stderr, re.MULTILINE)
-        why = said[-1][:200] if said and done.returncode >= 0 else f"exit code {done.returncode}"
+        why = said[-1][:200] if said and done.code >= 0 else f"exit code {done.code}"
         raise BundleError(f"pnnx cannot convert the {role} graph: {why}", _PLAIN)
     rename_blobs(param, _names(graph))
     files = (read_content(param), read_content(weights))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import GraphSpec, Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Without its dependencies: opencv-python among them would overwrite the headless build.
@@ -62,8 +61,8 @@ class NcnnRunner(HostRunner):
             network.opt.use_packing_layout = False
             files = self.bundle.graphs[role].files
             # From a folder that nobody else writes to: what is loaded is what was checked.
-            with tempfile.TemporaryDirectory(prefix="mobileinst-") as folder:
-                param, weights = (str(file.write(Path(folder))) for file in files)
+            with scratch_folder() as folder:
+                param, weights = (str(file.write(folder)) for file in files)
                 if network.load_param(param) != 0 or network.load_model(weights) != 0:
                     raise BundleError(
                         f"ncnn cannot load {files[0].path}",

@@ -1,0 +1,81 @@
+"""Pictures read by a thread of its own, a few ahead of the one who uses them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+from mobileinst_deploy.media.video import Picture
+
+#: Pictures that wait, at most: memory stays flat, and a hiccup of the reader is not felt.
+_MOST_WAITING = 3
+_TICK_S = 0.1
+
+
+class ReadAhead:
+    """A clip's pictures, in order; a context manager and an iterator.
+
+    What ends the reading, an error too, comes after the pictures before it. Leaving the block stops
+    the thread.
+
+    Args:
+        pictures: The clip.
+    """
+
+    def __init__(self, pictures: Iterable[Picture]) -> None:
+        self._pictures = pictures
+        self._waiting: queue.Queue[Picture | BaseException | None] = queue.Queue(_MOST_WAITING)
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        return self
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self
+
+    def __next__(self) -> Picture:
+        given = self._waiting.get()
+        if given is None:
+            raise StopIteration
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        # A camera that gives no more pictures keeps its thread waiting; it ends with the program.
+        self._reader.join(timeout=1.0)
+
+    def _read(self) -> None:
+        end: BaseException | None = None
+        pictures = iter(self._pictures)
+        try:
+            for picture in pictures:
+                if not self._give(picture):
+                    break
+        except BaseException as error:  # whatever it is, it is the other thread's to judge
+            end = error
+        finally:
+            if isinstance(pictures, Generator):
+                pictures.close()  # here, where it ran
+        self._give(end)
+
+    def _give(self, what: Picture | BaseException | None) -> bool:
+        """Wait until there is room; False when nobody wants more."""
+        while not self._stop.is_set():
+            try:
+                self._waiting.put(what, timeout=_TICK_S)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,115 @@
+"""Commands as processes that are ended, for the tests of how they end."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def restored() -> None:
+    """In the child: the signals' own behaviour, whatever started this test."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+
+
+class Workplace:
+    """A folder with inputs that stay and everything else that a command may write.
+
+    Args:
+        inputs: Read by the commands.
+        folder: Emptied before each command.
+    """
+
+    def __init__(self, inputs: Path, folder: Path) -> None:
+        self.inputs = inputs
+        self.folder = folder
+        self.out, self.temporary = folder / "out", folder / "tmp"
+        self.env = {
+            **os.environ,
+            "TMPDIR": str(self.temporary),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_DATA_HOME": str(folder / "data"),
+        }
+        self.clear()
+
+    def clear(self) -> None:
+        for folder in (self.out, self.temporary):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+
+    def commands(self) -> Mapping[str, Sequence[object]]:
+        pair, out = self.inputs / "pair", self.out
+        data = ["--images", self.inputs / "val", "--annotations", self.inputs / "val.json"]
+        quick = ["--seconds", 0, "--runs", 30, "--warmup", 0, "--clip-lengths", "1,2"]
+        return {
+            "models": ["models", "--json"],
+            "inspect": ["inspect", pair],
+            "export": ["export", self.inputs / "model.toml", "-o", out / "pair"],
+            "verify": ["verify", pair, "--report", out],
+            "run": ["run", pair, self.inputs / "clip", "-o", out / "run"],
+            "evaluate": ["evaluate", pair, "--dataset", "coco", *data, "--report", out],
+            "train": ["train", "--config", self.inputs / "train.toml", "-o", out / "train"],
+            "optimize": ["optimize", pair, "-o", out / "fast"],
+            "quantize": [
+                *["quantize", pair, "--images", self.inputs / "clip", "--mask-iou", 0],
+                *["-o", out / "int8"],
+            ],
+            "bench": ["bench", pair, *quick, "--report", out],
+            "profile": ["profile", pair, "--runs", 10],
+        }
+
+    def start(self, words: Sequence[object]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mobileinst_deploy", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=self.env,
+            start_new_session=True,
+            preexec_fn=restored,
+        )
+
+    def left_over(self) -> list[str]:
+        """Temporary files and folders, wherever they lie."""
+        hidden = [p.name for p in self.out.rglob(".*")]
+        return hidden + [p.name for p in self.temporary.iterdir()]
+
+
+def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int) -> Counter[str]:
+    """End commands at random moments and say how each ended; what is wrong begins with ``BAD``."""
+    chance, ends = random.Random(seed), Counter[str]()
+    for number in range(kills):
+        name = names[number % len(names)]
+        ending = chance.choice(ENDING)
+        # Python itself starts within this; before its handlers are there nobody can be told.
+        wait = chance.uniform(0.1, 5.0)
+        place.clear()
+        process = place.start(place.commands()[name])
+        time.sleep(wait)
+        process.send_signal(ending)
+        try:
+            _, said = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said = "it did not end"
+        good = {0, 128 + ending} | ({4} if name == "bench" else set())
+        wrong = [word for word in ("Traceback", "Exception ignored", "has a bug") if word in said]
+        left = place.left_over()
+        if process.returncode not in good or wrong or left:
+            end = f"BAD {ending.name} at {wait:.2f} s: exit {process.returncode}, {left}, {said}"
+        else:
+            end = "by the signal" if process.returncode > 100 else "before it"
+        ends[f"{name}: {end}"] += 1
+    return ends

@@ -1,0 +1,87 @@
+"""bench --against, history and report as a user types them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import mobileinst
+from latency_records import record_of
+
+from mobileinst_deploy.workflows.history import history_folder, remember
+
+BRIEF = ("--runs", "8", "--warmup", "0", "--seconds", "0", "--clip-lengths", "2")
+RECORD = record_of({1: (10.0, None), 3: (10.0, 6.0)})
+
+
+@pytest.fixture(autouse=True)
+def _history_of_its_own(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def test_a_pair_held_against_itself_is_not_slower_by_half(pair: Path):
+    done = mobileinst("bench", pair, "--against", pair, "--fail-above", "100%", *BRIEF, "--json")
+    document = json.loads(done.stdout)
+    assert document["interleaved"] is True
+    assert [s["clip_length"] for s in document["slowdowns"]] == [2]
+    assert done.exit_code in (0, 4)  # 4: this machine is shared, and noise may forbid an answer
+    assert document["slowdowns"][0]["answer"] == {0: "not slower", 4: "unknown"}[done.exit_code]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--against", "missing.json"), "missing.json"),
+        (("--fail-above", "7%"), "--fail-above"),
+        (("--against", "{pair}", "--fail-above", "much"), "no share"),
+        (("--against", "{pair}", "--device", "qemu", "--count"), "need no gate"),
+        (("--against", "{record}"), "another pair"),
+        (("--against", "{damaged}"), "damaged.json"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
+)
+def test_a_gate_that_cannot_be_is_refused_before_anything_is_measured(
+    pair: Path, tmp_path: Path, words, said
+):
+    other = replace(RECORD, pair=replace(RECORD.pair, model_id="other"))
+    (tmp_path / "record.json").write_text(json.dumps(other.to_dict()))
+    (tmp_path / "damaged.json").write_text("{")
+    places = {name: tmp_path / f"{name}.json" for name in ("record", "damaged")}
+    words = [word.format(pair=pair, **places) for word in words]
+    done = mobileinst("bench", pair, *words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (pair / "results").exists()
+    assert not history_folder().exists()
+
+
+def test_every_bench_is_in_the_history_and_on_its_page(pair: Path, tmp_path: Path):
+    assert json.loads(mobileinst("history", "--json").stdout)["entries"] == []
+    mobileinst("bench", pair, *BRIEF)
+    mobileinst("bench", pair, *BRIEF)
+    entries = json.loads(mobileinst("history", "--json").stdout)["entries"]
+    assert len(entries) == 2
+    assert all("schedules" not in entry for entry in entries)
+    for source in ("history", entries[0]["name"], pair):
+        page = tmp_path / "page.html"
+        assert mobileinst("report", source, "-o", page).exit_code == 0
+        assert "Distributions" in page.read_text()
+
+
+def test_a_damaged_entry_is_named_and_the_others_are_listed():
+    remember(RECORD)
+    (history_folder() / "0000.json").write_text("{")
+    done = mobileinst("history", "--json")
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert [entry["pair"]["model_id"] for entry in document["entries"]] == ["tiny"]
+    assert "0000.json" in document["damaged"][0]
+
+
+@pytest.mark.parametrize("source", ["missing/pair", "missing.json", "2099"])
+def test_a_page_of_nothing_is_refused(source, tmp_path: Path):
+    done = mobileinst("report", source, "-o", tmp_path / "page.html")
+    assert done.exit_code == 2
+    assert not (tmp_path / "page.html").exists()
