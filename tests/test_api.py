@@ -80,7 +80,7 @@ def test_every_public_name_is_documented_and_typed(name: str):
     if inspect.isclass(value):
         assert "Attributes:" in text
         return
-    assert "Example:" in text
+    assert "Examples:" in text
     assert "Raises:" in text
     signature = inspect.signature(value)
     assert signature.return_annotation is not signature.empty
