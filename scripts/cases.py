@@ -51,16 +51,16 @@ def commands(case: Path, demo: Path) -> Iterator[tuple[str, list[str]]]:
             for file in sorted(case.glob("*.json")):
                 yield (
                     file.stem,
-                    [*evaluate, "coco", "--images", ".", "--annotations", file.name, "-o", "out"],
+                    [*evaluate, "coco", "--images", ".", "--annotations", file.name],
                 )
         case "ytvis-valid-null":
             (case / "00041").mkdir()
             for frame in range(6):
                 (case / "00041" / f"{frame:05}.jpg").touch()
             file = "yt_valid_null.json"
-            yield "", [*evaluate, "ytvis", "--images", ".", "--annotations", file, "-o", "out"]
+            yield "", [*evaluate, "ytvis", "--images", ".", "--annotations", file]
         case "coco-area-huge" | "evaljson-deep":
-            arguments = "evaluate pair --dataset coco --images img --annotations a.json -o out"
+            arguments = "evaluate pair --dataset coco --images img --annotations a.json"
             yield "", arguments.split()
         case "config-bomb" | "model-toml-deep":
             yield "", ["export", "model.toml", "-o", "out"]

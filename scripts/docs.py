@@ -16,10 +16,10 @@ import typer
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
-from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models
+from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models, peers as list_peers
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "networks.md")
 WIDTH = 120
 
 
@@ -51,6 +51,25 @@ def zoo() -> str:
         )
         cards.append(f"[{row.id}]: models/{row.id}/MODEL_CARD.md")
     return "\n".join([*rows, "", *cards])
+
+
+def peers() -> str:
+    """A row per peer: what it costs here, and the paper's figures with what they come to."""
+    rows = [
+        "| id | input | parameters | MACs | of a reuse frame | paper ms | ms per G | paper AP |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in list_peers():
+        height, width = row.input_size
+        giga = row.macs / 1e9
+        figures = "| | | "
+        if row.paper_ms is not None:
+            figures = f"| {row.paper_ms:g} | {row.paper_ms / giga:.1f} | {row.paper_ap:g} "
+        rows.append(
+            f"| `{row.id}` | {height}x{width} | {row.parameters / 1e6:.2f} M | {giga:.2f} G "
+            f"| {row.reuse_macs / 1e9:.2f} G {figures}|"
+        )
+    return "\n".join(rows)
 
 
 def module_map(package: Path = ROOT / "mobileinst_deploy") -> str:
@@ -103,7 +122,12 @@ def _from_the_top(package: Path, modules: dict[Path, ast.Module]) -> list[str]:
     return order[::-1]
 
 
-PARTS: dict[str, Callable[[], str]] = {"commands": commands, "zoo": zoo, "map": module_map}
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "zoo": zoo,
+    "peers": peers,
+    "map": module_map,
+}
 
 
 def generated(text: str) -> str:

@@ -50,6 +50,9 @@ def bench(
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
     report: Report = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what differs from the paper's measurement.")
+    ] = False,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +74,12 @@ def bench(
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.cli.tables import instructions_table, latency_table, slowdown_table
+    from mobileinst_deploy.cli.tables import (
+        explanation_table,
+        instructions_table,
+        latency_table,
+        slowdown_table,
+    )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
     from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
@@ -84,6 +92,11 @@ def bench(
 
     known_device(device)
     known_runtime(runtime)
+    if explain and (device == "qemu" or against is not None):
+        raise ConfigError(
+            "--explain speaks of a measurement of latency",
+            "Use it with --device cpu or adb, and without --against",
+        )
     if count != (device == "qemu"):
         raise ConfigError(
             "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
@@ -140,6 +153,11 @@ def bench(
             show(latency_table(result.records), json=json)
         problems = [note for o in result.outcomes for note in o.notes]
         document, failure = result.to_dict(), result.failure
+        if explain:
+            explained = workflow.explain_records(pair, result.records)
+            for each in explained:
+                show(explanation_table(each), json=json)
+            document = {**document, "explained": [each.to_dict() for each in explained]}
         if baseline is not None and result.records:
             held = gate.against_record(result.records[0], baseline, share, str(against))
             show(slowdown_table(held), json=json)

@@ -9,19 +9,22 @@ import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.optimize import tell_rewrites
-from mobileinst_deploy.cli.options import Json, Weights
+from mobileinst_deploy.cli.options import Json, Network, Weights
 from mobileinst_deploy.cli.verify import tell_verdict
 from mobileinst_deploy.core.config import ContextReuse
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="Zoo id, path to a model.toml, or a checkpoint with its config.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Id of the zoo or a peer, path to a model.toml, or a checkpoint."),
+    ] = None,
+    network: Network = None,
     weights: Weights = None,
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in multiples of 64; default: the model's.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH in multiples of 64, of others 32; default: the model's."),
     ] = None,
     reuse_context: Annotated[
         ContextReuse | None,
@@ -52,14 +55,16 @@ def export(
 ) -> None:
     """Export a model as a frame graph and a mask-head graph, and prove them equal to PyTorch."""
     from mobileinst_deploy.core.config import parse_size
+    from mobileinst_deploy.core.needs import CELL
     from mobileinst_deploy.workflows.export import export as work
 
     with progress_bar() as progress:
         exported = work(
             model,
             output,
+            network=network,
             weights=weights,
-            size=None if size is None else parse_size(size),
+            size=None if size is None else parse_size(size, multiple=CELL),
             reuse_context=reuse_context,
             opset=opset,
             dynamic_kernels=dynamic_kernels,

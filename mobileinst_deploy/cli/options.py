@@ -23,6 +23,14 @@ Serials = Annotated[
     list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every phone that adb sees.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="A kernel network of your own code, which is imported and run.",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),

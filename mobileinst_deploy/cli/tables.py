@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mobileinst_deploy.cli.console import styled
 from mobileinst_deploy.measure import latency_table as latency
+from mobileinst_deploy.measure.explain import Explanation
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
@@ -50,6 +51,24 @@ def slowdown_table(found: GateResult) -> Table:
         cells = (f"{value - 1:+.1%}" for value in (each.ratio, each.low, each.high))
         clips = str(each.comparisons)
         table.add_row(str(each.clip_length), *cells, clips, styled(answer, colours[answer]))
+    return table
+
+
+def explanation_table(found: Explanation) -> Table:
+    """What differs from the paper's measurement, the weightiest first."""
+    here = "an emulated device, which has no latency"
+    if found.measured_ms is not None:
+        here = (
+            f"{found.measured_ms:.1f} ms here; what can be estimated makes the paper's figure "
+            f"{found.estimated_ms:.1f} ms"
+        )
+    table = Table(title=f"Why not {found.row.ms:g} ms ({found.row.name})? {here}")
+    for name in ("what", "in the paper", "here", "slower by", "how that is known"):
+        table.add_column(name, overflow="fold")
+    for each in found.differences:
+        factor = "unknown" if each.factor is None else f"{each.factor:.2f} times"
+        known = each.basis + (f": {each.remark}" if each.remark else "")
+        table.add_row(each.what, each.paper, each.here, factor, known)
     return table
 
 

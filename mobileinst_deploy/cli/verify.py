@@ -11,6 +11,7 @@ from mobileinst_deploy.cli.console import answer, note, progress_bar, show, styl
 from mobileinst_deploy.cli.options import (
     DeviceName,
     Json,
+    Network,
     PairFolder,
     Report,
     RuntimeName,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def verify(
     folder: PairFolder,
     weights: Weights = None,
+    network: Network = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="Your own pictures, as one clip: a keyframe, then reuse frames."),
@@ -61,6 +63,7 @@ def verify(
         verified = work(
             folder,
             weights=weights,
+            network=network,
             images=image or (),
             clip=clip,
             clip_length=clip_length or "3",

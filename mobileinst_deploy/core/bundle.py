@@ -4,6 +4,7 @@
 
     {"schema": 1, "pair_id": "<16 hex>", "digest": "<sha256 of all the rest>",
      "model": {"id", "config": {ModelConfig}, "trained", "seed", "checkpoint_sha256"},
+       (a network of other code: "id": "package.module:factory", "needs": {Needs} for "config")
      "stride": 8, "pictures": {how a picture becomes the input, and outputs instances},
      "optimized": [pass names], "tolerance": {Tolerance},
      "graphs": {"frame": {"file", "sha256", "bytes", "opset", "inputs", "outputs"},
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from mobileinst_deploy.core.config import MASK_STRIDE, ModelConfig, Tolerance
+from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
 from mobileinst_deploy.core.documents import (
@@ -35,6 +36,7 @@ from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import canonical_sha256, write_json
 from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
 from mobileinst_deploy.core.manifest import Manifest
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.text import shown
 
@@ -129,7 +131,7 @@ class ExportBundle:
     folder: Path
     pair_id: str
     model_id: str
-    config: ModelConfig
+    config: Description
     trained: bool
     seed: int | None
     checkpoint_sha256: str | None
@@ -198,7 +200,7 @@ def graph_metadata(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     seed: int | None,
     checkpoint_sha256: str | None,
     opset: int,
@@ -211,7 +213,7 @@ def graph_metadata(
         "model_id": model_id,
         "checkpoint_sha256": checkpoint_sha256 or f"random weights, seed {seed}",
         "input_size": f"{height}x{width}",
-        "stride": str(MASK_STRIDE),
+        "stride": str(config.mask_stride),
         "classes": "\n".join(config.classes),
         "mean": " ".join(map(str, config.mean)),
         "std": " ".join(map(str, config.std)),
@@ -224,7 +226,7 @@ def write_manifest(
     *,
     pair_id: str,
     model_id: str,
-    config: ModelConfig,
+    config: Description,
     trained: bool,
     seed: int | None,
     checkpoint_sha256: str | None,
@@ -244,12 +246,12 @@ def write_manifest(
         "pair_id": pair_id,
         "model": {
             "id": model_id,
-            "config": config.to_dict(),
+            "config" if isinstance(config, ModelConfig) else "needs": config.to_dict(),
             "trained": trained,
             "seed": seed,
             "checkpoint_sha256": checkpoint_sha256,
         },
-        "stride": MASK_STRIDE,
+        "stride": config.mask_stride,
         "pictures": picture_rules(config),
         "optimized": list(optimized),
         "tolerance": asdict(tolerance),
@@ -325,7 +327,11 @@ def _load(folder: OpenFolder) -> ExportBundle:
 
 def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundle:
     """A manifest's contents, held against its model and the files beside it."""
-    model, config = manifest.model, manifest.model.config
+    model, config = manifest.model, manifest.model.description
+    if manifest.stride != config.mask_stride:
+        raise BundleError(
+            f"the manifest's stride is {manifest.stride}, not {config.mask_stride}", _EXPORT_AGAIN
+        )
     # Pairs of version 0.1 carry no rules; they were made for the same ones.
     if manifest.pictures not in (None, picture_rules(config)):
         raise BundleError(

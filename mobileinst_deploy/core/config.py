@@ -164,6 +164,11 @@ class ModelConfig:
         return len(self.classes)
 
     @property
+    def mask_stride(self) -> int:
+        """Pixels of the picture per position of the mask logits."""
+        return MASK_STRIDE
+
+    @property
     def mask_size(self) -> tuple[int, int]:
         """(height, width) of the mask logits: 1/8 of the picture."""
         return self.input_size[0] // MASK_STRIDE, self.input_size[1] // MASK_STRIDE
@@ -183,32 +188,37 @@ class ModelConfig:
         return convert(dict(data), cls, blame)
 
 
-def check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], multiple: int = SIZE_MULTIPLE) -> None:
     """Check a picture size (height, width).
 
     Raises:
-        ConfigError: It is not two positive multiples of 64, or above :data:`LIMIT` pixels a side.
+        ConfigError: It is not two positive multiples of ``multiple``, or a side is above
+            :data:`LIMIT` pixels.
     """
     ok = len(size) == 2 and all(
-        isinstance(v, int) and 0 < v <= LIMIT and v % SIZE_MULTIPLE == 0 for v in size
+        isinstance(v, int) and 0 < v <= LIMIT and v % multiple == 0 for v in size
     )
     if not ok:
         shown = "x".join(map(str, size))
         raise ConfigError(
-            f"the size {shown} is not HEIGHTxWIDTH in multiples of {SIZE_MULTIPLE} up to {LIMIT}",
+            f"the size {shown} is not HEIGHTxWIDTH in multiples of {multiple} up to {LIMIT}",
             "Use for example 384x640",
         )
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, *, multiple: int = SIZE_MULTIPLE) -> tuple[int, int]:
     """Read ``HEIGHTxWIDTH``, for example ``384x640``, as (height, width).
 
+    Args:
+        text: What the user wrote.
+        multiple: What both sides must be multiples of.
+
     Raises:
-        ConfigError: It does not have that form, or a side is not a multiple of 64.
+        ConfigError: It does not have that form, or a side is not such a multiple.
     """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
         raise ConfigError(f"the size {text!r} is not HEIGHTxWIDTH", "Use for example 384x640")
     size = (int(parts[0]), int(parts[1]))
-    check_size(size)
+    check_size(size, multiple)
     return size

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from mobileinst_deploy.core.config import X6_CHANNELS, ModelConfig
+from mobileinst_deploy.core.needs import Description
 
 Role = Literal["frame", "mask_head"]
 
@@ -67,12 +68,12 @@ class GraphSpec:
         return next(tensor for tensor in self.inputs if tensor.name == name)
 
 
-def graph_specs(config: ModelConfig, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
+def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:
     """The signatures of a model's two graphs; the one place where tensor names are written.
 
     ``frame``: image to class_logits (1,N,C), objectness_logits (1,N,1), kernels (1,N,D),
-    mask_logits (1,N,H/8,W/8). ``mask_head``: image and kernels (1,n,D) to mask_logits
-    (1,n,H/8,W/8). ``image`` is (1,3,H,W), RGB, 0 to 255.
+    mask_logits (1,N,h,w). ``mask_head``: image and kernels (1,n,D) to mask_logits (1,n,h,w).
+    ``image`` is (1,3,H,W), RGB, 0 to 255.
 
     With context reuse the frame graph also gives, after these, what the mask-head graph then takes
     after the kernels: ``context_x6``, or ``context_p`` and ``context_m``, the results of the mask
@@ -113,11 +114,11 @@ def is_carried(name: str) -> bool:
     return name == "kernels" or name.startswith("context_")
 
 
-def _context(config: ModelConfig) -> tuple[TensorSpec, ...]:
+def _context(config: Description) -> tuple[TensorSpec, ...]:
     """What passes from a keyframe to its reuse frames beside the kernels."""
-    height, width = config.input_size
-    if config.reuse_context == "none":
+    if not isinstance(config, ModelConfig) or config.reuse_context == "none":
         return ()
+    height, width = config.input_size
     if config.reuse_context == "x6":
         shape = (1, X6_CHANNELS[config.backbone], height // 64, width // 64)
         return (TensorSpec("context_x6", "float32", shape),)

@@ -363,6 +363,9 @@ def _blamed(error: MobileInstError, blame: Blame) -> MobileInstError:
 
 
 def _built(kind: Any, found: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        # Of records that may stand here, the one whose struct was found.
+        kind = next((a for a in get_args(kind) if _form(a) is type(found)), kind)
     if is_dataclass(kind) and isinstance(found, msgspec.Struct):
         hints = get_type_hints(kind)
         given = {n: getattr(found, n) for n in found.__struct_fields__}

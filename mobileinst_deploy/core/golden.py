@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import Role, graph_specs, is_carried
 from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.needs import Description
 
 GOLDEN = "golden.npz"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
@@ -78,7 +78,7 @@ def save_golden(path: Path, golden: Golden) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_golden(content: Content, config: ModelConfig) -> Golden:
+def read_golden(content: Content, config: Description) -> Golden:
     """Read golden data and check that it fits the model.
 
     Raises:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mobileinst_deploy.core.config import ModelConfig, Name, Seed, Tolerance
+from mobileinst_deploy.core.config import Count, ModelConfig, Name, Seed, Tolerance
 from mobileinst_deploy.core.contract import TensorSpec
 from mobileinst_deploy.core.documents import Sha256, Whole
 from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.needs import Description, Needs
 
 Short = Annotated[str, Meta(max_length=1000)]
 
@@ -20,23 +21,37 @@ class ManifestModel:
     """The model that a pair was exported from; a trained one has a checkpoint, another a seed."""
 
     id: Name
-    config: ModelConfig
     trained: bool
     seed: Seed | None
     checkpoint_sha256: Sha256 | None
+    config: ModelConfig | None = None
+    needs: Needs | None = None
 
     def __post_init__(self) -> None:
         origin = "checkpoint_sha256" if self.trained else "seed"
         if getattr(self, origin) is None:
             trained = "trained" if self.trained else "random"
             raise BundleError(f"model.{origin} is null, with {trained} weights", "Export it again")
+        if (self.config is None) == (self.needs is None):
+            raise BundleError(
+                "model has not either a config or needs, of which every network has one",
+                "Export it again",
+            )
+
+    @property
+    def description(self) -> Description:
+        """MobileInst's configuration, or what another network needs."""
+        if self.config is not None:
+            return self.config
+        assert self.needs is not None  # noqa: S101  # checked when it was made
+        return self.needs
 
 
 @dataclass(frozen=True)
 class ManifestFile:
     """A file of the pair."""
 
-    file: Name
+    file: Annotated[str, Meta(min_length=1, max_length=60)]
     sha256: Sha256
     bytes: Whole
 
@@ -66,7 +81,7 @@ class Manifest:
     pair_id: Short
     digest: Sha256
     model: ManifestModel
-    stride: Literal[8]
+    stride: Count
     optimized: tuple[Short, ...]
     tolerance: Tolerance
     graphs: ManifestGraphs

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.needs import Description
 
 #: RGB of the padding: the ImageNet mean in whole numbers, next to zero once normalised.
 PADDING = (124, 116, 104)
@@ -22,7 +22,7 @@ MASK_THRESHOLD = 0.0
 KERNELS_REMEMBERED = 10
 
 
-def picture_rules(config: ModelConfig) -> dict[str, Any]:
+def picture_rules(config: Description) -> dict[str, Any]:
     """The rules for one model, as JSON.
 
     Formulas are Python expressions over whole pixels: ``picture``, ``content`` and ``input`` are a
@@ -50,6 +50,7 @@ def picture_rules(config: ModelConfig) -> dict[str, Any]:
         },
         "instance": {
             "score": "sqrt(sigmoid(class_logits) * sigmoid(objectness_logits))",
+            "precision": "float64, rounded to float32",
             "score_threshold": SCORE_THRESHOLD,
             "class": "the highest score",
         },
@@ -57,6 +58,7 @@ def picture_rules(config: ModelConfig) -> dict[str, Any]:
             "resize": "bilinear",
             "position": "(pixel + 0.5) * (content / picture) * (logits / input) - 0.5",
             "beyond_border": "the border's value",
+            "sample": "a + (b - a) * t in float32, along the row, then along the column",
             "threshold": MASK_THRESHOLD,
             "inside": "above the threshold, after resizing",
         },

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated
@@ -111,6 +112,8 @@ def load_model_toml(id_or_path: str) -> ZooEntry:
     weights = None
     if data.weights is not None:
         name = data.weights.file
+        if len(os.fsencode(name)) > 255:
+            raise ConfigError(f"{path}: weights.file is longer than a file's name", "Shorten it")
         if PurePath(name).name != name:
             raise ConfigError(f"{path}: it names weights outside its folder", "Put them beside it")
         if (path.parent / name).is_file():

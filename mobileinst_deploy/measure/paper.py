@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.measure.device import PAPER_SOC, DeviceFacts
 
 _COCO, _VIS = 80, 40
@@ -78,7 +79,7 @@ class Comparison:
 
 
 def compare_with_paper(
-    config: ModelConfig, facts: DeviceFacts, also: Sequence[str] = ()
+    config: Description, facts: DeviceFacts, also: Sequence[str] = ()
 ) -> Comparison:
     """Find the published rows of a model, or say why there is none.
 
@@ -92,21 +93,23 @@ def compare_with_paper(
     return Comparison(tuple(row for row, d in differences if not d), nearest, differs)
 
 
-def _differences(row: PaperRow, config: ModelConfig, facts: DeviceFacts) -> tuple[str, ...]:
-    found = []
+def _differences(row: PaperRow, config: Description, facts: DeviceFacts) -> tuple[str, ...]:
+    found = [] if isinstance(config, ModelConfig) else ["another network instead of MobileInst"]
     if facts.kind == "host":
         found.append("this is a host and no phone")
     elif facts.emulated:
         found.append("this device is emulated")
     elif facts.soc != PAPER_SOC:
         found.append(f"SoC {facts.soc or 'unknown'} instead of {PAPER_SOC}")
-    if config.backbone != row.backbone:
+    if isinstance(config, ModelConfig) and config.backbone != row.backbone:
         found.append(f"backbone {config.backbone} instead of {row.backbone}")
     if config.num_classes != row.classes:
         found.append(f"{config.num_classes} classes instead of {row.classes}")
     if config.input_size != row.size:
         shown = "x".join(map(str, config.input_size))
         found.append(f"size {shown} instead of {'x'.join(map(str, row.size))}")
+    if not isinstance(config, ModelConfig):
+        return tuple(found)
     released = ModelConfig(config.backbone, config.classes, config.input_size)
     for name in (
         "num_queries", "width", "num_heads", "decoder", "enhancer", "stages", "pool", "pool_size"

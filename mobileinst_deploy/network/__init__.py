@@ -2,18 +2,20 @@
 
 from mobileinst_deploy.network.build import build_model
 from mobileinst_deploy.network.initialise import randomize_batchnorm
-from mobileinst_deploy.network.instance_decoder import Decoded
-from mobileinst_deploy.network.mobileinst import (
+from mobileinst_deploy.network.kernel_network import (
+    Decoded,
     Features,
     FrameOutput,
-    MobileInst,
+    KernelNetwork,
     apply_kernels,
 )
+from mobileinst_deploy.network.mobileinst import MobileInst
 
 __all__ = [
     "Decoded",
     "Features",
     "FrameOutput",
+    "KernelNetwork",
     "MobileInst",
     "apply_kernels",
     "build_model",

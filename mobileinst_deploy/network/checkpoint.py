@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork, MobileInst
 from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
 
 CONFIG_KEY = "mobileinst.config"
@@ -65,6 +65,24 @@ class Loaded(NamedTuple):
 
     anew: tuple[str, ...]
     note: str | None
+
+
+class Published(NamedTuple):
+    """How a published file's weights came into a network.
+
+    Attributes:
+        left: Names in the file that the network is not built of, in the file's order.
+        choice: As the note in :class:`Loaded`.
+    """
+
+    left: tuple[str, ...]
+    choice: str | None
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there is nothing."""
+        aside = _listed("left aside", list(self.left)) if self.left else None
+        return "; ".join(filter(None, (self.choice, aside))) or None
 
 
 def save_checkpoint(
@@ -174,6 +192,36 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
     model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def load_published(network: KernelNetwork, path: Path) -> Published:
+    """Load a checkpoint by the names that a network's :meth:`~KernelNetwork.own_name` translates.
+
+    Args:
+        network: Changed only when every one of its tensors is there.
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its tensors are those of another network.
+    """
+    file = read_weights_file(path)
+    states = dict[str, State]()
+    left = dict[str, tuple[str, ...]]()
+    for place, state in file.states.items():
+        names = {name: network.own_name(name.removeprefix("module.")) for name in state}
+        known = {name: own for name, own in names.items() if own is not None}
+        if len(set(known.values())) < len(known):
+            twice = next(own for own in known.values() if [*known.values()].count(own) > 1)
+            raise CheckpointError(
+                f"{path} holds {twice} under two names", "Save the tensors of one network alone"
+            )
+        states[place] = {own: state[name] for name, own in known.items()}
+        left[place] = tuple(name for name in names if name not in known)
+    expected = network.state_dict()
+    choice = _choose(replace(file, states=states), _weights_of(expected))
+    what = type(network).__name__
+    network.load_state_dict(_fit(path, choice.state, expected, what))
+    return Published(next((names for names in left.values() if names), ()), choice.note)
 
 
 def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,25 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.network.kernel_network import Decoded
 from mobileinst_deploy.network.layers import frozen_tensor, static_shape
 
 TEMPERATURE = 10000.0
-
-
-class Decoded(NamedTuple):
-    """What the instance decoder says of a picture.
-
-    Attributes:
-        class_logits: (B, N, C).
-        objectness_logits: (B, N, 1).
-        kernels: (B, N, D).
-        stage_queries: The queries (B, N, D) after each stage that ran, in order.
-    """
-
-    class_logits: Tensor
-    objectness_logits: Tensor
-    kernels: Tensor
-    stage_queries: tuple[Tensor, ...]
 
 
 @lru_cache(maxsize=64)

@@ -11,9 +11,10 @@ import torch
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
-from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
+from mobileinst_deploy.network import KernelNetwork, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
 from mobileinst_deploy.network.weights_file import is_weights_file
 
@@ -24,7 +25,7 @@ class LoadedModel:
 
     Attributes:
         id: Zoo id, the model.toml's id, or the checkpoint's file name.
-        config: Its configuration, at the size asked for.
+        config: Its configuration at the size asked for, or another network's needs.
         model: In eval mode.
         trained: Whether a weights file was read; False means random weights.
         seed: Of random weights, else None.
@@ -34,8 +35,8 @@ class LoadedModel:
     """
 
     id: str
-    config: ModelConfig
-    model: MobileInst
+    config: Description
+    model: KernelNetwork
     trained: bool
     seed: int | None
     checkpoint_sha256: str | None
@@ -100,13 +101,7 @@ def build_loaded(
     if weights is not None:
         note = load_weights(model, weights).note
     else:
-        # Fresh BatchNorms let activations grow until every rounding error is amplified beyond
-        # use; statistics of photographs make a random network as well conditioned as a trained one.
-        # Cropped and padded ones: a picture of another aspect than the input is half padding.
-        crops, keyframe = reference_clips(config.input_size)
-        padded, _ = user_clip(bundled_photographs(), config.input_size)
-        photographs = np.concatenate([crops[np.unique(keyframe)], padded])
-        randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())
+        condition(model, config.input_size, seed)
     model.eval()
     return LoadedModel(
         id=model_id,
@@ -118,3 +113,16 @@ def build_loaded(
         tolerance=tolerance,
         note=note,
     )
+
+
+def condition(model: KernelNetwork, size: tuple[int, int], seed: int) -> None:
+    """Make random weights as well conditioned as trained ones.
+
+    Fresh BatchNorms let activations grow until every rounding error is amplified beyond use; here
+    they get the statistics of photographs. Cropped and padded ones: a picture of another aspect
+    than the input is half padding.
+    """
+    crops, keyframe = reference_clips(size)
+    padded, _ = user_clip(bundled_photographs(), size)
+    photographs = np.concatenate([crops[np.unique(keyframe)], padded])
+    randomize_batchnorm(model, seed, torch.from_numpy(photographs).float())

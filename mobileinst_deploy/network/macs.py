@@ -1,9 +1,10 @@
 """Multiply-accumulate counts, by the conventions behind the paper's "FLOPs" columns.
 
 Those are fvcore's: a convolution, linear layer or matrix product counts 1 per multiply-accumulate,
-without biases; batch normalisation 2 per element, as in eval mode; layer normalisation 5 per
-element; bilinear resize 4 per output and nearest 1; average pooling 1 per input. Everything else
-(activations, softmax, max pooling, sums, means along one axis, position tables) counts nothing.
+without biases; batch normalisation 2 per element, as in eval mode; layer and group normalisation 5
+per element; bilinear resize 4 per output and nearest 1; average pooling 1 per input. Everything
+else (activations, softmax, max pooling, sums, means along one axis, position tables) counts
+nothing.
 
 The network runs once on torch's meta device, where tensors have shapes but no data.
 """
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import ModelConfig, check_size
 from mobileinst_deploy.core.contract import Role, graph_specs
+from mobileinst_deploy.network.kernel_network import KernelNetwork
 from mobileinst_deploy.network.mobileinst import MobileInst
 
 PARTS = ("backbone", "projections", "mask decoder", "enhancer", "instance decoder", "masks")
@@ -44,8 +46,8 @@ class MacReport:
     Attributes:
         role: Which graph was counted.
         image_size: (height, width) in pixels.
-        parts: Multiply-accumulates of each of :data:`PARTS`; their sum is :attr:`total`. ``masks``
-            is the product of kernels and mask features.
+        parts: Multiply-accumulates of each part, for MobileInst :data:`PARTS`; their sum is
+            :attr:`total`. ``masks`` is the product of kernels and mask features.
         parameters: Number of weights of each part; 0 for parts that the graph leaves out.
     """
 
@@ -96,17 +98,51 @@ def count_macs(
         context = [torch.empty(*map(int, tensor.shape)) for tensor in carried]
     if whole_backbone:
         model.backbone.register_forward_pre_hook(lambda _, args: (args[0], 6))
-    counter = _Counter(model)
+    return _count(model, image, kernels, context, role, PARTS, _part)
+
+
+def count_network_macs(network: KernelNetwork, role: Role = "frame") -> MacReport:
+    """Count any kernel network at its own picture size; a part is a direct child of the network.
+
+    Args:
+        network: In eval mode and on torch's meta device, where tensors have no data.
+        role: The graph to count, the mask head with all N kernels.
+    """
+    needs = network.needs
+    with torch.device("meta"):
+        image = torch.empty(1, 3, *needs.input_size)
+        kernels = torch.empty(1, needs.num_queries, needs.width)
+    parts = (*(name for name, _ in network.named_children()), "masks")
+    return _count(
+        network, image, kernels, [], role, parts, lambda name: name.partition(".")[0] or "masks"
+    )
+
+
+def _count(
+    model: KernelNetwork,
+    image: Tensor,
+    kernels: Tensor,
+    context: list[Tensor],
+    role: Role,
+    parts: tuple[str, ...],
+    part_of: Callable[[str], str],
+) -> MacReport:
+    counter = _Counter(model, part_of)
     with torch.no_grad(), counter:
         if role == "frame":
             model(image)
         else:
             model.mask_head(image, kernels, context)
+    parameters = Counter[str]()
+    for name, module in model.named_modules():
+        if name in counter.seen:
+            own = sum(p.numel() for p in module.parameters(recurse=False))
+            parameters[part_of(name)] += own
     return MacReport(
         role,
-        size,
-        {part: counter.macs[part] for part in PARTS},
-        _parameters(model, counter.seen),
+        (image.shape[2], image.shape[3]),
+        {part: counter.macs[part] for part in parts},
+        {part: parameters[part] for part in parts},
     )
 
 
@@ -117,20 +153,12 @@ def _part(name: str) -> str:
     return _PREFIXES[name]
 
 
-def _parameters(model: nn.Module, seen: set[str]) -> dict[str, int]:
-    """Parameters per part, of the modules that ran."""
-    counts = Counter[str]()
-    for name, module in model.named_modules():
-        if name in seen:
-            counts[_part(name)] += sum(p.numel() for p in module.parameters(recurse=False))
-    return {part: counts[part] for part in PARTS}
-
-
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up operators under the part of the innermost module that is running."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.part_of = part_of
         self.macs = Counter[str]()
         self.seen: set[str] = set()
         self.running = [""]
@@ -159,7 +187,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         rule = _RULES.get(func.overloadpacket)
         if rule is not None:
-            self.macs[_part(self.running[-1])] += rule(args, result)
+            self.macs[self.part_of(self.running[-1])] += rule(args, result)
         return result
 
 
@@ -205,6 +233,7 @@ _RULES: dict[Any, Callable[[tuple[Any, ...], Any], int]] = {
     _aten._native_batch_norm_legit_no_training: _per_output(2),
     _aten.cudnn_batch_norm: _per_output(2),
     _aten.native_layer_norm: _per_output(5),
+    _aten.native_group_norm: _per_output(5),
     _aten.upsample_bilinear2d: _per_output(4),
     _aten.upsample_nearest2d: _per_output(1),
     _aten._adaptive_avg_pool2d: _per_input,

@@ -228,14 +228,14 @@ class PyramidPooling(nn.Module):
         h, w = static_shape(x)[-2:]
         parts = [
             F.interpolate(
-                F.relu(stage(_bin_means(x, bins))), (h, w), mode="bilinear", align_corners=False
+                F.relu(stage(bin_means(x, bins))), (h, w), mode="bilinear", align_corners=False
             )
             for stage, bins in zip(self.stages, self.bins, strict=True)
         ]
         return F.relu(self.bottleneck(torch.cat([*parts, x], dim=1)))
 
 
-def _bin_means(x: Tensor, bins: int) -> Tensor:
+def bin_means(x: Tensor, bins: int) -> Tensor:
     """Adaptive average pooling to (bins, bins).
 
     ONNX has no such pooling where the bins do not divide the map, so the exported graph holds it as

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.network.instance_decoder import Decoded, InstanceDecoder
-from mobileinst_deploy.network.layers import ConvBN, static_shape
+from mobileinst_deploy.core.config import SIZE_MULTIPLE, ModelConfig
+from mobileinst_deploy.core.needs import Needs
+from mobileinst_deploy.network.instance_decoder import InstanceDecoder
+from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
+from mobileinst_deploy.network.layers import ConvBN
 from mobileinst_deploy.network.mask_decoder import build_mask_decoder
 from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
 from mobileinst_deploy.network.pyramid import Backbone, Pyramid
@@ -18,40 +18,7 @@ from mobileinst_deploy.network.seaformer import SeaFormer
 from mobileinst_deploy.network.topformer import TopFormer
 
 
-class FrameOutput(NamedTuple):
-    """What a keyframe gives; the frame graph's outputs, in order.
-
-    Attributes:
-        class_logits: (B, N, C).
-        objectness_logits: (B, N, 1).
-        kernels: (B, N, D).
-        mask_logits: (B, N, H/8, W/8).
-        context: What reuse frames are given beside the kernels; empty without context reuse.
-    """
-
-    class_logits: Tensor
-    objectness_logits: Tensor
-    kernels: Tensor
-    mask_logits: Tensor
-    context: tuple[Tensor, ...]
-
-
-class Features(NamedTuple):
-    """What is known of a picture before its instances are.
-
-    Attributes:
-        mask_features: X_mask, (B, D, H/8, W/8).
-        memory: The projected X6, (B, D, H/64, W/64), which the instance decoder's global stage
-            reads, or None where there is none.
-        context: As in :class:`FrameOutput`.
-    """
-
-    mask_features: Tensor
-    memory: Tensor | None
-    context: tuple[Tensor, ...] = ()
-
-
-class MobileInst(nn.Module):
+class MobileInst(KernelNetwork):
     """The network. Works at every picture size that is a multiple of 64.
 
     Args:
@@ -59,7 +26,7 @@ class MobileInst(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(needs_of(config))
         self.config = config
         self.backbone = build_backbone(config)
         channels = self.backbone.channels
@@ -68,30 +35,11 @@ class MobileInst(nn.Module):
         self.context_projection = (
             ConvBN(channels[3], config.width) if self.instance_decoder.needs_x6 else None
         )
-        # Constants of the configuration, not weights: they stay out of the state dict.
-        mean = torch.tensor(config.mean).view(1, 3, 1, 1)
-        scale = 1 / torch.tensor(config.std).view(1, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
 
-    mean: Tensor
-    scale: Tensor
-
-    def forward(self, image: Tensor) -> FrameOutput:
-        """Segment a keyframe.
-
-        Args:
-            image: (B, 3, H, W) float32, RGB, 0 to 255; normalised inside.
-        """
-        features = self.features(image)
-        decoded = self.decode(features)
-        return FrameOutput(
-            decoded.class_logits,
-            decoded.objectness_logits,
-            decoded.kernels,
-            apply_kernels(decoded.kernels, features.mask_features),
-            features.context,
-        )
+    @property
+    def description(self) -> ModelConfig:
+        """Its configuration, which says more than its needs."""
+        return self.config
 
     def features(self, image: Tensor) -> Features:
         """What a picture (B, 3, H, W) is to the instance decoder and to later frames."""
@@ -112,19 +60,6 @@ class MobileInst(nn.Module):
         )
         return decoded
 
-    def mask_head(self, image: Tensor, kernels: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
-        """Segment a reuse frame by a keyframe's kernels (paper section 3.4).
-
-        Args:
-            image: (B, 3, H, W), as for :meth:`forward`.
-            kernels: (B, n, D), any n.
-            context: The keyframe's, where the configuration reuses it.
-
-        Returns:
-            Mask logits (B, n, H/8, W/8).
-        """
-        return apply_kernels(kernels, self.reuse_features(image, context))
-
     def reuse_features(self, image: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """A reuse frame's mask features (B, D, H/8, W/8); arguments as for :meth:`mask_head`."""
         pyramid = self._pyramid(image, self.mask_decoder.reuse_depth)
@@ -132,14 +67,21 @@ class MobileInst(nn.Module):
         return mask_features
 
     def _pyramid(self, image: Tensor, depth: int) -> Pyramid:
-        pyramid: Pyramid = self.backbone((image - self.mean) * self.scale, depth)
+        pyramid: Pyramid = self.backbone(self.normalise(image), depth)
         return pyramid
 
 
-def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
-    """Mask logits: kernels (B, n, D) times mask features (B, D, h, w) to (B, n, h, w)."""
-    b, d, h, w = static_shape(mask_features)
-    return torch.matmul(kernels, mask_features.reshape(b, d, h * w)).reshape(b, -1, h, w)
+def needs_of(config: ModelConfig) -> Needs:
+    """MobileInst's side of the contract."""
+    return Needs(
+        classes=config.classes,
+        input_size=config.input_size,
+        num_queries=config.num_queries,
+        width=config.width,
+        size_multiple=SIZE_MULTIPLE,
+        mean=config.mean,
+        std=config.std,
+    )
 
 
 def build_backbone(config: ModelConfig) -> Backbone:

@@ -12,19 +12,20 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.utils
 import torch
 
 from mobileinst_deploy.core.contract import GraphSpec, Role
 from mobileinst_deploy.core.errors import BundleError
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork
 
 DEFAULT_OPSET = 17
 OPSETS = range(13, 21)
 
 
 def trace_pair(
-    model: MobileInst,
+    model: KernelNetwork,
     specs: Mapping[Role, GraphSpec],
     image: np.ndarray,
     opset: int = DEFAULT_OPSET,
@@ -44,7 +45,7 @@ def trace_pair(
     return {"frame": frame, "mask_head": cut_mask_head(frame, specs["mask_head"])}
 
 
-def _trace(model: MobileInst, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
+def _trace(model: KernelNetwork, spec: GraphSpec, image: np.ndarray, opset: int) -> onnx.ModelProto:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
@@ -83,6 +84,8 @@ def cut_mask_head(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
     for node in cut.graph.node:
         if dependent.intersection(node.input):
             dependent.update(node.output)
+    if isinstance(spec.inputs[1].shape[1], str):
+        _free_reshapes(cut.graph, dependent)
     kept = [value for value in cut.graph.value_info if value.name not in dependent]
     del cut.graph.value_info[:]
     cut.graph.value_info.extend(kept)
@@ -92,3 +95,28 @@ def cut_mask_head(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
         float32 = onnx.TensorProto.FLOAT
         value.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, float32, tensor.shape))
     return cut
+
+
+def _free_reshapes(graph: onnx.GraphProto, dependent: set[str]) -> None:
+    """Let reshapes of what depends on the kernels keep their number, whatever it is.
+
+    Simplifying a frame graph, where N is fixed, writes N into shapes that PyTorch left open.
+    """
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    count = shapes["kernels"][1]
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[0] not in dependent:
+            continue
+        given, wanted = shapes.get(node.input[0], []), constants.get(node.input[1])
+        if wanted is None or len(given) < 2 or given[1] != count:
+            continue
+        target = onnx.numpy_helper.to_array(wanted).copy()
+        if len(target) > 1 and target[1] == count:
+            target[1] = 0  # ONNX's word for "as it comes in"
+            freed = onnx.numpy_helper.from_array(target, f"{wanted.name}_of_{node.output[0]}")
+            graph.initializer.append(freed)
+            node.input[1] = freed.name

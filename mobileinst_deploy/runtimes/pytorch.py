@@ -10,7 +10,7 @@ import torch
 from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.network import FrameOutput, MobileInst
+from mobileinst_deploy.network import FrameOutput, KernelNetwork
 
 
 class TorchRunner:
@@ -24,9 +24,9 @@ class TorchRunner:
     runtime = f"pytorch {torch.__version__}"
     emulated = False
 
-    def __init__(self, model: MobileInst, device: str = "cpu") -> None:
+    def __init__(self, model: KernelNetwork, device: str = "cpu") -> None:
         self.name = device
-        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.config)
+        self.specs: Mapping[Role, GraphSpec] = graph_specs(model.description)
         self._device = torch.device(device)
         self._model = model.eval().to(self._device)
 
@@ -46,7 +46,7 @@ class TorchRunner:
         return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 
-def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> Golden:
+def make_golden(model: KernelNetwork, images: np.ndarray, keyframe: np.ndarray) -> Golden:
     """Run PyTorch on pictures: the reference that exported graphs are held to.
 
     Args:
@@ -54,7 +54,7 @@ def make_golden(model: MobileInst, images: np.ndarray, keyframe: np.ndarray) -> 
         images: (P, 3, H, W) uint8, RGB.
         keyframe: (P,) int64; each picture's keyframe comes no later than itself.
     """
-    specs = graph_specs(model.config)
+    specs = graph_specs(model.description)
     frames: list[dict[str, np.ndarray]] = []
     reuse: list[np.ndarray] = []
     keyframes: list[FrameOutput] = []

@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.core.errors import ConfigError, DeviceError, MobileInstError
 from mobileinst_deploy.core.schedule import Auto, Every
 from mobileinst_deploy.core.tracker import TrackedFrame, TrackSettings
@@ -84,13 +85,19 @@ class DeviceLoop:
         logits: bool = False,
         batch: int | None = None,
     ) -> None:
+        if bundle.config.mask_stride != MASK_STRIDE:
+            raise DeviceError(
+                f"a device tracks with masks at 1/{MASK_STRIDE} of the picture, and this network's "
+                f"are at 1/{bundle.config.mask_stride}",
+                "Track on this machine, with --device cpu",
+            )
         self._specs = bundle.specs
         self._input_size = bundle.config.input_size
         self._runner = runner
         self._schedule = schedule
         self._logits = logits
-        height, width = self._input_size
-        self._logit_bytes = logits * bundle.config.num_queries * (height // 8) * (width // 8) * 4
+        height, width = bundle.config.mask_size
+        self._logit_bytes = logits * bundle.config.num_queries * height * width * 4
         self._settings = settings or TrackSettings()
         self._batch = batch
         self._state = b""

@@ -286,7 +286,7 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise ConfigError(f"{change[:80]!r} changes nothing", next_step)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"the value of {change[:80]!r} is not TOML: {error}", next_step
         ) from error

@@ -137,6 +137,7 @@ class Objective(nn.Module):
     ) -> PictureLosses:
         class_logits = decoded.class_logits.float()
         masks = self._resized(apply_kernels(decoded.kernels.float(), mask_features))
+        assert decoded.objectness_logits is not None  # noqa: S101  # MobileInst always has them
         objectness = decoded.objectness_logits.float().squeeze(2)
         matches: list[Match] = []
         classes = torch.zeros_like(class_logits)

@@ -26,8 +26,10 @@ from mobileinst_deploy.core.errors import (
 )
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
+from mobileinst_deploy.measure.explain import Explanation, explain
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
+from mobileinst_deploy.pair.onnx_file import count_graph_macs, load_graph
 from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, only_adb
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.bench_targets import (
@@ -166,7 +168,7 @@ def bench_pair(
         DeviceError: No such phone, or something that it needs is missing.
         OutputError: ``report`` cannot be written.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> result = mobileinst.bench("pair", clip_lengths=(1,), runs=3, warmup=0, seconds=0)
         >>> [record.pair.model_id for record in result.records]
@@ -277,6 +279,15 @@ def _place(pair: ExportBundle, target: BenchTarget, report: Path | None, several
     # A file cannot hold several devices' records: each goes to its own folder beside it.
     folder = report.with_suffix("") if several and report is not None else report
     return pair_place("latency", pair, target.name, target.runtime, folder)
+
+
+def explain_records(
+    pair: ExportBundle, records: Sequence[LatencyRecord]
+) -> tuple[Explanation, ...]:
+    """Set each measurement of a pair beside the paper's protocol, and say what differs."""
+    n = pair.config.num_queries
+    macs = count_graph_macs(load_graph(pair.graphs["frame"].onnx), {"n": n})
+    return tuple(explain(record, macs) for record in records)
 
 
 def count_instructions(

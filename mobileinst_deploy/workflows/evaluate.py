@@ -25,11 +25,11 @@ from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
-from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.segmentation import to_rle
-from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
     PICTURE_METRICS,
@@ -112,7 +112,7 @@ def evaluate_pictures(
         MediaError: A picture cannot be read.
         OutputError: The journal cannot be written.
     """
-    data = CocoPictures(images, annotations, subject.config.classes)
+    data = AnnotatedSet(images, annotations, subject.config.classes)
 
     def search(medium: Media) -> Found:
         return find_in_picture(subject, read_frame(medium, 0, images))
@@ -149,7 +149,7 @@ def evaluate_clips(
         OutputError: The journal cannot be written.
     """
     parse_schedule(schedule)
-    data = YtvisClips(images, annotations, subject.config.classes)
+    data = AnnotatedSet(images, annotations, subject.config.classes, clips=True)
 
     def search(medium: Media) -> Found:
         frames = (read_frame(medium, t, images) for t in range(len(medium.files)))
@@ -164,6 +164,7 @@ def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     prepared, geometry = prepare(image, subject.config.input_size)
     outputs = Graphs(subject.runner).frame(prepared)
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
+    scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
     best = _best_pairs(scores)
     rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
     candidates = [
@@ -243,7 +244,7 @@ def evaluate(
         MediaError: A picture cannot be read.
         OutputError: A place named by ``report`` cannot be written.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> done = mobileinst.evaluate(
         ...     "pair", dataset="coco", images="val", annotations="val/instances.json"
@@ -339,7 +340,7 @@ def _by_length(schedule: str) -> tuple[bool, int]:
 
 def _evaluate(
     subject: Subject,
-    data: CocoPictures | YtvisClips,
+    data: AnnotatedSet,
     annotations: Path,
     search: Callable[[Media], Found],
     names: tuple[str, ...],

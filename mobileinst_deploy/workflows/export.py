@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle
-from mobileinst_deploy.core.config import ContextReuse
+from mobileinst_deploy.core.config import SIZE_MULTIPLE, ContextReuse, check_size
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.network.loading import LoadedModel, load_model
+from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
+from mobileinst_deploy.network.user_network import load_network
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.pair.tracing import DEFAULT_OPSET
@@ -44,9 +48,10 @@ class Exported:
 
 
 def export(
-    model: str,
+    model: str | None,
     output: str | Path,
     *,
+    network: str | None = None,
     weights: str | Path | None = None,
     size: tuple[int, int] | None = None,
     reuse_context: ContextReuse | None = None,
@@ -60,10 +65,14 @@ def export(
     """Export a model as a frame graph and a mask-head graph, and climb the parity ladder with them.
 
     Args:
-        model: A zoo id, the path of a model.toml, or a checkpoint that holds its configuration.
+        model: Id of the zoo or of a peer, the path of a model.toml, or a checkpoint that holds its
+            configuration; None with ``network``.
+        network: ``package.module:factory`` of a kernel network of the caller's own code, which is
+            imported and run.
         output: Folder to write, all or nothing; it may hold an older pair and nothing else.
         weights: Checkpoint to use instead of the model's own weights.
-        size: (height, width) of the graphs' input in pixels, multiples of 64; None: the model's.
+        size: (height, width) of the graphs' input in pixels, multiples of 64, of other networks
+            than MobileInst of 32; None: the model's.
         reuse_context: From which map on reuse frames take over what their keyframe computed, see
             :class:`~mobileinst_deploy.core.config.ModelConfig`; None: the model's.
         opset: ONNX operator set.
@@ -78,7 +87,7 @@ def export(
         CheckpointError: The weights are unreadable or of another model.
         OutputError: The folder cannot be written or holds something else.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> exported = mobileinst.export("mobileinst-demo", "new-pair", verify=False)
         >>> exported.pair.form
@@ -90,7 +99,7 @@ def export(
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
-    source = load_model(model, weights=weights, size=size, reuse_context=reuse_context)
+    source = _source(model, network, weights, size, reuse_context)
     pair = export_model(
         source,
         output,
@@ -108,3 +117,28 @@ def export(
     place = pair_place("parity", pair, runner.name, runner.runtime)
     verified = climb(pair, runner, "PyTorch, at this export", place, progress)
     return Exported(pair, rewritten, verified, source.note)
+
+
+def _source(
+    model: str | None,
+    network: str | None,
+    weights: Path | None,
+    size: tuple[int, int] | None,
+    reuse_context: ContextReuse | None,
+) -> LoadedModel:
+    """What the user named, with its weights."""
+    if (model is None) == (network is None):
+        raise ConfigError(
+            "give either a model or --network" + ("" if model is None else ", not both"),
+            "`mobileinst models` lists the zoo",
+        )
+    foreign = network is not None or model in PEERS or model in NOT_BUILT
+    if foreign and reuse_context is not None:
+        raise ConfigError("only MobileInst reuses context", "Leave --reuse-context out")
+    if size is not None:
+        check_size(size, CELL if foreign else SIZE_MULTIPLE)
+    if network is not None:
+        return load_network(network, weights, size)
+    if foreign:
+        return load_peer(str(model), weights, size)
+    return load_model(str(model), weights=weights, size=size, reuse_context=reuse_context)

@@ -51,7 +51,7 @@ def models() -> tuple[ZooRow, ...]:
     Raises:
         ConfigError: The zoo is missing from this installation, or a model of it is broken.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> demo = next(model for model in mobileinst.models() if model.id == "mobileinst-demo")
         >>> demo.input_size, demo.trained_weights
@@ -75,6 +75,62 @@ def models() -> tuple[ZooRow, ...]:
                 macs=cost["macs"],
                 trained_weights=entry.weights is not None,
                 summary=entry.summary,
+            )
+        )
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """One network of the paper's Tables 1 and 2.
+
+    Attributes:
+        id: Its name on the command line.
+        input_size: (height, width) in pixels.
+        parameters: Number of weights, also of those that only training reads.
+        macs: Multiply-accumulates of its frame graph.
+        reuse_macs: Of its mask-head graph with all N kernels.
+        paper_ms: The paper's milliseconds on one core of a Snapdragon 778G, by TNN; None: no row.
+        paper_ap: The paper's AP: COCO test-dev, or YouTube-VIS 2019.
+        checkpoints: Whose published weights it loads.
+    """
+
+    id: str
+    input_size: tuple[int, int]
+    parameters: int
+    macs: int
+    reuse_macs: int
+    paper_ms: float | None
+    paper_ap: float | None
+    checkpoints: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def peers() -> tuple[PeerRow, ...]:
+    """Every peer that is built here, counted anew; that takes some seconds.
+
+    Raises:
+        ConfigError: The zoo is missing from this installation.
+    """
+    from mobileinst_deploy.network.macs import count_network_macs
+    from mobileinst_deploy.network.peers.catalogue import PEERS
+
+    rows = []
+    for peer in PEERS.values():
+        network, paper = peer.weightless(), peer.published
+        rows.append(
+            PeerRow(
+                id=peer.id,
+                input_size=peer.input_size,
+                parameters=sum(p.numel() for p in network.parameters()),
+                macs=count_network_macs(network).total,
+                reuse_macs=count_network_macs(network, "mask_head").total,
+                paper_ms=None if paper is None else paper.ms,
+                paper_ap=None if paper is None else paper.ap,
+                checkpoints=peer.source,
             )
         )
     return tuple(rows)

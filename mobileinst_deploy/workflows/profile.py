@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
@@ -221,7 +222,7 @@ def _read(bundle: ExportBundle, files: Mapping[Role, Path], runs: int) -> dict[R
     missing = [role for role in ROLES if role not in files]
     if missing:
         raise DeviceError(f"there is no profile of the {missing[0]} graph", "Profile again")
-    stages = bundle.config.stages
+    stages = bundle.config.stages if isinstance(bundle.config, ModelConfig) else ()
     graphs = {}
     for role in ROLES:
         parts = parts_of(load_graph(bundle.graphs[role].onnx), stages)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 
 
@@ -30,7 +30,7 @@ class Subject:
     """
 
     id: str
-    config: ModelConfig
+    config: Description
     sha256: str
     trained: bool
     runtime: str

@@ -14,15 +14,19 @@ from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
 from mobileinst_deploy.core.errors import ConfigError, VerificationFailed
 from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
 from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.core.zoo import zoo_ids
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
 from mobileinst_deploy.media.video import Clip, open_clip
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
+from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
+from mobileinst_deploy.network.user_network import load_network
 from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
@@ -100,6 +104,7 @@ def verify(
     folder: str | Path,
     *,
     weights: str | Path | None = None,
+    network: str | None = None,
     images: Sequence[str | Path] = (),
     clip: str | None = None,
     clip_length: str = "3",
@@ -116,6 +121,8 @@ def verify(
     Args:
         folder: The pair's.
         weights: The checkpoint that it was exported from; the reference is then computed anew.
+        network: ``package.module:factory`` of the pair's network, where that is no code of this
+            package; it is imported and run, and never by what the manifest names.
         images: The user's own pictures as one clip, in place of the golden ones.
         clip: A video or a folder of pictures to follow as well.
         clip_length: With ``clip``: T, or ``auto``.
@@ -131,7 +138,7 @@ def verify(
         InputError: Something that was handed over cannot be used.
         DeviceError: The device is missing or failed.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> verified = mobileinst.verify("pair")
         >>> verified.report.passed, verified.failure
@@ -150,7 +157,7 @@ def verify(
     opened = None if clip is None else open_clip(clip)
     golden, reference = load_golden(bundle), AT_EXPORT
     if weights is not None or images:
-        source = source_of(bundle, weights)
+        source = source_of(bundle, weights, network)
         pictures = (golden.images, golden.keyframe)
         if images:
             pictures = user_clip([Path(image) for image in images], bundle.config.input_size)
@@ -162,11 +169,11 @@ def verify(
         if opened is not None and parity.passed:
             # What was found so far is kept: a clip may take long, and be interrupted.
             place.keep(parity.to_dict())
-            network = source_of(bundle, weights)
-            parity = _follow(bundle, runner, network, parity, opened, schedule, frames, progress)
+            source = source_of(bundle, weights, network)
+            parity = _follow(bundle, runner, source, parity, opened, schedule, frames, progress)
     verified = Verified(folder, parity, place.keep(parity.to_dict()))
     if locate and not parity.passed:
-        return _locate(bundle, golden, weights, verified)
+        return _locate(bundle, golden, weights, network, verified)
     return verified
 
 
@@ -179,13 +186,17 @@ def climb(
     return Verified(bundle.folder, parity, place.keep(parity.to_dict()))
 
 
-def source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
+def source_of(
+    bundle: ExportBundle, weights: Path | None, network: str | None = None
+) -> LoadedModel:
     """The network that a bundle was exported from, rebuilt at the bundle's configuration.
 
     Raises:
         ConfigError: It was trained, and its weights are neither given nor in the zoo.
         CheckpointError: The weights are of another model.
     """
+    if isinstance(bundle.config, Needs):
+        return _foreign(bundle, bundle.config, weights, network)
     if weights is None and bundle.trained:
         if bundle.model_id in zoo_ids():
             source = load_model(bundle.model_id, size=bundle.config.input_size)
@@ -198,6 +209,35 @@ def source_of(bundle: ExportBundle, weights: Path | None) -> LoadedModel:
     return build_loaded(
         bundle.model_id, bundle.config, weights, seed=bundle.seed or 0, tolerance=bundle.tolerance
     )
+
+
+def _foreign(
+    bundle: ExportBundle, needs: Needs, weights: Path | None, network: str | None
+) -> LoadedModel:
+    """A peer or a network of the user's code, once it is what the pair was exported from."""
+    if network is not None:
+        source = load_network(network, weights, None)
+        if source.model.needs.input_size != needs.input_size:
+            source = load_network(network, weights, needs.input_size)
+    elif bundle.model_id in PEERS:
+        source = load_peer(bundle.model_id, weights, needs.input_size)
+    else:
+        # Never by what the manifest says: that would run whatever code it names.
+        raise ConfigError(
+            f"this pair is of {shown(bundle.model_id, 80)}, code that is not mobileinst's",
+            "Where you trust it, name it with --network",
+        )
+    if source.checkpoint_sha256 != bundle.checkpoint_sha256:
+        raise ConfigError(
+            "the weights that this pair was exported from are not at hand",
+            "Give them with --weights",
+        )
+    if source.config != needs:
+        raise ConfigError(
+            f"{source.id} needs something else than the network of this pair",
+            "Name the network that it was exported from",
+        )
+    return source
 
 
 def _follow(
@@ -235,12 +275,16 @@ def _follow(
 
 
 def _locate(
-    bundle: ExportBundle, golden: Golden, weights: Path | None, verified: Verified
+    bundle: ExportBundle,
+    golden: Golden,
+    weights: Path | None,
+    network: str | None,
+    verified: Verified,
 ) -> Verified:
     """The verdict with the first node that differs, or with why there is none."""
     if not any(check.rung == "outputs" for check in verified.report.checks):
         return replace(verified, not_located=NOTHING_RAN)
-    source = source_of(bundle, weights)
+    source = source_of(bundle, weights, network)
     specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     opset = bundle.graphs["frame"].opset
     references = trace_pair(source.model, specs, golden.image(0), opset)

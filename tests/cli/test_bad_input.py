@@ -143,7 +143,7 @@ def test_weights_given_twice(tmp_path, tiny_source, out):
             lambda p: edit_manifest(p, lambda m: m["golden"].update(file="../golden.npz")),
             "a path outside its folder",
         ),
-        (lambda p: (p / "manifest.json").write_bytes(b"\x00"), "is not readable JSON"),
+        (lambda p: (p / "manifest.json").write_bytes(b"\x00"), "it is not whole JSON"),
         (lambda p: (p / "frame.onnx").write_bytes(b""), "frame.onnx is not the file"),
         (
             lambda p: shutil.copy(p / "mask_head.onnx", p / "frame.onnx"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import Call, Role
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.phone import counter
 from mobileinst_deploy.phone.counter import agreed, build_counter, read_counts
 from mobileinst_deploy.phone.device_bundle import LIBRARY, DeviceBundle
@@ -230,8 +232,9 @@ class TestCounter:
 
 
 @pytest.mark.device
-def test_sigterm_ends_qemu_too(
-    pair: ExportBundle, real_bundle: DeviceBundle, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_every_end_ends_qemu_too(
+    pair: ExportBundle, real_bundle: DeviceBundle, tmp_path: Path, monkeypatch, number
 ) -> None:
     """Otherwise it would go on computing for nobody, for up to an hour."""
     programs, scratch = tmp_path / "bin", tmp_path / "scratch"
@@ -242,17 +245,26 @@ def test_sigterm_ends_qemu_too(
         f"#!/bin/sh\necho $$ > {started}.part\nmv {started}.part {started}\nexec sleep 600\n"
     )
     fake.chmod(0o755)
-    program = "from mobileinst_deploy.cli import main; main()"
+    command = [sys.executable, "-m", "mobileinst_deploy"]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "bench", str(pair.folder), "--device", "qemu", "--count"],
+        [*command, "bench", str(pair.folder), "--device", "qemu", "--count"],
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(scratch)},
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (1, 2, 15)],
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 120
     while not started.exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.terminate()
-    assert process.wait(timeout=30) == 143
-    assert not Path(f"/proc/{started.read_text().strip()}").exists()
+    process.send_signal(number)
+    assert process.wait(timeout=30) == (-9 if number == signal.SIGKILL else 128 + number)
+    child = Path(f"/proc/{started.read_text().strip()}")
+    while child.exists() and "Z" not in (child / "stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "qemu goes on"
+        time.sleep(0.05)
+    if number == signal.SIGKILL:
+        assert list(scratch.iterdir()), "nobody could clean up"
+        monkeypatch.setattr("tempfile.tempdir", str(scratch))
+        with scratch_folder():
+            pass
     assert list(scratch.iterdir()) == []

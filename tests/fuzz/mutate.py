@@ -10,8 +10,8 @@ from typing import Any
 #: What readers have stumbled over, here and elsewhere.
 TOKENS = (
     b"", b"0", b"-1", b"1e999", b"-1e-999", b"NaN", b"Infinity", b"null", b"true", b'""', b"[]",
-    b"{}",    b"1" + b"0" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000,
-    b"\xff", b"\x00", b"\xef\xbb\xbf",
+    b"{}", b"1" + b"0" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b"\xff", b"\x00",
+    b"\xef\xbb\xbf",
     b'"\\ud800"', b'"\\u0000"', b'"\\u001b[31m"', b"../../etc/passwd", b"\r\n", b"[[]]\n",
     b"2147483648", b"18446744073709551616", b"\x80\x02", b"PK\x03\x04", b"%s%n",
     b"\xf0\x9f\x98\x80",

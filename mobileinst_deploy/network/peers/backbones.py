@@ -1,0 +1,222 @@
+"""The peers' backbones: four maps at 1/4, 1/8, 1/16 and 1/32 of the picture.
+
+ResNet is here; MobileNetV2 and TopFormer are the project's own, seen through the four maps that the
+peers' pyramids ask for.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobileinst_deploy.network.layers import resize_like
+from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
+from mobileinst_deploy.network.topformer import TopFormer
+
+PeerBackbone = Literal["resnet-50", "resnet-18", "mobilenetv2", "topformer-base"]
+Maps = tuple[Tensor, Tensor, Tensor, Tensor]
+
+#: Blocks in each of ResNet's four stages (ResNet paper, table 1), and whether they are bottlenecks.
+_RESNETS = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
+_SIM_CHANNELS = 256
+
+
+class FourMaps(nn.Module):
+    """A backbone's interface.
+
+    Attributes:
+        channels: Of the maps at 1/4, 1/8, 1/16 and 1/32.
+    """
+
+    channels: tuple[int, int, int, int]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Maps:
+        """A normalised picture (B, 3, H, W), sides multiples of 32, to four maps."""
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions with a shortcut (ResNet-18)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, stride_first: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(in_channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, Cin, h, w) to (B, width, h/stride, w/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (ResNet-50)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, stride_first: bool) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, second, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, Cin, h, w) to (B, 4*width, h/stride, w/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+class ResNet(FourMaps):
+    """ResNet-18 or -50 (arXiv 1512.03385) in torchvision's key layout, without its classifier.
+
+    Args:
+        depth: 18 or 50.
+        stride_first: Whether a bottleneck that halves the map does so in its first 1x1, as in the
+            original weights (MSRA's), and not in its 3x3, as in torchvision's.
+    """
+
+    def __init__(self, depth: int, stride_first: bool = False) -> None:
+        super().__init__()
+        blocks, deep = _RESNETS[depth]
+        block = Bottleneck if deep else Basic
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels, widths = 64, (64, 128, 256, 512)
+        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+            layers = nn.Sequential()
+            for i in range(count):
+                stride = 2 if i == 0 and stage > 1 else 1
+                layers.append(block(channels, width, stride, stride_first))
+                channels = width * block.expansion
+            self.add_module(f"layer{stage}", layers)
+        c2, c3, c4, c5 = (width * block.expansion for width in widths)
+        self.channels = (c2, c3, c4, c5)
+
+    def forward(self, image: Tensor) -> Maps:
+        """See :meth:`FourMaps.forward`."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, padding=1)
+        c2 = self.get_submodule("layer1")(x)
+        c3 = self.get_submodule("layer2")(c2)
+        c4 = self.get_submodule("layer3")(c3)
+        c5 = self.get_submodule("layer4")(c4)
+        return c2, c3, c4, c5
+
+
+class MobileNetMaps(FourMaps):
+    """MobileNetV2's maps after ``features`` 3, 6, 13 and 17."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (24, 32, 96, 320)
+        self.features = MobileNetV2().features
+
+    def forward(self, image: Tensor) -> Maps:
+        """See :meth:`FourMaps.forward`."""
+        maps = []
+        x = image
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in (3, 6, 13, 17):
+                maps.append(x)
+        c2, c3, c4, c5 = maps
+        return c2, c3, c4, c5
+
+
+class Embedding(nn.Sequential):
+    """A 1x1 convolution and BN, called ``conv`` and ``bn`` as in TopFormer's published files."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+
+class Injection(nn.Module):
+    """TopFormer's semantic injection (arXiv 2204.05525, section 3.3): global tokens gate a map."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.local_embedding = Embedding(in_channels, out_channels)
+        self.global_embedding = Embedding(in_channels, out_channels)
+        self.global_act = Embedding(in_channels, out_channels)
+
+    def forward(self, local: Tensor, tokens: Tensor) -> Tensor:
+        """Map (B, C, h, w) and its tokens (B, C, h', w') to (B, Cout, h, w)."""
+        x = self.local_embedding(local)
+        gate = resize_like(F.hardsigmoid(self.global_act(tokens)), x)
+        out: Tensor = x * gate + resize_like(self.global_embedding(tokens), x)
+        return out
+
+
+class TopFormerMaps(FourMaps):
+    """TopFormer-Base as a dense predictor's backbone.
+
+    The pyramid's map at 1/4 as it is, and those at 1/8, 1/16 and 1/32 after the semantic injection,
+    256 channels each: how TopFormer's authors feed a pyramid. Which maps the paper's peers read is
+    not published.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (32, _SIM_CHANNELS, _SIM_CHANNELS, _SIM_CHANNELS)
+        body = TopFormer("topformer-base")
+        self.tpm, self.trans = body.tpm, body.trans
+        self.splits = (32, *body.channels[:3])
+        # The first map is not injected into; the published files number the others from 1.
+        self.SIM = nn.ModuleDict(
+            {str(i): Injection(c, _SIM_CHANNELS) for i, c in enumerate(body.channels[:3], start=1)}
+        )
+
+    def forward(self, image: Tensor) -> Maps:
+        """See :meth:`FourMaps.forward`; here the sides are multiples of 64."""
+        c2, c3, c4, c5, _ = self.with_tokens(image)
+        return c2, c3, c4, c5
+
+    def with_tokens(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The four maps, and the transformer's output (B, 384, H/64, W/64)."""
+        maps = self.tpm(image)
+        pooled = [F.avg_pool2d(x, 16 >> i) for i, x in enumerate(maps)]
+        tokens = self.trans(torch.cat(pooled, dim=1))
+        parts = tokens.split(self.splits, dim=1)
+        c3, c4, c5 = (self.SIM[str(i)](maps[i], parts[i]) for i in (1, 2, 3))
+        return maps[0], c3, c4, c5, tokens
+
+
+def build_peer_backbone(name: PeerBackbone, stride_first: bool = False) -> FourMaps:
+    """A backbone by its name.
+
+    Args:
+        name: Which one.
+        stride_first: See :class:`ResNet`.
+    """
+    if name == "mobilenetv2":
+        return MobileNetMaps()
+    if name == "topformer-base":
+        return TopFormerMaps()
+    return ResNet(int(name.removeprefix("resnet-")), stride_first)
