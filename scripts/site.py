@@ -88,16 +88,17 @@ def relink(text: str, source: str) -> str:
 
 
 def public_api() -> str:
-    """A section for each public name, by the module that defines it."""
+    """A section for each public name, under that name."""
     import mobileinst_deploy
 
     sections = []
-    for name in getattr(mobileinst_deploy, "__all__", ()):
+    for name in mobileinst_deploy.__all__:
         value = getattr(mobileinst_deploy, name)
-        # A constant does not know where it was made; the package itself documents it.
-        where = f"{getattr(value, '__module__', 'mobileinst_deploy')}.{name}"
-        sections.append(f"::: {where}")
-    return "\n\n".join(sections) or "Nothing is exported yet."
+        # Where it is written, which may be under another name.
+        where = f"{value.__module__}.{value.__qualname__}"
+        options = f"    options:\n      heading: mobileinst.{name}\n      toc_label: {name}"
+        sections.append(f"::: {where}\n{options}")
+    return "\n\n".join(sections)
 
 
 def models() -> str:

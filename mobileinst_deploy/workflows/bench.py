@@ -168,7 +168,7 @@ def bench_pair(
         DeviceError: No such phone, or something that it needs is missing.
         OutputError: ``report`` cannot be written.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> result = mobileinst.bench("pair", clip_lengths=(1,), runs=3, warmup=0, seconds=0)
         >>> [record.pair.model_id for record in result.records]

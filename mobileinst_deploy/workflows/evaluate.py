@@ -244,7 +244,7 @@ def evaluate(
         MediaError: A picture cannot be read.
         OutputError: A place named by ``report`` cannot be written.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> done = mobileinst.evaluate(
         ...     "pair", dataset="coco", images="val", annotations="val/instances.json"

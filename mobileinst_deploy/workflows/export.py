@@ -87,7 +87,7 @@ def export(
         CheckpointError: The weights are unreadable or of another model.
         OutputError: The folder cannot be written or holds something else.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> exported = mobileinst.export("mobileinst-demo", "new-pair", verify=False)
         >>> exported.pair.form

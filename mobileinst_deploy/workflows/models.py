@@ -51,7 +51,7 @@ def models() -> tuple[ZooRow, ...]:
     Raises:
         ConfigError: The zoo is missing from this installation, or a model of it is broken.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> demo = next(model for model in mobileinst.models() if model.id == "mobileinst-demo")
         >>> demo.input_size, demo.trained_weights

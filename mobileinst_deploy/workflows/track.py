@@ -88,7 +88,7 @@ def load_pair(
         ConfigError: There is no such runtime.
         DeviceError: What ncnn needs is missing.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> pair = mobileinst.load_pair("pair")
         >>> len(pair.input_size)
@@ -127,7 +127,7 @@ def segment(pair: Pair, picture: np.ndarray, *, score: float = SCORE) -> Frame:
         MediaError: The picture is not of that form.
         DeviceError: The runtime failed.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import mobileinst_deploy as mobileinst
         >>> pair = mobileinst.load_pair("pair")
@@ -169,7 +169,7 @@ def track(
         MediaError: The clip cannot be read; results of the pictures before have been given.
         DeviceError: The runtime failed.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> pair = mobileinst.load_pair("pair")
         >>> for frame in mobileinst.track(pair, "clip", clip_length=2):

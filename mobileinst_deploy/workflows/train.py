@@ -47,7 +47,7 @@ def train(
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> report = mobileinst.train("train.toml", "run")
         >>> report.weights.as_posix()

@@ -138,7 +138,7 @@ def verify(
         InputError: Something that was handed over cannot be used.
         DeviceError: The device is missing or failed.
 
-    Example:
+    Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> verified = mobileinst.verify("pair")
         >>> verified.report.passed, verified.failure
