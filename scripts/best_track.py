@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from mobileinst_deploy.data.ytvis import YtvisClips
 
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import track_clip
-from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.runtimes.pytorch import TorchRunner

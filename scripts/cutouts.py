@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from mobileinst_deploy.core.config import parse_size
-from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.shapes_files import write_clips
 
@@ -20,7 +20,7 @@ parser.add_argument("--clips", type=int, default=40)
 parser.add_argument("--length", type=int, default=36, help="frames per clip")
 parser.add_argument("--size", default="256x384", help="HEIGHTxWIDTH")
 given = parser.parse_args()
-pictures = CocoPictures(given.images, given.annotations)
+pictures = AnnotatedSet(given.images, given.annotations)
 cutouts = Cutouts(pictures, given.split, 0, given.clips, given.length, parse_size(given.size))
 write_clips(
     given.folder,

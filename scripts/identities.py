@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from mobileinst_deploy.core.masks import iou
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings
-from mobileinst_deploy.data.ytvis import YtvisClips
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.workflows.subject import open_subject
 
@@ -25,7 +25,7 @@ parser.add_argument("-T", "--clip-lengths", default="1,3,6")
 parser.add_argument("--score", type=float, default=0.3)
 given = parser.parse_args()
 subject = open_subject(given.model)
-data = YtvisClips(given.images, given.annotations, subject.config.classes)
+data = AnnotatedSet(given.images, given.annotations, subject.config.classes, clips=True)
 for schedule in given.clip_lengths.split(","):
     shown = followed = switches = 0
     for clip in range(len(data)):

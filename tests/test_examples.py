@@ -37,7 +37,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven pictures of shapes."""
     folder = tmp_path_factory.mktemp("clip")
-    shapes = ShapesClip(clip_seed("test", 41), 72, (192, 320))
+    shapes = ShapesClip(clip_seed("val", 41), 72, (192, 320))
     for index, frame in enumerate(islice(shapes, 7)):
         cv2.imwrite(str(folder / f"{index}.png"), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
     return folder

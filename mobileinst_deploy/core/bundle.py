@@ -329,7 +329,9 @@ def _checked(folder: OpenFolder, manifest: Manifest, sha256: str) -> ExportBundl
     """A manifest's contents, held against its model and the files beside it."""
     model, config = manifest.model, manifest.model.description
     if manifest.stride != config.mask_stride:
-        raise BundleError(f"the manifest's stride is not {config.mask_stride}", _EXPORT_AGAIN)
+        raise BundleError(
+            f"the manifest's stride is {manifest.stride}, not {config.mask_stride}", _EXPORT_AGAIN
+        )
     # Pairs of version 0.1 carry no rules; they were made for the same ones.
     if manifest.pictures not in (None, picture_rules(config)):
         raise BundleError(

@@ -50,6 +50,7 @@ def picture_rules(config: Description) -> dict[str, Any]:
         },
         "instance": {
             "score": "sqrt(sigmoid(class_logits) * sigmoid(objectness_logits))",
+            "precision": "float64, rounded to float32",
             "score_threshold": SCORE_THRESHOLD,
             "class": "the highest score",
         },
@@ -57,6 +58,7 @@ def picture_rules(config: Description) -> dict[str, Any]:
             "resize": "bilinear",
             "position": "(pixel + 0.5) * (content / picture) * (logits / input) - 0.5",
             "beyond_border": "the border's value",
+            "sample": "a + (b - a) * t in float32, along the row, then along the column",
             "threshold": MASK_THRESHOLD,
             "inside": "above the threshold, after resizing",
         },

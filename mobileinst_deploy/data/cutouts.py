@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.errors import DatasetError
-from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.scene import Wave
 from mobileinst_deploy.data.shapes import ShapesFrame, Split, clip_seed
 from mobileinst_deploy.data.textures import grain
@@ -85,7 +85,7 @@ class Cutouts:
         size: (height, width) in pixels.
     """
 
-    pictures: CocoPictures
+    pictures: AnnotatedSet
     split: Split
     first: int
     clips: int
@@ -128,7 +128,7 @@ class CutoutClip:
 
     def __init__(
         self,
-        pictures: CocoPictures,
+        pictures: AnnotatedSet,
         seed: int | tuple[int, ...],
         length: int = 36,
         size: tuple[int, int] = (256, 384),
@@ -226,7 +226,7 @@ class CutoutClip:
 
 
 def _background(
-    pictures: CocoPictures, rng: np.random.Generator
+    pictures: AnnotatedSet, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """A photograph, the number from 1 up of each pixel's instance or 0, and the labels of those."""
     for _ in range(_TRIES):
@@ -239,7 +239,7 @@ def _background(
     return sample.image, owner, sample.labels.tolist()
 
 
-def _cutout(pictures: CocoPictures, rng: np.random.Generator) -> Cutout:
+def _cutout(pictures: AnnotatedSet, rng: np.random.Generator) -> Cutout:
     """An instance by lot, large enough to be looked at."""
     for _ in range(_TRIES):
         sample = pictures.sample(int(rng.integers(len(pictures))))

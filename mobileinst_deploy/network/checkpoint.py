@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.network import MobileInst
+from mobileinst_deploy.network import KernelNetwork, MobileInst
 from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
 
 CONFIG_KEY = "mobileinst.config"
@@ -65,6 +65,24 @@ class Loaded(NamedTuple):
 
     anew: tuple[str, ...]
     note: str | None
+
+
+class Published(NamedTuple):
+    """How a published file's weights came into a network.
+
+    Attributes:
+        left: Names in the file that the network is not built of, in the file's order.
+        choice: As the note in :class:`Loaded`.
+    """
+
+    left: tuple[str, ...]
+    choice: str | None
+
+    @property
+    def note(self) -> str | None:
+        """What people should know; None where there is nothing."""
+        aside = _listed("left aside", list(self.left)) if self.left else None
+        return "; ".join(filter(None, (self.choice, aside))) or None
 
 
 def save_checkpoint(
@@ -113,7 +131,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     with torch.device("meta"):
         expected = MobileInst(config).state_dict()
     state = _choose(file, _weights_of(expected)).state
-    return config, fit_state(path, state, expected, "the configuration it carries")
+    return config, _fit(path, state, expected, "the configuration it carries")
 
 
 def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
@@ -143,7 +161,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
     if other_classes and not _same_classes(state, config, model):
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
-    model.load_state_dict(fit_state(path, state, expected, "this model") | own_head)
+    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
     return Loaded(tuple(own_head), choice.note)
 
 
@@ -173,7 +191,37 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
-    model.backbone.load_state_dict(fit_state(path, kept, model.backbone.state_dict(), name))
+    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+
+
+def load_published(network: KernelNetwork, path: Path) -> Published:
+    """Load a checkpoint by the names that a network's :meth:`~KernelNetwork.own_name` translates.
+
+    Args:
+        network: Changed only when every one of its tensors is there.
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its tensors are those of another network.
+    """
+    file = read_weights_file(path)
+    states = dict[str, State]()
+    left = dict[str, tuple[str, ...]]()
+    for place, state in file.states.items():
+        names = {name: network.own_name(name.removeprefix("module.")) for name in state}
+        known = {name: own for name, own in names.items() if own is not None}
+        if len(set(known.values())) < len(known):
+            twice = next(own for own in known.values() if [*known.values()].count(own) > 1)
+            raise CheckpointError(
+                f"{path} holds {twice} under two names", "Save the tensors of one network alone"
+            )
+        states[place] = {own: state[name] for name, own in known.items()}
+        left[place] = tuple(name for name in names if name not in known)
+    expected = network.state_dict()
+    choice = _choose(replace(file, states=states), _weights_of(expected))
+    what = type(network).__name__
+    network.load_state_dict(_fit(path, choice.state, expected, what))
+    return Published(next((names for names in left.values() if names), ()), choice.note)
 
 
 def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
@@ -181,7 +229,7 @@ def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
     return {name for name in expected if not name.endswith(_COUNTER)}
 
 
-def fit_state(
+def _fit(
     path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
 ) -> State:
     """A complete float32 state for ``expected``, made of ``state``.
@@ -238,17 +286,6 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
             "Take an earlier checkpoint of that training",
         )
     return value
-
-
-def read_state(path: Path) -> tuple[State, dict[str, str]]:
-    """The tensors of a file by name, as stored, and its metadata.
-
-    Of several state dicts the averaged one is taken, else the one with most tensors.
-    """
-    file = read_weights_file(path)
-    averaged = [state for place, state in file.states.items() if _AVERAGED.search(place)]
-    state = max(averaged or list(file.states.values()), key=len)
-    return dict(state), dict(file.metadata)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import Tolerance
-from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Needs
-from mobileinst_deploy.network.checkpoint import fit_state, read_state
+from mobileinst_deploy.network.checkpoint import load_published
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.loading import LoadedModel, condition
 
@@ -77,8 +77,7 @@ def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedMod
         CheckpointError: The weights are unreadable or of another network.
     """
     needs = network.needs
-    if weights is not None:
-        load_state(network, weights)
+    note = None if weights is None else load_published(network, weights).note
     network.eval()
     largest = check_contract(name, network)
     if weights is None and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
@@ -93,36 +92,8 @@ def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedMod
         checkpoint_sha256=None if weights is None else sha256_of(weights),
         # Rounding grows with what is summed up; nobody knows a network's logits beforehand.
         tolerance=Tolerance(atol=max(_ATOL, _ATOL_OF_LARGEST * largest)),
+        note=note,
     )
-
-
-def load_state(network: KernelNetwork, path: Path) -> list[str]:
-    """Load a checkpoint into a network, whole or not at all.
-
-    Args:
-        network: Changed only when every one of its tensors is there.
-        path: A ``.safetensors``, ``.pth`` or ``.pt`` file.
-
-    Returns:
-        The names in the file that the network is not built of, in its order.
-
-    Raises:
-        CheckpointError: The file cannot be read, or its tensors are those of another network.
-    """
-    state, left = dict[str, Tensor](), list[str]()
-    for name, tensor in read_state(path)[0].items():
-        own = network.own_name(name.removeprefix("module."))
-        if own is None:
-            left.append(name)
-        elif own in state:
-            raise CheckpointError(
-                f"{path} holds {own} under two names", "Save the tensors of one network alone"
-            )
-        else:
-            state[own] = tensor
-    what = type(network).__name__
-    network.load_state_dict(fit_state(path, state, network.state_dict(), what))
-    return left
 
 
 def check_contract(name: str, network: KernelNetwork) -> float:

@@ -35,8 +35,9 @@ class _Depthwise:
 
     Attributes:
         node: The Conv.
-        weight: (C, 1, k, k) float32; k is 3 or 5, padded by half.
+        weight: (C, 1, k, k) float32; k is 3 or 5.
         stride: 1 or 2.
+        pad: Zeros above and to the left: half of k, or none, as TensorFlow pads 3x3 of stride 2.
         cell: (height, width) of one phase.
         before: Nodes from a 1x1 convolution up to this one, if all there is between are
             activations that nothing else reads.
@@ -47,6 +48,7 @@ class _Depthwise:
     node: NodeProto
     weight: np.ndarray
     stride: int
+    pad: int
     cell: tuple[int, int]
     before: tuple[NodeProto, ...]
     after: tuple[NodeProto, ...]
@@ -59,8 +61,13 @@ class _Depthwise:
 
     @property
     def taps(self) -> int:
-        """Side of the kernel on phases: from one cell before to the last that is read."""
+        """Side of the kernel on phases: from the first cell that is read to the last."""
         return 2 if self.weight.shape[2] == 3 else 3
+
+    @property
+    def cells_before(self) -> int:
+        """How many cells before its own the first is that is read."""
+        return min(self.pad, 1)
 
     @property
     def source(self) -> str:
@@ -98,12 +105,14 @@ def _match(graph: Graph, node: NodeProto) -> _Depthwise | None:
         return None
     kernel = weight.shape[2]
     strides = tuple(attribute(node, "strides", [1, 1]))
+    pads = list(attribute(node, "pads", [0] * 4))
+    padded_after = (kernel, strides, pads) == (3, (2, 2), [0, 0, 1, 1])
     fits = (
         shape[0] == 1
         and weight.shape == (shape[1], 1, kernel, kernel)
         and attribute(node, "group", 1) == shape[1]
         and (kernel, strides) in ((3, (2, 2)), (5, (2, 2)), (5, (1, 1)))
-        and list(attribute(node, "pads", [0] * 4)) == [kernel // 2] * 4
+        and (pads == [kernel // 2] * 4 or padded_after)
         and set(attribute(node, "dilations", [1])) == {1}
         and attribute(node, "auto_pad", "NOTSET") == "NOTSET"
         and shape[2] % 2 == shape[3] % 2 == 0
@@ -118,7 +127,8 @@ def _match(graph: Graph, node: NodeProto) -> _Depthwise | None:
     if first is None or last is None:
         return None
     cell = shape[2] // 2, shape[3] // 2
-    return _Depthwise(node, weight, strides[0], cell, before, after, (first[1], last[1]))
+    fewest = first[1], last[1]
+    return _Depthwise(node, weight, strides[0], pads[0], cell, before, after, fewest)
 
 
 def _before(graph: Graph, node: NodeProto) -> tuple[NodeProto, ...]:
@@ -203,7 +213,9 @@ def _write_summed(graph: Graph, found: _Depthwise) -> str:
     for i, phase in enumerate(parts):
         inputs = [_replay(graph, found.before, phase)]
         kernel = np.zeros((found.channels, 1, 3, 3), np.float32)
-        kernel[:, :, : found.taps, : found.taps] = _phase_kernel(found, _PHASES[i], (0, 0))
+        start = 1 - found.cells_before
+        window = np.s_[start : start + found.taps]
+        kernel[:, :, window, window] = _phase_kernel(found, _PHASES[i], (0, 0))
         inputs.append(graph.constant(kernel, f"{hint}/weight"))
         inputs.extend(found.node.input[2:] if i == 0 else [])
         part = graph.add(
@@ -239,13 +251,13 @@ def _write_grouped(graph: Graph, found: _Depthwise) -> str:
         bias = graph.value(name)
         if bias is not None:
             inputs.append(graph.constant(np.repeat(bias, len(out_phases)), name))
-    end = found.taps - 2
+    begin, end = found.cells_before, found.taps - 1 - found.cells_before
     output = graph.add(
         "Conv",
         inputs,
         f"{hint}/grouped",
         kernel_shape=[found.taps, found.taps],
-        pads=[1, 1, end, end],
+        pads=[begin, begin, end, end],
         group=c,
     )
     if found.stride == 2:
@@ -285,7 +297,8 @@ def _phase_kernel(
     result = np.zeros((found.channels, 1, found.taps, found.taps), np.float32)
     for u in range(kernel):
         for v in range(kernel):
-            row, column = target[0] + u - kernel // 2, target[1] + v - kernel // 2
+            row, column = target[0] + u - found.pad, target[1] + v - found.pad
             if (row % 2, column % 2) == source:
-                result[:, :, row // 2 + 1, column // 2 + 1] = found.weight[:, :, u, v]
+                y, x = row // 2 + found.cells_before, column // 2 + found.cells_before
+                result[:, :, y, x] = found.weight[:, :, u, v]
     return result

@@ -10,11 +10,10 @@ import numpy as np
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
-from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
-from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig
 from mobileinst_deploy.training.data import ClipSource
@@ -83,61 +82,37 @@ class CutoutSource:
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """Pictures of an annotation file in COCO's form; regions of many objects are left out.
+class AnnotatedSource:
+    """Annotated pictures or clips; regions of many objects are left out.
 
     Attributes:
-        pictures: The pictures.
+        media: The pictures or clips.
         painted: Whether such regions are painted over, so that training neither asks for what is
             in them nor punishes finding it.
     """
 
-    pictures: CocoPictures
+    media: AnnotatedSet
     painted: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in label order."""
-        return self.pictures.classes
+        return self.media.classes
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.media)
 
     def length(self, clip: int) -> int:
-        """A picture is a clip of one frame."""
-        del clip
-        return 1
+        """Frames of a clip; a picture is a clip of one."""
+        return self.media.length(clip)
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
-        """Read a picture; asked for two frames, give it twice."""
-        return _join([self.pictures.sample(clip)] * len(frames), self.painted)
+        """Read some frames of a clip; one that is asked for twice is read once."""
+        read = {t: self.media.sample(clip, t) for t in dict.fromkeys(frames)}
+        return _join([read[t] for t in frames], self.painted)
 
 
-@dataclass(frozen=True)
-class YtvisSource:
-    """Clips of an annotation file in YouTube-VIS's form; the attributes are CocoSource's."""
-
-    clips: YtvisClips
-    painted: bool = False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes in label order."""
-        return self.clips.classes
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def length(self, clip: int) -> int:
-        """Frames of a clip."""
-        return self.clips.length(clip)
-
-    def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
-        """Read some frames of a clip."""
-        return _join([self.clips.frame(clip, t) for t in frames], self.painted)
-
-
-Annotated = CocoSource | YtvisSource | CutoutSource
+Annotated = AnnotatedSource | CutoutSource
 
 
 def open_sources(
@@ -163,14 +138,13 @@ def open_sources(
 
     def one(images: str, annotations: str, *, held_out: bool = False) -> Annotated:
         paths = folder / images, folder / annotations
-        if data.kind == "coco":
-            return CocoSource(CocoPictures(*paths, model.classes), painted=not held_out)
-        if data.kind == "ytvis":
-            return YtvisSource(YtvisClips(*paths, model.classes), painted=not held_out)
+        if data.kind in ("coco", "ytvis"):
+            media = AnnotatedSet(*paths, model.classes, clips=data.kind == "ytvis")
+            return AnnotatedSource(media, painted=not held_out)
         drawn: tuple[Split, int, int] = ("train", data.first_clip, data.clips)
         if held_out:
             drawn = ("val", 0, data.validation_clips)
-        pictures = CocoPictures(*paths, model.classes)
+        pictures = AnnotatedSet(*paths, model.classes)
         return CutoutSource(Cutouts(pictures, *drawn, data.frames, model.input_size))
 
     source = one(data.images, data.annotations)
@@ -185,7 +159,7 @@ def open_sources(
 
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
-    if not isinstance(source, CocoSource | YtvisSource | CutoutSource):
+    if not isinstance(source, Annotated):
         return []
     catalogue = _catalogue(source)
     lines = catalogue.left_out.lines()
@@ -198,7 +172,7 @@ def left_out(source: ClipSource | None) -> list[str]:
 def _catalogue(source: Annotated) -> Catalogue:
     if isinstance(source, CutoutSource):
         return source.cutouts.pictures.catalogue
-    return (source.pictures if isinstance(source, CocoSource) else source.clips).catalogue
+    return source.media.catalogue
 
 
 def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:

@@ -27,10 +27,9 @@ from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
-from mobileinst_deploy.data.coco import CocoPictures
 from mobileinst_deploy.data.segmentation import to_rle
-from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.average_precision import (
     CLIP_METRICS,
     PICTURE_METRICS,
@@ -113,7 +112,7 @@ def evaluate_pictures(
         MediaError: A picture cannot be read.
         OutputError: The journal cannot be written.
     """
-    data = CocoPictures(images, annotations, subject.config.classes)
+    data = AnnotatedSet(images, annotations, subject.config.classes)
 
     def search(medium: Media) -> Found:
         return find_in_picture(subject, read_frame(medium, 0, images))
@@ -150,7 +149,7 @@ def evaluate_clips(
         OutputError: The journal cannot be written.
     """
     parse_schedule(schedule)
-    data = YtvisClips(images, annotations, subject.config.classes)
+    data = AnnotatedSet(images, annotations, subject.config.classes, clips=True)
 
     def search(medium: Media) -> Found:
         frames = (read_frame(medium, t, images) for t in range(len(medium.files)))
@@ -341,7 +340,7 @@ def _by_length(schedule: str) -> tuple[bool, int]:
 
 def _evaluate(
     subject: Subject,
-    data: CocoPictures | YtvisClips,
+    data: AnnotatedSet,
     annotations: Path,
     search: Callable[[Media], Found],
     names: tuple[str, ...],

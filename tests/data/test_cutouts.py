@@ -7,7 +7,7 @@ import pytest
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.core.masks import encode
-from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.cutouts import CutoutClip, Cutouts
 
 SIZE = (64, 128)
@@ -36,7 +36,7 @@ def write_photographs(folder, side=48, colours=((255, 0, 0), (0, 255, 0))):
     categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
     write_json(folder / "all.json", document)
-    return CocoPictures(folder, folder / "all.json")
+    return AnnotatedSet(folder, folder / "all.json")
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from hypothesis import given, settings, strategies as st
 
 from mobileinst_deploy.core.masks import iou
 from mobileinst_deploy.data import scene, shapes
-from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.data.ytvis import YtvisClips
 
 SMALL = (64, 96)
 CLIPS = [ShapesClip(clip_seed("test", i), 24, (96, 160)) for i in range(40)]
@@ -150,8 +149,8 @@ def test_objects_stand_out_from_what_surrounds_them():
 def test_written_clips_read_back_as_they_were_drawn(tmp_path):
     write_shapes(tmp_path, "test", 2, 5, SMALL, suffix=".png")
     drawn = [ShapesClip(clip_seed("test", i), 5, SMALL).frames() for i in range(2)]
-    clips = YtvisClips(tmp_path / FRAMES, tmp_path / YTVIS_FILE, CLASSES)
-    pictures = CocoPictures(tmp_path / FRAMES, tmp_path / COCO_FILE, CLASSES)
+    clips = AnnotatedSet(tmp_path / FRAMES, tmp_path / YTVIS_FILE, CLASSES, clips=True)
+    pictures = AnnotatedSet(tmp_path / FRAMES, tmp_path / COCO_FILE, CLASSES)
     assert not clips.left_out.counts
     assert not pictures.left_out.counts
     assert len(clips) == 2

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.config import MASK_STRIDE
+from mobileinst_deploy.core.picture_rules import picture_rules
+from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
 from mobileinst_deploy.media.letterbox import PADDING, geometry_of
 from mobileinst_deploy.network.loading import load_model
@@ -152,10 +153,9 @@ def test_the_c_app_tells_of_a_record_that_is_cut_or_wrong(
 
 
 class TestPage:
-    def test_the_block_for_machines_is_what_the_code_does(self):
+    def test_the_block_for_machines_is_the_manifests(self):
         block = json.loads(re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1])
-        assert tuple(block["fit"]["padding"]) == PADDING
-        assert block["mask"]["stride"] == MASK_STRIDE
+        assert block == picture_rules(load_model_toml("mobileinst-demo").config)
 
     @pytest.mark.parametrize("where", ["page", "header", "python app"])
     def test_the_padding_is_said_everywhere(self, where: str):

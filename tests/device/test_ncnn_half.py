@@ -14,16 +14,18 @@ from dataclasses import replace
 import native
 import numpy as np
 import pytest
-from mobileinst_deploy.bundle import ExportBundle
-from mobileinst_deploy.device import ncnn_parts, qemu
-from mobileinst_deploy.device.prepare import DeviceBundle, prepare_bundle
-from mobileinst_deploy.device.qemu import QemuRunner
-from mobileinst_deploy.errors import DeviceError, MobileInstError
-from mobileinst_deploy.export import export_model
-from mobileinst_deploy.loading import build_loaded
-from mobileinst_deploy.ncnn.convert import as_ncnn
-from mobileinst_deploy.specs import Call
 from tiny import TINY as TINIEST, TOLERANCE
+
+from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.core.contract import Call
+from mobileinst_deploy.core.errors import DeviceError, MobileInstError
+from mobileinst_deploy.network.loading import build_loaded
+from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.phone import ncnn_build
+from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
+from mobileinst_deploy.runtimes import qemu
+from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
+from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.xdist_group("ncnn")]
 
@@ -47,13 +49,13 @@ def full() -> DeviceBundle:
 def half(full: DeviceBundle, tmp_path_factory: pytest.TempPathFactory) -> DeviceBundle:
     """The runner in half precision, from the same archive."""
     folder = tmp_path_factory.mktemp("half")
-    archive = full.folder.parent / "sources" / ncnn_parts.ARCHIVE
+    archive = full.folder.parent / "sources" / ncnn_build.ARCHIVE
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     (source,) = folder.iterdir()
     toolchain = native.SOURCES / "cmake" / "aarch64-debian.cmake"
     options = [f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DNCNN_SOURCE={source}", "-DFP16=ON"]
-    options += ["-G", "Ninja", f"-DNCNN_VERSION={ncnn_parts.VERSION.rpartition('.')[2]}"]
+    options += ["-G", "Ninja", f"-DNCNN_VERSION={ncnn_build.VERSION.rpartition('.')[2]}"]
     build = folder / "build"
     for command in (
         ["cmake", "-S", native.SOURCES / "ncnn", "-B", build, *options],
@@ -68,14 +70,15 @@ def half(full: DeviceBundle, tmp_path_factory: pytest.TempPathFactory) -> Device
     (bundle / file.name).write_bytes(data)
     (bundle / file.name).chmod(0o755)
     mine = replace(file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    return replace(full, folder=bundle, files=(mine,), version=f"{full.version} fp16")
+    version = f"{full.runtime_version} fp16"
+    return replace(full, folder=bundle, files=(mine,), runtime_version=version)
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
     network = build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
     pair = export_model(network, tmp_path_factory.mktemp("ncnn") / "tiny")
-    return as_ncnn(pair, ncnn_parts.layers())
+    return as_ncnn(pair, ncnn_build.layers())
 
 
 def test_it_is_near_single_precision_and_not_equal(
@@ -84,7 +87,7 @@ def test_it_is_near_single_precision_and_not_equal(
     call = Call("frame", {"image": IMAGE})
     one, other = (QemuRunner(converted, b, limit_seconds=120) for b in (full, half))
     want, got = one.outputs([call])[0], other.outputs([call])[0]
-    assert other.runtime == f"ncnn {ncnn_parts.VERSION} fp16"
+    assert other.runtime == f"ncnn {ncnn_build.VERSION} fp16"
     assert any((got[name] != want[name]).any() for name in want)
     for name, value in want.items():
         assert np.abs(got[name] - value).max() < 0.05 * max(1, np.abs(value).max()), name

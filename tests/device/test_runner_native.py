@@ -39,7 +39,7 @@ def kernels(count: int) -> np.ndarray:
 
 
 def on_this_machine(graphs: dict[Role, Path], call: Call) -> dict[str, np.ndarray]:
-    session = open_session(graphs[call.role])
+    session = open_session(graphs[call.role].read_bytes())
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(call.inputs)), strict=True))
 

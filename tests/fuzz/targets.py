@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 import tiny_export
 import tiny_pair
+from mobileinst_deploy.data.coco import CocoPictures
+from mobileinst_deploy.data.ytvis import YtvisClips
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.content import Content
@@ -34,8 +36,6 @@ from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import read_golden
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
-from mobileinst_deploy.data.coco import CocoPictures
-from mobileinst_deploy.data.ytvis import YtvisClips
 from mobileinst_deploy.measure.node_times import read_profile
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.network.checkpoint import CONFIG_KEY, load_checkpoint

@@ -38,7 +38,7 @@ class Writer:
         inputs = [x, self.weight(outputs, channels // groups, kernel, kernel)]
         if bias:
             inputs.append(self.weight(outputs))
-        pads = [kernel // 2 if pad is None else pad] * 4
+        pads = [kernel // 2 if pad is None else pad] * 4 if not isinstance(pad, list) else pad
         shape, strides = [kernel, kernel], [stride, stride]
         return self.node(
             "Conv", *inputs, kernel_shape=shape, pads=pads, strides=strides, group=groups

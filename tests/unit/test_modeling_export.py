@@ -92,7 +92,7 @@ def test_both_graphs_trace_cleanly_and_agree_with_pytorch(model, image):
 
     session = onnxruntime.InferenceSession(frame, providers=["CPUExecutionProvider"])
     got = session.run(None, {session.get_inputs()[0].name: image.numpy()})
-    for name, a, b in zip(want._fields[:-1], got, want[:-1], strict=True):  # without context
+    for name, a, b in zip(want._fields[:-1], got, want[:-1], strict=True):  # no context here
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=2e-3, err_msg=name)
 
     session = onnxruntime.InferenceSession(mask_head, providers=["CPUExecutionProvider"])

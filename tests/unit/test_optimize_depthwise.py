@@ -20,11 +20,14 @@ def alone(kernel, stride, size=(24, 40), channels=8, bias=True, pad=None):
     return w.model(w.conv(x, channels, channels, kernel, stride, channels, bias, pad))
 
 
-def inverted_residual(kernel, stride, few=4, many=24, activation="Relu", size=(24, 40)):
+TENSORFLOW = [0, 0, 1, 1]
+
+
+def inverted_residual(kernel, stride, few=4, many=24, activation="Relu", size=(24, 40), pad=None):
     w = Writer()
     x = w.input(1, few, *size)
     y = w.node(activation, w.conv(x, few, many, kernel=1))
-    y = w.node(activation, w.conv(y, many, many, kernel, stride, many))
+    y = w.node(activation, w.conv(y, many, many, kernel, stride, many, pad=pad))
     return w.model(w.conv(y, many, few, kernel=1))
 
 
@@ -51,6 +54,17 @@ def test_both_ways_to_stride_2(kernel, way, monkeypatch):
     after, count = rewritten(model)
     assert count == 1
     assert (ops(after).count("Conv") > 4) == (way == "summed")
+    assert_same(model, after)
+
+
+@pytest.mark.parametrize("way", ["summed", "grouped"])
+@pytest.mark.parametrize("size", [(24, 40), (8, 6), (16, 2)])
+def test_padding_after_alone_as_tensorflow_pads(way, size, monkeypatch):
+    monkeypatch.setattr(depthwise, "_price_as_it_stands", lambda found: float("inf"))
+    monkeypatch.setattr(depthwise, "_price", lambda found, w: float(w != way))
+    model = inverted_residual(3, 2, size=size, pad=TENSORFLOW)
+    after, count = rewritten(model)
+    assert count == 1
     assert_same(model, after)
 
 

@@ -10,6 +10,7 @@ from commands import mobileinst
 from safetensors.torch import save_file
 
 from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.network.checkpoint import load_published
 from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
 from mobileinst_deploy.network.peers.condinst import CondInst, aligned_resize
 from mobileinst_deploy.network.peers.fastinst import FastInst
@@ -18,7 +19,7 @@ from mobileinst_deploy.network.peers.reproduction import ReproducedMobileInst
 from mobileinst_deploy.network.peers.solov2 import LITE, Solov2
 from mobileinst_deploy.network.peers.sparseinst import SparseInst
 from mobileinst_deploy.network.peers.yolact import Yolact
-from mobileinst_deploy.network.user_network import check_contract, load_state
+from mobileinst_deploy.network.user_network import check_contract
 
 CLASSES, SIZE = ("cat", "dog", "fox"), (64, 64)
 
@@ -139,14 +140,16 @@ def test_what_a_peer_is_not_built_of_is_listed(tmp_path):
     network = build("sparseinst")
     state = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
     save_file({**state, "criterion.empty_weight": torch.ones(4)}, tmp_path / "w.safetensors")
-    assert load_state(network, tmp_path / "w.safetensors") == ["criterion.empty_weight"]
+    published = load_published(network, tmp_path / "w.safetensors")
+    assert published.left == ("criterion.empty_weight",)
+    assert published.note == "left aside: criterion.empty_weight"
 
 
 def test_weights_of_another_peer_are_refused_by_name(tmp_path):
     state = {n: t for n, t in build("yolact").state_dict().items() if t.is_floating_point()}
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="does not fit SparseInst; tensors missing"):
-        load_state(build("sparseinst"), tmp_path / "w.safetensors")
+        load_published(build("sparseinst"), tmp_path / "w.safetensors")
 
 
 def test_one_tensor_under_two_names_is_refused(tmp_path):
@@ -156,7 +159,7 @@ def test_one_tensor_under_two_names_is_refused(tmp_path):
         tmp_path / "w.safetensors",
     )
     with pytest.raises(CheckpointError, match="under two names"):
-        load_state(build("sparseinst"), tmp_path / "w.safetensors")
+        load_published(build("sparseinst"), tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["sparseinst-resnet-101", *NOT_BUILT])
