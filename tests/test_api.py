@@ -7,7 +7,6 @@ import doctest
 import inspect
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -108,8 +107,9 @@ def test_what_is_public_is_what_is_lazily_loaded():
 
 def test_the_import_is_quick_and_brings_nothing_heavy():
     code = (
-        "import sys, time; begun = time.perf_counter(); import mobileinst_deploy\n"
-        "print(time.perf_counter() - begun)\n"
+        # Processor time: this machine may be busy with other things.
+        "import sys, time; begun = time.process_time(); import mobileinst_deploy\n"
+        "print(time.process_time() - begun)\n"
         "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime', 'cv2', 'typer'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -124,12 +124,13 @@ def test_the_import_is_quick_and_brings_nothing_heavy():
 
 def test_models_answers_within_a_second_and_without_torch():
     code = (
-        "import sys, mobileinst_deploy; mobileinst_deploy.models()\nprint('torch' in sys.modules)"
+        "import sys, time, mobileinst_deploy; mobileinst_deploy.models()\n"
+        "print('torch' in sys.modules, time.process_time())"
     )
-    begun = time.process_time()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
-    assert time.process_time() - begun < 1
+    torch, seconds = done.stdout.split()
+    assert torch == "False"
+    assert float(seconds) < 1
 
 
 def test_the_module_is_the_command_line():
@@ -162,7 +163,7 @@ def test_a_clip_gives_what_run_gives(exported, desk: Path, tmp_path: Path):
                 written[track["id"], index] = rle
     pair = mobileinst_deploy.load_pair(exported.folder)
     found = {}
-    for frame in mobileinst_deploy.core.tracker(pair, desk / "clip", clip_length=2, score=0.0):
+    for frame in mobileinst_deploy.track(pair, desk / "clip", clip_length=2, score=0.0):
         for identity, mask in zip(frame.identities.tolist(), frame.masks, strict=True):
             if mask.any():
                 found[identity, frame.index] = json.loads(json.dumps(encode(mask)))

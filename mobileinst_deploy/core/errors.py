@@ -22,6 +22,11 @@ for SIGTERM, 129 for SIGHUP.
 
 from __future__ import annotations
 
+from mobileinst_deploy.core.text import shown
+
+#: Of a cause or a next step; people are shown less, programs may want all names of a list.
+MOST_CHARACTERS = 2000
+
 EXIT_OK = 0
 EXIT_VERIFICATION_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -43,9 +48,10 @@ class MobileInstError(Exception):
     exit_code: int = EXIT_BAD_INPUT
 
     def __init__(self, cause: str, next_step: str, where: str | None = None) -> None:
-        super().__init__(cause, next_step)
-        self.cause = cause
-        self.next_step = next_step
+        # Names and words of files and devices are in it, and may be anything.
+        self.cause = shown(cause, MOST_CHARACTERS)
+        self.next_step = shown(next_step, MOST_CHARACTERS)
+        super().__init__(self.cause, self.next_step)
         self.where = where
 
     def __str__(self) -> str:

@@ -1,8 +1,7 @@
 """Why not the paper's milliseconds? What differs from its protocol, by estimated weight.
 
-Every estimate says what it rests on: computed from the models, measured here, or not known at all;
-what is not known is not multiplied. A factor above 1 makes this measurement slower than the
-paper's.
+Every estimate says what it rests on: computed from the models, measured here, or not known at all.
+What is not known is not multiplied. A factor above 1 makes a frame slower here than there.
 """
 
 from __future__ import annotations

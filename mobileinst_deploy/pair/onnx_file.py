@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
@@ -71,6 +71,8 @@ def load_graph(source: Path | Content) -> onnx.ModelProto:
         external = has_external_data(content.data)
     except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} is not an ONNX file, or was cut off", _EXPORT_AGAIN) from error
+    if not _is_text(graph):
+        raise BundleError(f"{path} holds names that are not UTF-8", _EXPORT_AGAIN)
     if not graph.graph.node or not graph.graph.output:
         raise BundleError(f"{path} holds no graph", _EXPORT_AGAIN)
     if external:
@@ -81,6 +83,19 @@ def load_graph(source: Path | Content) -> onnx.ModelProto:
         reason = shown((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
         raise BundleError(f"{path} is not a valid graph: {reason}", _EXPORT_AGAIN) from error
     return graph
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every text in a message is one; protobuf hands out what is not UTF-8 as bytes."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        many = (value,) if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in many):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(_is_text(inner) for inner in many):
+            return False
+    return True
 
 
 def set_metadata(graph: onnx.ModelProto, values: Mapping[str, str]) -> None:

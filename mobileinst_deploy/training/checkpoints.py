@@ -55,7 +55,7 @@ def load_state(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         state = read_pickle(path)
     except CheckpointError as error:
-        raise _no_state(path, error.cause.removeprefix(f"{path} ")) from error
+        raise _no_state(path, f"it {error.cause.removeprefix(f'{path} ')}") from error
     if not isinstance(state, dict) or not isinstance(saved := state.get("fingerprint"), str):
         raise _no_state(path, "it names no configuration")
     if saved != fingerprint:

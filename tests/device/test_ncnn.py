@@ -132,7 +132,7 @@ class TestUnderQemu:
         assert reports[0].keyframes == reports[1].keyframes == 2
 
     def test_a_profile_is_refused_in_one_sentence(self, runner: QemuRunner):
-        plan = Plan("profile", reuse_pattern(runner._specs, PICTURES), limit_seconds=60)
+        plan = Plan("profile", reuse_pattern(runner.specs, PICTURES), limit_seconds=60)
         with pytest.raises(DeviceError, match="ncnn has no profiler"):
             runner.tensors(plan)
 
@@ -198,7 +198,7 @@ def test_on_a_phone(command: str, phone, converted, linked, tmp_path, monkeypatc
         assert document["passed"]
         assert document["runtime"] == f"ncnn {ncnn_build.VERSION}"
     else:
-        assert document["settings"]["runtime"] == f"ncnn {ncnn_build.VERSION}"
+        assert document["runtime"] == f"ncnn {ncnn_build.VERSION}"
         assert document["emulated"]
 
 

@@ -89,6 +89,7 @@ def test_bench_saves_prints_and_exits_by_the_protocol(phone, pair, real_bundle) 
     )
     assert done.exit_code == 4  # too few runs: whatever they show, it is not to be believed
     document = json.loads(done.stdout)
+    assert document.pop("error")["exit_code"] == 4
     place = f"results/adb-{phone.serial.replace(':', '-')}-onnxruntime-plain/latency.json"
     assert document == json.loads((pair.folder / place).read_text())
     assert document["valid"] is False
@@ -138,7 +139,7 @@ class Lying(Session):
     ("content", "says"),
     [
         (b"[{", "cannot be read"),
-        (b'{"traceEvents": 1}', "it is not a list of events"),
+        (b'{"traceEvents": 1}', "it is a table, not a list"),
         (b"[]", "no complete run after 3 warm-ups"),
     ],
     ids=["cut", "another form", "empty"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from math import exp, sqrt
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.tracker import TrackSettings, class_scores
-from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.media.letterbox import geometry_of, prepare, unfit_masks
 
 RULES = json.loads(json.dumps(picture_rules(CONFIG)))
@@ -124,11 +122,3 @@ def test_other_rules_are_refused(pair: Path):
     edit_manifest(pair, other)
     with pytest.raises(BundleError, match="prepared"):
         load_bundle(pair)
-
-
-def test_the_page_shows_the_rules_as_they_are():
-    page = (Path(__file__).parents[2] / "docs" / "picture-to-graph.md").read_text()
-    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    assert json.loads(block) == json.loads(
-        json.dumps(picture_rules(load_model_toml("mobileinst-demo").config))
-    )
