@@ -22,8 +22,11 @@ PAPERS = {
 }
 
 
-def test_the_zoo_holds_the_papers_models_and_the_demo():
-    assert set(zoo_ids()) == {*PAPERS, "mobileinst-demo"}
+TRAINED = ("mobileinst-demo", "mobileinst-creatures")
+
+
+def test_the_zoo_holds_the_papers_models_and_the_trained_ones():
+    assert set(zoo_ids()) == {*PAPERS, *TRAINED}
 
 
 @pytest.mark.parametrize("model_id", PAPERS)
@@ -38,7 +41,7 @@ def test_the_papers_models_are_as_the_paper_says_and_untrained(model_id):
     assert (entry.weights, entry.weights_sha256) == (None, None)
 
 
-@pytest.mark.parametrize("model_id", sorted([*PAPERS, "mobileinst-demo"]))
+@pytest.mark.parametrize("model_id", sorted([*PAPERS, *TRAINED]))
 def test_every_model_has_a_card_that_says_whether_it_is_trained(model_id):
     card = (zoo_folder() / model_id / "MODEL_CARD.md").read_text().lower()
     if load_model_toml(model_id).weights is None:
