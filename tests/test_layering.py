@@ -90,8 +90,12 @@ def test_the_core_is_plain_arithmetic(path: Path):
     assert roots(path) - sys.stdlib_module_names <= CORE_PACKAGES | {"mobileinst_deploy"}
 
 
-def test_the_errors_stand_on_nothing():
-    assert set(imported(PACKAGE / "core" / "errors.py")) == {"__future__"}
+def test_the_errors_stand_on_nothing_but_the_printing_of_text():
+    assert set(imported(PACKAGE / "core" / "errors.py")) == {
+        "__future__",
+        "mobileinst_deploy.core.text",
+    }
+    assert set(imported(PACKAGE / "core" / "text.py")) == {"__future__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
