@@ -27,8 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 import tiny_export
 import tiny_pair
-from mobileinst_deploy.data.coco import CocoPictures
-from mobileinst_deploy.data.ytvis import YtvisClips
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.content import Content
@@ -36,6 +34,7 @@ from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import read_golden
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.measure.node_times import read_profile
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.network.checkpoint import CONFIG_KEY, load_checkpoint
@@ -136,7 +135,7 @@ _SIZE = {"height": 24, "width": 32}
 
 
 def _coco(data: bytes) -> object:
-    pictures = CocoPictures(scratch(), _file("coco.json", data))
+    pictures = AnnotatedSet(scratch(), _file("coco.json", data))
     return [pictures.sample(i) for i in range(min(len(pictures), 2))]
 
 
@@ -152,8 +151,8 @@ def _coco_seeds() -> list[bytes]:
 
 
 def _ytvis(data: bytes) -> object:
-    clips = YtvisClips(scratch(), _file("ytvis.json", data))
-    return [clips.frame(0, t) for t in range(min(clips.length(0), 2))] if len(clips) else []
+    clips = AnnotatedSet(scratch(), _file("ytvis.json", data), clips=True)
+    return [clips.sample(0, t) for t in range(min(clips.length(0), 2))] if len(clips) else []
 
 
 def _ytvis_seeds() -> list[bytes]:
