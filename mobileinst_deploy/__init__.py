@@ -20,9 +20,12 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# The typing module itself would be most of this import's time, during which no signal is handled.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mobileinst_deploy.core.errors import MobileInstError
     from mobileinst_deploy.workflows.bench import bench_pair as bench
     from mobileinst_deploy.workflows.evaluate import evaluate

@@ -90,8 +90,10 @@ def test_the_core_is_plain_arithmetic(path: Path):
     assert roots(path) - sys.stdlib_module_names <= CORE_PACKAGES | {"mobileinst_deploy"}
 
 
-def test_the_errors_stand_on_nothing():
-    assert set(imported(PACKAGE / "core" / "errors.py")) == {"__future__"}
+def test_the_errors_stand_on_text_alone_and_that_on_nothing():
+    core = "mobileinst_deploy.core"
+    assert set(imported(PACKAGE / "core" / "errors.py")) == {"__future__", f"{core}.text"}
+    assert not {n for n in imported(PACKAGE / "core" / "text.py") if n.startswith(core)}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)

@@ -61,10 +61,11 @@ def test_a_message_is_one_line_of_bearable_length(capsys):
     assert second == "Mend it."
 
 
-def test_machines_get_the_whole_message(capsys):
+def test_machines_get_the_message_and_the_place(capsys):
     console.answer_failure(ConfigError("x\n" * 1000, "Mend it", where="a\x1b[31m"))
     error = json.loads(capsys.readouterr().out)["error"]
-    assert error["cause"] == "x\n" * 1000
+    assert error["cause"].startswith("x\\nx")
+    assert error["next_step"] == "Mend it"
     assert error["where"] == "a\x1b[31m"
 
 

@@ -89,7 +89,7 @@ def test_bench_saves_prints_and_exits_by_the_protocol(phone, pair, real_bundle) 
     )
     assert done.exit_code == 4  # too few runs: whatever they show, it is not to be believed
     document = json.loads(done.stdout)
-    assert document.pop("error")["exit_code"] == 4
+    assert document.pop("error")["exit_code"] == 4  # what is printed says why it failed, too
     place = f"results/adb-{phone.serial.replace(':', '-')}-onnxruntime-plain/latency.json"
     assert document == json.loads((pair.folder / place).read_text())
     assert document["valid"] is False
