@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -111,16 +112,15 @@ def test_files_go_to_the_server_that_the_environment_names_as_commands_do(
     phone, adb_server: int, monkeypatch, tmp_path: Path
 ) -> None:
     between = wire.Wire(adb_server, "127.0.0.2")
-    monkeypatch.setenv("ANDROID_ADB_SERVER_HOST", "127.0.0.2")
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(between.port))
     source = tmp_path / "here"
     source.write_text("there")
-    device = AdbDevice(phone.serial)
-    try:
+    # Only here: what looks at the phone after the test must find its own server again.
+    with monkeypatch.context() as environment, contextlib.closing(between):
+        environment.setenv("ANDROID_ADB_SERVER_HOST", "127.0.0.2")
+        environment.setenv("ANDROID_ADB_SERVER_PORT", str(between.port))
+        device = AdbDevice(phone.serial)
         device.push([source], "/data/local/tmp")
         assert device.shell("cat /data/local/tmp/here; rm /data/local/tmp/here").stdout == "there"
-    finally:
-        between.close()
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_not_started_here(adb_server, monkeypatch):

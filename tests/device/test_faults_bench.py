@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import left_running
-from rich.console import Console
 
+from mobileinst_deploy.cli.console import Printer
 from mobileinst_deploy.cli.tables import latency_table
 from mobileinst_deploy.core.bundle import load_golden
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid, OutputError
@@ -161,7 +161,7 @@ def test_faults_throttling(phone, pair, real_bundle, changed, survived) -> None:
     assert "the clock of core 7 moved between 1498 and 2400 MHz" in said
     assert "thermal status was none before and moderate after" in said
     with pytest.raises(MeasurementInvalid) as caught:
-        result.insist()
+        raise result.failure
     assert len(report.clips[0].keyframe.samples_ms) > 2
     survived(caught.value)
 
@@ -181,7 +181,7 @@ def test_faults_blind_measurement(other_phone, pair, real_bundle, survived) -> N
     assert outcome.record is not None
     assert any("throttling cannot be excluded" in reason for reason in outcome.record.invalid)
     with pytest.raises(MeasurementInvalid) as caught:
-        BenchResult((outcome,)).insist()
+        raise BenchResult((outcome,)).failure
     survived(caught.value)
 
 
@@ -210,7 +210,7 @@ def test_faults_one_of_two_phones_fails(phone, other_phone, pair, real_bundle, s
     assert [p["device"]["serial"] for p in document["devices"]] == [phone.serial]
     assert [f["device"] for f in document["failed"]] == [f"adb:{hot}"]
     with pytest.raises(DeviceError, match="1 of 2 devices failed") as caught:
-        BenchResult(outcomes).insist()
+        raise BenchResult(outcomes).failure
     survived(caught.value)
 
 
@@ -281,7 +281,8 @@ def test_what_was_measured_is_kept_before_it_is_shown(
     place = tmp_path / "latency.json"
     result = measure(pair, real_bundle, [phone.serial], report=place)
     assert json.loads(place.read_text())["runtime"] == "[/] \x1b[31m 1"
-    console = Console(file=io.StringIO())
+    console = Printer(stderr=False)
+    console.file = io.StringIO()
     console.print(latency_table(result.records))
     assert "[/]" in console.file.getvalue()
     assert "\x1b" not in console.file.getvalue()

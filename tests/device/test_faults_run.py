@@ -134,11 +134,12 @@ def test_this_program_is_ended_during_the_run(
         from pathlib import Path
         from conftest import bundle_of
         from mobileinst_deploy.phone.shell import AdbDevice
+        from mobileinst_deploy.core.content import read_content
         from mobileinst_deploy.phone.plan import Plan
         from mobileinst_deploy.phone.session import Session
         import tempfile
         contents = {{p.name: p.read_bytes() for p in Path({str(fake.bundle.folder)!r}).iterdir()}}
-        graphs = {{role: [Path(path)] for role, path in {graphs!r}.items()}}
+        graphs = {{role: [read_content(Path(path))] for role, path in {graphs!r}.items()}}
         with tempfile.TemporaryDirectory() as folder:
             bundle = bundle_of(Path(folder), contents)
             tell = lambda *told: print(*told, flush=True)

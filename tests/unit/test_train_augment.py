@@ -75,7 +75,7 @@ def test_recolouring_by_nothing_changes_nothing_and_by_much_changes_much():
 
 
 def test_a_sample_with_everything_is_the_same_each_time_and_of_the_asked_size():
-    stage = StageConfig("image", 10, 2, 1e-3, size=(64, 64), zoom=(0.5, 1.5))
+    stage = StageConfig("image", 2, 1e-3, 10, size=(64, 64), zoom=(0.5, 1.5))
     source = ShapesSource("train", 0, 50, 8, SIZE)
     samples = Samples(source, DataConfig(colour=0.5, paste=2), stage, (0, 0), 20)
     again = Samples(source, DataConfig(colour=0.5, paste=2), stage, (0, 0), 20)
@@ -86,7 +86,7 @@ def test_a_sample_with_everything_is_the_same_each_time_and_of_the_asked_size():
         assert np.array_equal(frames.images, again[i].frames.images)
 
 
-STAGE = StageConfig("image", 10, 2, 1e-3)
+STAGE = StageConfig("image", 2, 1e-3, 10)
 
 
 @pytest.mark.parametrize(
