@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from mobileinst_deploy.data.ytvis import YtvisClips
 
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import track_clip
+from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.runtimes.pytorch import TorchRunner
@@ -30,7 +30,7 @@ given = parser.parse_args()
 loaded = load_model(given.model, reuse_context=given.reuse_context)
 runner = TorchRunner(loaded.model)
 listed = {v["id"]: v for v in json.loads(given.annotations.read_text())["videos"]}
-clips = YtvisClips(given.images, given.annotations)
+clips = AnnotatedSet(given.images, given.annotations, clips=True)
 rows = []
 for i, medium in enumerate(clips.media):
     about = listed[medium.id]

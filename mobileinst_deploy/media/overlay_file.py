@@ -6,6 +6,7 @@ import contextlib
 import errno
 import queue
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 _ENCODERS = ("libx264", "mpeg4")
 #: Frames between the one who draws and the one who encodes.
 _MOST_WAITING = 3
+_TICK_S = 0.001
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers, the same in every version
 
 
@@ -60,7 +62,8 @@ class OverlayFile:
         self._temporary: Path | None = None
         self._lock = contextlib.ExitStack()
         self._failure: Exception | None = None
-        self._waiting: queue.Queue[tuple[np.ndarray, int] | None] = queue.Queue(_MOST_WAITING)
+        # Not a Queue, whose lock stays locked when a signal's exception comes at the wrong moment.
+        self._waiting: queue.SimpleQueue[tuple[np.ndarray, int] | None] = queue.SimpleQueue()
         self._encoder = threading.Thread(target=self._encode_all, daemon=True)
 
     def __enter__(self) -> Self:
@@ -76,6 +79,8 @@ class OverlayFile:
         """
         if self._failure is not None:
             raise self._failure
+        while self._waiting.qsize() >= _MOST_WAITING:
+            time.sleep(_TICK_S)
         self._waiting.put((pixels, pts))
 
     def _encode_all(self) -> None:
