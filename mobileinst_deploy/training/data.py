@@ -195,14 +195,12 @@ def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
     Returns:
         (n, H / stride, W / stride) float32.
     """
+    # numpy and not OpenCV's area resize, which is quicker: after a fork OpenCV's threads can hang.
     n, h, w = masks.shape
-    shares = np.zeros((n, size[0] // stride, size[1] // stride), np.float32)
-    # Only the rows and columns of cells that the picture reaches; the rest stays outside.
-    rows, columns = -(-h // stride), -(-w // stride)
-    padded = np.zeros((rows * stride, columns * stride), np.float32)
-    for mask, share in zip(masks, shares, strict=True):
-        padded[:h, :w] = mask
-        share[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+    padded = np.zeros((n, *size), bool)
+    padded[:, :h, :w] = masks
+    cells = padded.reshape(n, size[0] // stride, stride, size[1] // stride, stride)
+    shares: np.ndarray = cells.mean(axis=(2, 4), dtype=np.float32)
     return shares
 
 
