@@ -195,7 +195,6 @@ def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
     Returns:
         (n, H / stride, W / stride) float32.
     """
-    # numpy and not OpenCV's area resize, which is quicker: after a fork OpenCV's threads can hang.
     n, h, w = masks.shape
     padded = np.zeros((n, *size), bool)
     padded[:, :h, :w] = masks
@@ -224,6 +223,9 @@ def batches(
     """
     order = _Order(len(samples), batch, first, process, processes)
     workers = samples.config.workers
+    if workers:
+        # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
+        cv2.setNumThreads(1)
     return iter(
         DataLoader(
             samples,
@@ -231,7 +233,6 @@ def batches(
             collate_fn=Collate(losses.mask_stride),
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread if workers else None,
         )
     )
 
@@ -254,8 +255,3 @@ class _Order:
         for i in range(self.first, self.length // step):
             start = i * step + self.process * self.batch
             yield list(range(start, start + self.batch))
-
-
-def _one_thread(worker: int) -> None:
-    del worker
-    cv2.setNumThreads(1)
