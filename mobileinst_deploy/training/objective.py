@@ -90,10 +90,11 @@ class Objective(nn.Module):
         """The losses of a batch.
 
         Args:
-            images: (B, 3, H, W) uint8 or float, RGB, 0 to 255. With ``later``, (2B, 3, H, W): first
-                the frames t, then the frames t + delta.
-            targets: B targets of the pictures, or of the frames t.
-            later: B targets of the frames t + delta, with the same instances in the same order.
+            images: (B, 3, H, W) uint8 or float, RGB, 0 to 255. With ``later``, (B + L, 3, H, W):
+                the first L are frames t of pairs, the last L their frames t + delta, and between
+                them are pictures.
+            targets: B targets of all but the frames t + delta.
+            later: L targets of those, with the same instances in the same order as at frame t.
             query_passing: Whether pairs also get query passing. Without it their frames are trained
                 as pictures alone.
 
@@ -118,17 +119,19 @@ class Objective(nn.Module):
                     self.semantic(features.mask_features), everything
                 )
         if later is not None and query_passing:
-            b = len(targets)
+            b, pairs = len(targets), len(later)
             there = features.mask_features[b:]
             if features.context:
-                passed_on = [tensor[:b] for tensor in features.context]
+                passed_on = [tensor[:pairs] for tensor in features.context]
                 there = self.model.reuse_features(images[b:].float(), passed_on)
             passed = self.model.decode(
-                Features(there, None), queries=decoded.stage_queries[0][:b], first_stage=1
+                Features(there, None), queries=decoded.stage_queries[0][:pairs], first_stage=1
             )
             with torch.autocast(images.device.type, enabled=False):
                 masks = apply_kernels(passed.kernels.float(), there.float())
-                losses["passed"] = c.mask_weight * self._masks(masks, later, picture.matches[:b])
+                losses["passed"] = c.mask_weight * self._masks(
+                    masks, later, picture.matches[:pairs]
+                )
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
 
