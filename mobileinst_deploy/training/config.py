@@ -41,6 +41,9 @@ class LossConfig:
         semantic_weight: Of a cross-entropy on the classes of cells inside instances, told from mask
             features by a convolution that only training has. Not the paper's: it teaches a backbone
             that begins with random weights what a class looks like. 0 leaves it out.
+        association_weight: Of a cross-entropy on whether kernels of a pair of frames are one
+            instance's, told from their cosine as association tells it. Not the paper's. 0 leaves it
+            out.
         mask_stride: Stride in pixels at which masks are compared. The network gives 8; a finer
             stride compares bilinearly resized logits, as they are used later.
     """
@@ -49,6 +52,7 @@ class LossConfig:
     mask_weight: Factor = 2.0
     objectness_weight: Factor = 1.0
     semantic_weight: Factor = 0.0
+    association_weight: Factor = 0.0
     mask_stride: MaskStride = 8
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.network import Decoded, Features, MobileInst, apply_kernels
 from mobileinst_deploy.training.config import LossConfig
-from mobileinst_deploy.training.losses import dice, mask_iou, pixel_bce, sigmoid_focal
+from mobileinst_deploy.training.losses import association, dice, mask_iou, pixel_bce, sigmoid_focal
 from mobileinst_deploy.training.matching import Match, match
 
 _NO_CLASS = -1
@@ -118,6 +118,10 @@ class Objective(nn.Module):
                 losses["semantic"] = c.semantic_weight * self._semantic(
                     self.semantic(features.mask_features), everything
                 )
+            if later is not None and c.association_weight > 0:
+                losses["association"] = c.association_weight * _association(
+                    decoded.kernels.float(), picture.matches, len(later)
+                )
         if later is not None and query_passing:
             b, pairs = len(targets), len(later)
             there = features.mask_features[b:]
@@ -207,6 +211,26 @@ class Objective(nn.Module):
                 mask_logits, scale_factor=scale, mode="bilinear", align_corners=False
             )
         return mask_logits.flatten(2)
+
+
+def _association(kernels: Tensor, matches: list[Match], pairs: int) -> Tensor:
+    """The mean over the pairs of which an instance is in both frames.
+
+    Args:
+        kernels: (B + L, N, D), with L pairs: their earlier frames first, their later ones last.
+        matches: B + L of them.
+        pairs: L.
+    """
+    totals, count = [kernels.sum() * 0.0], 0
+    for i in range(pairs):
+        both = (i, len(matches) - pairs + i)
+        found, counts = association(
+            torch.cat([kernels[j, matches[j].queries] for j in both]),
+            torch.cat([matches[j].instances for j in both]),
+        )
+        totals.append(found)
+        count += counts
+    return torch.stack(totals).sum() / shared_count(count, kernels.device)
 
 
 def shared_count(count: int, device: torch.device) -> float:
