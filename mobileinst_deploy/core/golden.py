@@ -20,7 +20,6 @@ from mobileinst_deploy.core.contract import Role, graph_specs, is_carried
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.needs import Description
 
-GOLDEN = "golden.npz"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
 
 

@@ -84,7 +84,7 @@ def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedMod
         _guarded(name, lambda: condition(network, needs.input_size, SEED))
         largest = check_contract(name, network)
     return LoadedModel(
-        id=name,
+        model_id=name,
         config=needs,
         model=network,
         trained=weights is not None,

@@ -107,7 +107,7 @@ def static_checks(bundle: ExportBundle) -> Iterator[Check]:
         carried = get_metadata(graph)
         problems += [
             f"{role}.onnx carries {key} {carried.get(key)!r} and the manifest {value!r}"
-            for key, value in bundle.metadata(role).items()
+            for key, value in bundle.graph_metadata(role).items()
             if carried.get(key) != value
         ]
         if opset_of(graph) != bundle.graphs[role].opset:

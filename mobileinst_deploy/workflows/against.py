@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import (
     ConfigError,
     MeasurementInvalid,
     MobileInstError,
     VerificationFailed,
 )
+from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import CoreWatch, pinned_to_one_core
 from mobileinst_deploy.measure.record import LatencyRecord, read_record

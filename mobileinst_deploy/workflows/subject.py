@@ -96,10 +96,10 @@ def _network(name: str, device: str) -> Subject:
     path = Path(name)
     folder = path.parent if path.is_file() else load_model_toml(name).folder
     # A model.toml is the model itself; of checkpoints there may be many in a folder.
-    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.model_id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
     return Subject(
-        id=loaded.id,
+        id=loaded.model_id,
         config=loaded.config,
         sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
         trained=loaded.trained,
