@@ -30,7 +30,7 @@ from mobileinst_deploy.core.documents import (
     convert,
     parse_json,
 )
-from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.errors import BundleError, InputError, places
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import Golden, read_golden
@@ -141,6 +141,7 @@ def load_golden(bundle: ExportBundle) -> Golden:
     return read_golden(bundle.golden, bundle.config)
 
 
+@places(0)
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 

@@ -24,7 +24,7 @@ from mobileinst_deploy.core.contract import (
     graph_specs,
     is_carried,
 )
-from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.errors import BundleError, places
 from mobileinst_deploy.core.needs import Description
 
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
@@ -84,6 +84,7 @@ def save_golden(path: Path, golden: Golden) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+@places(0)
 def read_golden(content: Content, config: Description) -> Golden:
     """Read golden data and check that it fits the model.
 

@@ -16,7 +16,7 @@ import onnx
 
 from mobileinst_deploy.core.contract import MASK_LOGITS, Role
 from mobileinst_deploy.core.documents import Blame, parse_json, read_within
-from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.errors import DeviceError, places
 
 HEADS = "instance decoder, heads"
 #: Where a node belongs, by the module path that the exporter puts into its name; the names are
@@ -140,6 +140,7 @@ def parts_of(graph: onnx.ModelProto, stages: Sequence[str] = ()) -> dict[str, st
     return placed
 
 
+@places(0)
 def read_profile(
     path: Path,
     role: Role,

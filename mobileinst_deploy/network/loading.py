@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
-from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
@@ -32,6 +32,7 @@ class LoadedModel(Provenance):
     note: str | None = None
 
 
+@places(0)
 def load_model(
     name: str,
     *,

@@ -31,7 +31,7 @@ from mobileinst_deploy.core.contract import (
     Role,
     is_carried,
 )
-from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed, places
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.tracker import class_scores
@@ -99,6 +99,7 @@ class QuantizeReport:
     after: Price
 
 
+@places(0)
 def read_pictures(folder: Path, size: tuple[int, int]) -> list[np.ndarray]:
     """The pictures of a folder, fitted as in deployment, at most :data:`MOST_PICTURES`.
 

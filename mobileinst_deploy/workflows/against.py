@@ -17,6 +17,7 @@ from mobileinst_deploy.core.errors import (
     MeasurementInvalid,
     MobileInstError,
     VerificationFailed,
+    places,
 )
 from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
@@ -100,6 +101,7 @@ def parse_share(text: str) -> float:
     return value
 
 
+@places(0)
 def open_baseline(path: Path) -> ExportBundle | LatencyRecord:
     """A baseline: a pair's folder, to be run beside; or a latency record, measured before.
 

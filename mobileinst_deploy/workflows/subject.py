@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.contract import GraphRunner
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
@@ -40,6 +40,7 @@ class Subject:
     runner: GraphRunner
 
 
+@places(0)
 def open_subject(name: str, device: str = "cpu") -> Subject:
     """Load what the user named.
 
