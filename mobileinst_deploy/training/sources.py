@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig
-from mobileinst_deploy.training.data import ClipSource
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.training.data import ClipSource
 
 
 @dataclass(frozen=True)
