@@ -160,6 +160,13 @@ def open_sources(
     return source, held_out
 
 
+def stills_of(source: ClipSource) -> ClipSource:
+    """Where single pictures beside pairs come from: of cut-outs, their photographs."""
+    if isinstance(source, CutoutSource):
+        return AnnotatedSource(source.cutouts.pictures, painted=True)
+    return source
+
+
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
     if not isinstance(source, Annotated):
