@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mobileinst_deploy.workflows.evaluate import evaluate
     from mobileinst_deploy.workflows.export import export
     from mobileinst_deploy.workflows.models import models
+    from mobileinst_deploy.workflows.new import new
     from mobileinst_deploy.workflows.predict import predict
     from mobileinst_deploy.workflows.track import Frame, Pair, load_pair, segment, track
     from mobileinst_deploy.workflows.train import train
@@ -52,6 +53,7 @@ __all__ = [
     "export",
     "load_pair",
     "models",
+    "new",
     "predict",
     "segment",
     "track",
@@ -69,6 +71,7 @@ _HOMES = {
     "export": ("workflows.export", "export"),
     "load_pair": ("workflows.track", "load_pair"),
     "models": ("workflows.models", "models"),
+    "new": ("workflows.new", "new"),
     "predict": ("workflows.predict", "predict"),
     "segment": ("workflows.track", "segment"),
     "track": ("workflows.track", "track"),

@@ -75,7 +75,8 @@ class DataConfig:
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
             evenly from 0 on. Needs stages with a zoom.
         max_gap: Largest delta between the two frames of a pair, frames.
-        workers: Processes that read ahead; 0 reads in the training process.
+        workers: Processes that read ahead for each training process; 0 reads in that process.
+            ``auto`` measures the first steps with one, and goes on with as many as keep up.
     """
 
     kind: DataKind = "shapes"
@@ -91,7 +92,7 @@ class DataConfig:
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0
     max_gap: Steps = 5
-    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] | Literal["auto"] = 0
 
     def __post_init__(self) -> None:
         check(self, ConfigError)

@@ -59,21 +59,31 @@ class Batch(NamedTuple):
         targets: B targets, of the pictures or the earlier frames.
         later: B targets of the later frames, or None for pictures.
         unreadable: Samples that were drawn but could not be read, and were replaced.
+        cell: What masks are multiples of: as a worker hands them over, uint8 numbers of pixels out
+            of this many, which is a quarter of the bytes to move; 1 once they are shares.
     """
 
     images: Tensor
     targets: list[Target]
     later: list[Target] | None
     unreadable: int
+    cell: int = 1
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The same on another device, its masks as shares of cells."""
 
         def move(targets: list[Target]) -> list[Target]:
-            return [Target(t.labels.to(device), t.masks.to(device)) for t in targets]
+            return [
+                Target(
+                    t.labels.to(device, non_blocking=True),
+                    t.masks.to(device, non_blocking=True).float() / self.cell,
+                )
+                for t in targets
+            ]
 
         later = None if self.later is None else move(self.later)
-        return Batch(self.images.to(device), move(self.targets), later, self.unreadable)
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, move(self.targets), later, self.unreadable)
 
 
 class Sample(NamedTuple):
@@ -166,6 +176,7 @@ class Collate:
 
     def __call__(self, samples: list[Sample]) -> Batch:
         """Samples, all of pictures or all of pairs, to a batch."""
+        cell = self.mask_stride**2
         shapes = [s.frames.images.shape for s in samples]
         count = shapes[0][0]
         h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
@@ -177,11 +188,13 @@ class Collate:
             images[:, i, :, :height, :width] = frames.images.transpose(0, 3, 1, 2)
             labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
             for j in range(count):
-                masks = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
-                targets[j].append(Target(labels, torch.from_numpy(masks)))
+                shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+                # Strides are powers of two, so that nothing is rounded here or in taking it back.
+                pixels = (shares * cell).astype(np.uint8)
+                targets[j].append(Target(labels, torch.from_numpy(pixels)))
         later = targets[1] if count == 2 else None
         flat = torch.from_numpy(images.reshape(count * len(samples), 3, h, w))
-        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples))
+        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples), cell)
 
 
 def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
@@ -196,10 +209,13 @@ def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
         (n, H / stride, W / stride) float32.
     """
     n, h, w = masks.shape
-    padded = np.zeros((n, *size), bool)
-    padded[:, :h, :w] = masks
-    cells = padded.reshape(n, size[0] // stride, stride, size[1] // stride, stride)
-    shares: np.ndarray = cells.mean(axis=(2, 4), dtype=np.float32)
+    shares = np.zeros((n, size[0] // stride, size[1] // stride), np.float32)
+    # Only the rows and columns of cells that the picture reaches; the rest stays outside.
+    rows, columns = -(-h // stride), -(-w // stride)
+    padded = np.zeros((rows * stride, columns * stride), np.float32)
+    for mask, share in zip(masks, shares, strict=True):
+        padded[:h, :w] = mask
+        share[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     return shares
 
 
@@ -210,6 +226,7 @@ def batches(
     first: int,
     process: int = 0,
     processes: int = 1,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """The batches of one process, from a given one onwards.
 
@@ -220,9 +237,9 @@ def batches(
         first: Number of batches to leave out because an earlier run has seen them.
         process: This process, from 0.
         processes: How many there are; they share the sequence of samples between them.
+        workers: Processes that read ahead for this one; 0 reads when a batch is asked for.
     """
     order = _Order(len(samples), batch, first, process, processes)
-    workers = samples.config.workers
     if workers:
         # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
         cv2.setNumThreads(1)
@@ -233,6 +250,7 @@ def batches(
             collate_fn=Collate(losses.mask_stride),
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
     )
 
