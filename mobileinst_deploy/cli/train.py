@@ -16,18 +16,18 @@ from mobileinst_deploy.core.run_folder import RECIPE_FILE
 
 
 def train(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RUN", help="Folder of the run, with its train.toml; in place of the next two."
-        ),
-    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="The recipe, a train.toml.")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder of the run: state, log and weights."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Folder of the run, with its train.toml; in place of --config and -o."
+        ),
     ] = None,
     data: Annotated[
         Path | None,

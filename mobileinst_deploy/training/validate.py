@@ -63,7 +63,8 @@ def picture_ap(
         ]
         ap.add(frames.images.shape[1:3], truth, _found(model, frames.images[0]), number=clip)
         progress("evaluating", clip + 1, len(source))
-        if clip // processes % _TOGETHER == 0 and clip - process + processes <= len(source):
+        everyone = clip - process + processes <= len(source)
+        if processes > 1 and everyone and clip // processes % _TOGETHER == 0:
             # No process gets so far ahead that its wait for the others could time out.
             dist.barrier()
     model.train(was_training)

@@ -123,7 +123,7 @@ def test_nothing_is_replaced(here):
         (("--images", "nowhere"), "nowhere"),
         (("--annotations", "none.json"), "none.json"),
         (("--dataset", "voc"), "voc"),
-        (("--validation-annotations", "kitchen/val.json"), "missing from"),
+        (("--validation-annotations", "none.json"), "none.json"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(here, words, told):

@@ -348,3 +348,16 @@ def test_every_class_has_its_own_figure():
     precision.add((8, 8), truth, [Candidate(encode(left), ((0, 0.9), (1, 0.8)))])
     assert precision.per_class() == {"a": pytest.approx(1), "b": 0, "c": None}
     assert precision.objects == 2
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_pictures_shared_between_processes_have_the_ap_of_one(processes):
+    items = some_items(0, frames=1)
+    parts = [AveragePrecision(CLASSES) for _ in range(processes)]
+    for number, item in enumerate(items):
+        truth = [Truth(c, joined(m), mean_area(m), crowd) for c, m, crowd in item.truth]
+        found = [Candidate(joined(m), tuple(scores.items())) for scores, m in item.found]
+        parts[number % processes].add(item.size, truth, found, number=number)
+    whole = AveragePrecision.of_states(CLASSES, [part.state() for part in parts])
+    assert whole.objects == sum(len(item.truth) for item in items)
+    assert whole.metrics(PICTURE_METRICS) == ours(items, PICTURE_METRICS)
