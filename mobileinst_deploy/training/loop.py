@@ -6,6 +6,7 @@ three are saved together; so a run that was killed continues as if it had not be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -332,7 +333,9 @@ class _Run:
                 self.accelerator.backward(losses["loss"] / config.accumulate)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
-        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(
+            self.objective.parameters(), config.clip_norm or math.inf
+        )
         good = self.folder / WEIGHTS_FILE
         if not bool(torch.isfinite(totals["loss"])):
             raise ConfigError(

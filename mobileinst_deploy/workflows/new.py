@@ -182,7 +182,7 @@ def _train_toml(data: Mapping[str, Any], config: ModelConfig, frames: int, clips
     return (
         f"# {frames} pictures or frames. `mobileinst train --help` says how to change what is here.\n"
         f"{_lines(run)}\n[data]\n{_lines({**data, 'colour': 0.3})}\n"
-        f"[losses]\n{_lines({'mask_stride': 4})}\n[[stages]]\n{_lines(stage)}"
+        f"[losses]\n{_lines({'mask_stride': 4, 'matching': 'losses'})}\n[[stages]]\n{_lines(stage)}"
     )
 
 
