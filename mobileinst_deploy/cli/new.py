@@ -22,9 +22,7 @@ def new(
     validation_images: Annotated[
         Path | None, typer.Option(help="Folder of its pictures; default: that of --images.")
     ] = None,
-    dataset: Annotated[
-        str, typer.Option(help="Form of the annotations: coco or ytvis.")
-    ] = "coco",
+    dataset: Annotated[str, typer.Option(help="Form of the annotations: coco or ytvis.")] = "coco",
     json: Json = False,
 ) -> None:
     """Begin a run: a model.toml with the annotations' classes, a train.toml that fits them."""
@@ -40,7 +38,9 @@ def new(
         dataset=dataset,
     )
     counts = ", ".join(f"{count} {name}" for name, count in made.objects.items())
-    show(f"{made.folder}: like {made.like}, for {made.items} pictures or clips: {counts}", json=json)
+    show(
+        f"{made.folder}: like {made.like}, for {made.items} pictures or clips: {counts}", json=json
+    )
     for line in made.left_out:
         note(f"Left out: {line}.")
     start = "" if made.weights is None else f" --weights {made.like}"

@@ -26,7 +26,8 @@ def train(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="RUN", help="Folder of the run, with its train.toml; in place of --config and -o."
+            metavar="RUN",
+            help="Folder of the run, with its train.toml; in place of --config and -o.",
         ),
     ] = None,
     data: Annotated[

@@ -17,7 +17,7 @@ import av
 import cv2
 import numpy as np
 
-from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.errors import MediaError, places
 from mobileinst_deploy.core.text import size_text
 from mobileinst_deploy.media.picture_file import check_size
 from mobileinst_deploy.media.pictures import read_picture
@@ -78,6 +78,7 @@ class Clip(Protocol):
         ...
 
 
+@places(0)
 def open_clip(source: str, rate: Fraction | None = None) -> Clip:
     """A clip by what names it on the command line.
 
@@ -300,6 +301,7 @@ class Camera:
             capture.release()
 
 
+@places(0)
 def open_container(path: Path, rate: Fraction | None = None) -> Any:
     """Open a media file with FFmpeg, as a PyAV container to be closed by the caller.
 

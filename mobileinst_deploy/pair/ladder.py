@@ -16,6 +16,10 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import ModelConfig, Tolerance
 from mobileinst_deploy.core.contract import (
+    CLASS_LOGITS,
+    KERNELS,
+    MASK_LOGITS,
+    OBJECTNESS_LOGITS,
     ROLES,
     Call,
     GraphRunner,
@@ -107,7 +111,7 @@ def static_checks(bundle: ExportBundle) -> Iterator[Check]:
         carried = get_metadata(graph)
         problems += [
             f"{role}.onnx carries {key} {carried.get(key)!r} and the manifest {value!r}"
-            for key, value in bundle.metadata(role).items()
+            for key, value in bundle.graph_metadata(role).items()
             if carried.get(key) != value
         ]
         if opset_of(graph) != bundle.graphs[role].opset:
@@ -216,7 +220,7 @@ def _run_checks(
         own[i] | {n: a for n, a in frames[keys[i]].items() if is_carried(n)} for i in range(count)
     ]
     first = golden.kernels(0)
-    live = [own[0] | {"kernels": np.ascontiguousarray(first[:, s])} for s in subsets]
+    live = [own[0] | {KERNELS: np.ascontiguousarray(first[:, s])} for s in subsets]
     heads = _run(runner, "mask_head", own + carried + live)
     progress(label, total, total)
     broken = _broken(bundle, {"frame": frames, "mask_head": heads})
@@ -229,13 +233,13 @@ def _run_checks(
         for role in ROLES
         for name, want in golden.outputs(role).items()
     ]
-    reuse = _stacked(heads[count : 2 * count])["mask_logits"]
+    reuse = _stacked(heads[count : 2 * count])[MASK_LOGITS]
     checks = [
         _OUTPUTS,
         Check("finite", True, "no NaN and no infinity"),
         _values(tensors),
         _meaning(bundle.tolerance, golden, measured),
-        _pair_contract(bundle.tolerance, golden, measured["frame"]["mask_logits"], reuse),
+        _pair_contract(bundle.tolerance, golden, measured["frame"][MASK_LOGITS], reuse),
         _live_kernels(bundle, subsets, heads[0], heads[2 * count :]),
         _sequence(bundle.tolerance, golden, reuse),
     ]
@@ -322,13 +326,13 @@ def _values(tensors: list[TensorParity]) -> Check:
 def _meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Arrays]) -> Check:
     """Masks, classes and scores as an app would read them."""
     masks = [
-        (role, measured[role]["mask_logits"], golden.outputs(role)["mask_logits"]) for role in ROLES
+        (role, measured[role][MASK_LOGITS], golden.outputs(role)[MASK_LOGITS]) for role in ROLES
     ]
     ious = np.stack([mask_ious(got, want) for _, got, want in masks])
     strict = np.stack([mask_ious(got, want, edge=0) for _, got, want in masks])
-    want_scores = class_scores(golden.frame["class_logits"], golden.frame["objectness_logits"])
+    want_scores = class_scores(golden.frame[CLASS_LOGITS], golden.frame[OBJECTNESS_LOGITS])
     frame = measured["frame"]
-    got_scores = class_scores(frame["class_logits"], frame["objectness_logits"])
+    got_scores = class_scores(frame[CLASS_LOGITS], frame[OBJECTNESS_LOGITS])
     differ = (want_scores > SCORE_THRESHOLD) != (got_scores > SCORE_THRESHOLD)
     decided = np.abs(want_scores - SCORE_THRESHOLD) > EDGE_SCORE
     edge = int((differ & ~decided).sum())
@@ -373,7 +377,7 @@ def _pair_contract(
 ) -> Check:
     """The frame graph's kernels, fed to the mask head on the same picture, give its own masks."""
     keys = sorted(set(golden.keyframe.tolist()))
-    parity = compare_tensor("mask_head", "mask_logits", reuse[keys], frame[keys], tolerance)
+    parity = compare_tensor("mask_head", MASK_LOGITS, reuse[keys], frame[keys], tolerance)
     figures = {"max_abs": parity.max_abs, "keyframes": len(keys)}
     if parity.passed:
         detail = f"both graphs give the same masks within {parity.max_abs:.2e}"
@@ -394,15 +398,15 @@ def _live_kernels(
     n = bundle.config.num_queries
     worst = 0.0
     for subset, outputs in zip(subsets, live, strict=True):
-        want = whole["mask_logits"][:, subset]
-        got = outputs["mask_logits"]
+        want = whole[MASK_LOGITS][:, subset]
+        got = outputs[MASK_LOGITS]
         if got.shape != want.shape:
             detail = (
                 f"{len(subset)} kernels gave mask_logits of shape {_shown(got.shape)}, not "
                 f"{_shown(want.shape)}"
             )
             return Check("live kernels", False, detail)
-        parity = compare_tensor("mask_head", "mask_logits", got, want, bundle.tolerance)
+        parity = compare_tensor("mask_head", MASK_LOGITS, got, want, bundle.tolerance)
         worst = max(worst, parity.max_abs)
         if not parity.passed:
             detail = (
@@ -422,7 +426,7 @@ def _sequence(tolerance: Tolerance, golden: Golden, reuse: np.ndarray) -> Check:
         if key == index:
             continue
         got, want = reuse[index : index + 1], golden.mask_logits[index : index + 1]
-        parity = compare_tensor("mask_head", "mask_logits", got, want, tolerance)
+        parity = compare_tensor("mask_head", MASK_LOGITS, got, want, tolerance)
         iou = float(mask_ious(got, want).min())
         age = index - key
         drift.append({"age": age, "max_abs": parity.max_abs, "min_mask_iou": iou})

@@ -144,9 +144,7 @@ def evaluate_results(results: Path, annotations: Path, *, clips: bool) -> EvalRe
     data = AnnotatedSet(None, annotations, clips=clips)
     data.catalogue.require_objects("evaluate on")
     found = read_results(results, data, clips=clips)
-    items = (
-        (medium, Found(found.get(medium.id, []), len(medium.files))) for medium in data.media
-    )
+    items = ((medium, Found(found.get(medium.id, []), len(medium.files))) for medium in data.media)
     block = _matched(items, data, annotations, sha256_of(annotations), {}, clips=clips)
     return EvalReport(
         model_id=results.name,
@@ -248,9 +246,7 @@ def evaluate(
     return Evaluated(made, document, kept)
 
 
-def _of_results(
-    results: Path, annotations: Path, where: Path | None, *, clips: bool
-) -> Evaluated:
+def _of_results(results: Path, annotations: Path, where: Path | None, *, clips: bool) -> Evaluated:
     place = results_place("eval", results.parent, "file", "results", results.stem, where)
     place.check()
     made = evaluate_results(results, annotations, clips=clips)

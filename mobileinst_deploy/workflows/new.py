@@ -134,9 +134,7 @@ def new(
     )
 
 
-def _held_out(
-    annotations: Path, images: Path, objects: Mapping[str, int], clips: bool
-) -> None:
+def _held_out(annotations: Path, images: Path, objects: Mapping[str, int], clips: bool) -> None:
     """Find out now what would otherwise end the training before it begins."""
     data = AnnotatedSet(images, annotations, tuple(objects), clips=clips)
     data.catalogue.require_objects("evaluate on")
@@ -179,11 +177,13 @@ def _train_toml(data: Mapping[str, Any], config: ModelConfig, frames: int, clips
     if clips and config.stages == ("global", "local"):
         stage["query_passing"] = True
     run = {"model": MODEL_FILE, "ema": 0.998, "clip_norm": 5.0, "evaluate_every": 1000}
-    return (
-        f"# {frames} pictures or frames. `mobileinst train --help` says how to change what is here.\n"
-        f"{_lines(run)}\n[data]\n{_lines({**data, 'colour': 0.3})}\n"
-        f"[losses]\n{_lines({'mask_stride': 4, 'matching': 'losses'})}\n[[stages]]\n{_lines(stage)}"
-    )
+    tables = {
+        "[data]": {**data, "colour": 0.3},
+        "[losses]": {"mask_stride": 4, "matching": "losses"},
+        "[[stages]]": stage,
+    }
+    rest = "".join(f"\n{head}\n{_lines(table)}" for head, table in tables.items())
+    return f"# For {frames} frames. docs/training.md explains the fields.\n{_lines(run)}{rest}"
 
 
 def _lines(table: Mapping[str, Any]) -> str:

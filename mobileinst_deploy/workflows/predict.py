@@ -84,7 +84,10 @@ def predict(
     Examples:
         >>> import mobileinst_deploy as mobileinst
         >>> done = mobileinst.predict(
-        ...     "pair", "results.json", dataset="coco", images="val", annotations="val/instances.json"
+        ...     *("pair", "results.json"),
+        ...     dataset="coco",
+        ...     images="val",
+        ...     annotations="val/instances.json",
         ... )
         >>> done.path.name
         'results.json'
@@ -105,9 +108,7 @@ def predict(
     subject = open_subject(model, device)
     data = AnnotatedSet(Path(images), annotations, subject.config.classes, clips=clips)
     lacking = tuple(
-        name
-        for name, number in zip(data.classes, data.category_ids, strict=True)
-        if number is None
+        name for name, number in zip(data.classes, data.category_ids, strict=True) if number is None
     )
     if len(lacking) == len(data.classes):
         raise DatasetError(

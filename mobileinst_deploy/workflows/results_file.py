@@ -1,9 +1,9 @@
 """Results in the form that COCO's and YouTube-VIS's servers take, written and read.
 
-COCO: a list of ``image_id``, ``category_id``, ``segmentation`` (compressed run lengths), ``score``.
-YouTube-VIS: a list of ``video_id``, ``category_id``, ``segmentations`` (one or null for each frame),
-``score``. Numbers are those of the annotation file. As a zip file it holds one JSON file of its own
-name without ``.zip``: YouTube-VIS's server looks for ``results.json``.
+COCO: a list of ``image_id``, ``category_id``, ``segmentation`` (compressed run lengths) and
+``score``. YouTube-VIS: a list of ``video_id``, ``category_id``, ``segmentations`` (one or null for
+each frame) and ``score``. Numbers are those of the annotation file. A zip file holds one JSON file
+of its own name without ``.zip``: YouTube-VIS's server looks for ``results.json``.
 """
 
 from __future__ import annotations

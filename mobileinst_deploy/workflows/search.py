@@ -14,6 +14,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
+from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, side_by_side
@@ -125,10 +126,10 @@ def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
     prepared, geometry = prepare(image, subject.config.input_size)
     outputs = Graphs(subject.runner).frame(prepared)
-    scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
-    scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
+    scores = class_scores(outputs[CLASS_LOGITS][0], outputs[OBJECTNESS_LOGITS][0])
+    scores = settled_scores(subject.config, scores, outputs[MASK_LOGITS][0])
     best = _best_pairs(scores)
-    rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
+    rles = _encoded(outputs[MASK_LOGITS][0, list(best)], geometry)
     candidates = [
         Candidate(rle, pairs) for rle, pairs in zip(rles, best.values(), strict=True) if rle
     ]

@@ -240,7 +240,7 @@ def _foreign(
         )
     if source.config != needs:
         raise ConfigError(
-            f"{source.id} needs something else than the network of this pair",
+            f"{source.model_id} needs something else than the network of this pair",
             "Name the network that it was exported from",
         )
     return source

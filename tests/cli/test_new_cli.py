@@ -7,7 +7,6 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -75,7 +74,7 @@ def test_following_the_page_leads_to_a_verified_pair(here):
     assert json.loads(measured.read_text())["trained"]
     assert (here / "followed" / "tracks.json").is_file()
     assert json.loads((here / "results.json").read_text()) is not None
-    assert ElementTree.parse(run / "training.svg").getroot().tag.endswith("svg")
+    assert "</svg>" in (run / "training.svg").read_text()
 
 
 def new(here: Path, *more: object):
