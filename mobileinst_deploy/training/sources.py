@@ -172,7 +172,7 @@ def left_out(source: ClipSource | None) -> list[str]:
     if not isinstance(source, Annotated):
         return []
     catalogue = _catalogue(source)
-    lines = catalogue.left_out.lines()
+    lines = catalogue.lines()
     crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
     if crowds:
         lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
