@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from mobileinst_deploy.core.config import Count, check_size
 from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 
 DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]
@@ -21,6 +21,7 @@ StageKind = Literal["image", "video"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["no", "bf16", "fp16"]
 MaskStride = Literal[1, 2, 4, 8]
+Matching = Literal["sparseinst", "losses"]
 #: Of iterations, clips and pixels of long sides: beyond them a number is a slip.
 MAX_COUNT = 10**9
 Steps = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
@@ -44,8 +45,11 @@ class LossConfig:
         association_weight: Of a cross-entropy on whether kernels of a pair of frames are one
             instance's, told from their cosine as association tells it. Not the paper's. 0 leaves it
             out.
-        mask_stride: Stride in pixels at which masks are compared. The network gives 8; a finer
-            stride compares bilinearly resized logits, as they are used later.
+        mask_stride: Stride in pixels at which masks are compared, SparseInst's 4 by default. The
+            network gives 8; a finer stride compares bilinearly resized logits, as they are used
+            later.
+        matching: By what queries are assigned to instances: ``sparseinst``, the rule of the network
+            that the paper follows, or ``losses``, what a pair would add to the loss.
     """
 
     class_weight: Factor = 2.0
@@ -53,7 +57,8 @@ class LossConfig:
     objectness_weight: Factor = 1.0
     semantic_weight: Factor = 0.0
     association_weight: Factor = 0.0
-    mask_stride: MaskStride = 8
+    mask_stride: MaskStride = 4
+    matching: Matching = "sparseinst"
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
@@ -78,8 +83,9 @@ class DataConfig:
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
             evenly from 0 on. Needs stages with a zoom.
-        max_gap: Largest delta between the two frames of a pair, frames.
-        workers: Processes that read ahead; 0 reads in the training process.
+        max_gap: Largest delta between the two frames of a pair, frames; the paper tries up to 20.
+        workers: Processes that read ahead for each training process; 0 reads in that process.
+            ``auto`` measures the first steps with one, and goes on with as many as keep up.
     """
 
     kind: DataKind = "shapes"
@@ -95,7 +101,7 @@ class DataConfig:
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0
     max_gap: Steps = 5
-    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] | Literal["auto"] = 0
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
@@ -141,7 +147,9 @@ class StageConfig:
         schedule: ``step`` multiplies by 0.1 at ``decay_at``; ``cosine`` falls to a hundredth.
         decay_at: Iterations, or epochs, of the step decay.
         warmup: Iterations of linear warm-up.
-        query_passing: Whether pairs are also trained by query passing (section 3.5).
+        query_passing: Whether pairs are also trained by query passing (section 3.5): true passes
+            the queries that leave the global stage on to the other frame's local stage;
+            ``local-local`` those that leave the local stage (Table 4, row 2).
         pictures: Of a video stage, single pictures in every batch beside the pairs.
         size: (height, width) that clips are made at in this stage; empty for the model's own.
             With a zoom, the size of every sample.
@@ -160,7 +168,7 @@ class StageConfig:
     schedule: Schedule = "step"
     decay_at: tuple[Annotated[float, Meta(ge=0, le=1e9)], ...] = ()
     warmup: StepsOrNone = 0
-    query_passing: bool = False
+    query_passing: bool | Literal["local-local"] = False
     pictures: PicturesConfig | None = None
     size: tuple[Count, ...] = ()
     zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
@@ -239,7 +247,7 @@ class TrainConfig:
         backbone_lr: Multiplier of the backbone's learning rate (paper: 0.5).
         frozen: Modules of the network that keep the weights they begin with, their BatchNorm in
             eval mode, by name; for example ``backbone.features.0``.
-        clip_norm: Largest norm of the gradient.
+        clip_norm: Largest norm of the gradient; 0 leaves it as it is, as SparseInst does.
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
         precision: Mixed precision.
@@ -257,7 +265,7 @@ class TrainConfig:
     weight_decay: Factor = 0.05
     backbone_lr: Factor = 0.5
     frozen: tuple[Text, ...] = ()
-    clip_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    clip_norm: Factor = 0.0
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
     precision: Precision = "no"
@@ -356,6 +364,7 @@ def _change(data: dict[str, Any], change: str) -> None:
     place[last] = value
 
 
+@places(0)
 def read_train_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     """Read a train.toml.
 

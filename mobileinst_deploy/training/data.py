@@ -60,21 +60,31 @@ class Batch(NamedTuple):
         targets: B targets, of all but the later frames.
         later: L targets of the later frames, or None where all are pictures.
         unreadable: Samples that were drawn but could not be read, and were replaced.
+        cell: What masks are multiples of: as a worker hands them over, uint8 numbers of pixels out
+            of this many, which is a quarter of the bytes to move; 1 once they are shares.
     """
 
     images: Tensor
     targets: list[Target]
     later: list[Target] | None
     unreadable: int
+    cell: int = 1
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The same on another device, its masks as shares of cells."""
 
         def move(targets: list[Target]) -> list[Target]:
-            return [Target(t.labels.to(device), t.masks.to(device)) for t in targets]
+            return [
+                Target(
+                    t.labels.to(device, non_blocking=True),
+                    t.masks.to(device, non_blocking=True).float() / self.cell,
+                )
+                for t in targets
+            ]
 
         later = None if self.later is None else move(self.later)
-        return Batch(self.images.to(device), move(self.targets), later, self.unreadable)
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, move(self.targets), later, self.unreadable)
 
 
 class Sample(NamedTuple):
@@ -180,6 +190,7 @@ class Collate:
 
     def __call__(self, samples: list[Sample]) -> Batch:
         """Samples, pairs before pictures, to a batch."""
+        cell = self.mask_stride**2
         shapes = [s.frames.images.shape for s in samples]
         pairs = sum(shape[0] == 2 for shape in shapes)
         h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
@@ -192,14 +203,17 @@ class Collate:
             height, width = frames.images.shape[1:3]
             images[i, :, :height, :width] = frames.images[j].transpose(2, 0, 1)
             labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
-            masks = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
-            targets.append(Target(labels, torch.from_numpy(masks)))
+            shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+            # Strides are powers of two, so that nothing is rounded here or in taking it back.
+            pixels = (shares * cell).astype(np.uint8)
+            targets.append(Target(labels, torch.from_numpy(pixels)))
         later = targets[len(samples) :] if pairs else None
         return Batch(
             torch.from_numpy(images),
             targets[: len(samples)],
             later,
             sum(s.unreadable for s in samples),
+            cell,
         )
 
 
@@ -215,10 +229,13 @@ def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
         (n, H / stride, W / stride) float32.
     """
     n, h, w = masks.shape
-    padded = np.zeros((n, *size), bool)
-    padded[:, :h, :w] = masks
-    cells = padded.reshape(n, size[0] // stride, stride, size[1] // stride, stride)
-    shares: np.ndarray = cells.mean(axis=(2, 4), dtype=np.float32)
+    shares = np.zeros((n, size[0] // stride, size[1] // stride), np.float32)
+    # Only the rows and columns of cells that the picture reaches; the rest stays outside.
+    rows, columns = -(-h // stride), -(-w // stride)
+    padded = np.zeros((rows * stride, columns * stride), np.float32)
+    for mask, share in zip(masks, shares, strict=True):
+        padded[:h, :w] = mask
+        share[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     return shares
 
 
@@ -229,6 +246,7 @@ def batches(
     first: int,
     process: int = 0,
     processes: int = 1,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """The batches of one process, from a given one onwards.
 
@@ -239,9 +257,9 @@ def batches(
         first: Number of batches to leave out because an earlier run has seen them.
         process: This process, from 0.
         processes: How many there are; they share the sequence of samples between them.
+        workers: Processes that read ahead for this one; 0 reads when a batch is asked for.
     """
     order = _Order(len(samples), batch, first, process, processes)
-    workers = samples.config.workers
     if workers:
         # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
         cv2.setNumThreads(1)
@@ -252,6 +270,7 @@ def batches(
             collate_fn=Collate(losses.mask_stride),
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
     )
 

@@ -85,7 +85,7 @@ class Objective(nn.Module):
         images: Tensor,
         targets: list[Target],
         later: list[Target] | None = None,
-        query_passing: bool = False,
+        query_passing: bool | str = False,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -95,8 +95,8 @@ class Objective(nn.Module):
                 them are pictures.
             targets: B targets of all but the frames t + delta.
             later: L targets of those, with the same instances in the same order as at frame t.
-            query_passing: Whether pairs also get query passing. Without it their frames are trained
-                as pictures alone.
+            query_passing: Whether pairs also get query passing, and from which stage, as in the
+                recipe. Without it their frames are trained as pictures alone.
 
         Returns:
             Scalars by name; ``loss`` is their weighted sum.
@@ -128,8 +128,11 @@ class Objective(nn.Module):
             if features.context:
                 passed_on = [tensor[:pairs] for tensor in features.context]
                 there = self.model.reuse_features(images[b:].float(), passed_on)
+            leaving = 1 if query_passing == "local-local" else 0
             passed = self.model.decode(
-                Features(there, None), queries=decoded.stage_queries[0][:pairs], first_stage=1
+                Features(there, None),
+                queries=decoded.stage_queries[leaving][:pairs],
+                first_stage=1,
             )
             with torch.autocast(images.device.type, enabled=False):
                 masks = apply_kernels(passed.kernels.float(), there.float())
@@ -158,8 +161,7 @@ class Objective(nn.Module):
                 masks[i],
                 target.labels[index],
                 flat[index],
-                self.config.class_weight,
-                self.config.mask_weight,
+                self.config,
             )
             found = Match(found.queries, index[found.instances])
             matches.append(found)

@@ -69,19 +69,22 @@ def test_query_passing_has_no_weights_of_its_own():
     assert {name for name, _ in Objective(model, LossConfig()).named_parameters()} == names
 
 
-def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(objective):
+@pytest.mark.parametrize(("passing", "leaving"), [(True, 0), ("local-local", 1)])
+def test_query_passing_is_a_stages_queries_of_t_in_the_local_stage_of_later(
+    objective, passing, leaving
+):
     objective.model.eval()
     images = pictures(2)
     later = target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
-    losses = objective(images, [TWO], [later], query_passing=True)
+    losses = objective(images, [TWO], [later], query_passing=passing)
 
     model = objective.model
     features = model.features(images)
     decoded = model.decode(Features(features.mask_features[:1], features.memory[:1]))
     now = resized(apply_kernels(decoded.kernels, features.mask_features[:1]))
-    found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), 2.0, 2.0)
+    found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), LossConfig())
     passed = model.decode(
-        Features(features.mask_features[1:], None), decoded.stage_queries[0], first_stage=1
+        Features(features.mask_features[1:], None), decoded.stage_queries[leaving], first_stage=1
     )
     masks = resized(apply_kernels(passed.kernels, features.mask_features[1:]))[found.queries]
     truth = later.masks.flatten(1)[found.instances]
