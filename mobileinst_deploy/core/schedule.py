@@ -120,7 +120,7 @@ def mask_certainty(mask_logits: np.ndarray) -> float:
 
 
 def brightness_change(image: np.ndarray, other: np.ndarray) -> float:
-    """Mean difference of brightness of two images (1, 3, H, W), 0 to 255, as :class:`Auto` has it."""
+    """Mean difference of two images (1, 3, H, W) in brightness, 0 to 255, as Auto has it."""
     return _difference(_thumbnail(image), _thumbnail(other))
 
 
