@@ -16,6 +16,7 @@ from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.network.kernel_network import KernelNetwork
 from mobileinst_deploy.network.loading import LoadedModel
 from mobileinst_deploy.network.peers.condinst import CondInst
+from mobileinst_deploy.network.peers.crossvis import CrossVis
 from mobileinst_deploy.network.peers.fastinst import FastInst
 from mobileinst_deploy.network.peers.mask2former import Mask2Former
 from mobileinst_deploy.network.peers.reproduction import ReproducedMobileInst
@@ -84,7 +85,6 @@ NOT_BUILT = {
     "sipmask": "Table 2 gives no mobile latency",
     "sg-net": "Table 2 gives no mobile latency",
     "stmask": "Table 2 gives no mobile latency",
-    "crossvis": "CondInst at YouTube-VIS's size with one more head for identities; not built yet",
 }
 
 
@@ -141,6 +141,10 @@ PEERS = {
         Peer("sparseinst-vis-topformer-base", (384, 640), _VIS,
              partial(SparseInst, "topformer-base"), Published(2, "360", 389, 33.3),
              "none is public"),
+        Peer("crossvis-resnet-50", (384, 640), _VIS, partial(CrossVis, "resnet-50"),
+             Published(2, "360", 981, 34.8), "hustvl/CrossVIS (detectron2)"),
+        Peer("crossvis-topformer-base", (384, 640), _VIS, partial(CrossVis, "topformer-base"),
+             Published(2, "360", 614, 32.7), "none is public"),
         Peer("mobileinst-reproduction", (640, 896), _COCO, ReproducedMobileInst, None,
              "Ambitious-idiot/MobileInst-Reproduction (detectron2)"),
     )
