@@ -77,7 +77,9 @@ class InstanceBranch(nn.Module):
         x = self.inst_convs(x)
         b, d, h, w = static_shape(x)
         weights = self.iam_conv(x).sigmoid().reshape(b, -1, h * w)
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=LEAST_WEIGHT)
+        # A sum as a product: pnnx loses a sum's axes.
+        total = torch.matmul(weights, weights.new_ones(h * w, 1))
+        weights = weights / total.clamp(min=LEAST_WEIGHT)
         means = torch.matmul(weights, x.reshape(b, d, h * w).transpose(1, 2))
         n = static_shape(means)[1] // GROUPS
         # An instance is the four groups' means side by side.
