@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import Call, GraphRunner, Role, Tensors
+from mobileinst_deploy.core.contract import (
+    IMAGE,
+    KERNELS,
+    MASK_LOGITS,
+    Call,
+    GraphRunner,
+    Role,
+    Tensors,
+)
 from mobileinst_deploy.core.errors import DeviceError
 
 #: No network gives more; beyond it, means would overflow.
@@ -24,11 +32,11 @@ class Graphs:
     def __init__(self, runner: GraphRunner) -> None:
         self._runner = runner
         inputs = {tensor.name: tensor for tensor in runner.specs["mask_head"].inputs}
-        self._carried = tuple(name for name in inputs if name != "image")
+        self._carried = tuple(name for name in inputs if name != IMAGE)
         (masks,) = runner.specs["mask_head"].outputs
         #: (height, width) of the mask logits.
         self.mask_size = tuple(int(length) for length in masks.shape[2:])
-        slots = inputs["kernels"].shape[1]
+        slots = inputs[KERNELS].shape[1]
         self._slots = slots if isinstance(slots, int) else None
 
     def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -43,7 +51,7 @@ class Graphs:
         Raises:
             DeviceError: The runner failed or returned what the graph cannot have made.
         """
-        return self._call("frame", {"image": image})
+        return self._call("frame", {IMAGE: image})
 
     def mask_head(self, image: np.ndarray, keyframe: Tensors) -> np.ndarray:
         """Segment a reuse frame.
@@ -60,11 +68,11 @@ class Graphs:
             DeviceError: As for :meth:`frame`.
         """
         carried = {name: keyframe[name] for name in self._carried}
-        live = carried["kernels"].shape[1]
+        live = carried[KERNELS].shape[1]
         if self._slots is not None:
             missing = self._slots - live
-            carried["kernels"] = np.pad(carried["kernels"], ((0, 0), (0, missing), (0, 0)))
-        return self._call("mask_head", {"image": image, **carried})["mask_logits"][:, :live]
+            carried[KERNELS] = np.pad(carried[KERNELS], ((0, 0), (0, missing), (0, 0)))
+        return self._call("mask_head", {IMAGE: image, **carried})[MASK_LOGITS][:, :live]
 
     def _call(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
         outputs = self._runner.outputs([Call(role, inputs)])[0]

@@ -10,6 +10,25 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class OfPair:
+    """What every report on a pair begins with: which one, and what ran it.
+
+    Attributes:
+        bundle_sha256: Of the pair's manifest.
+        model_id: Its model.
+        trained: Whether its weights were trained; otherwise its masks mean nothing.
+        device: Where the graphs ran.
+        runtime: What ran them, such as ``onnxruntime 1.32.0``.
+    """
+
+    bundle_sha256: str
+    model_id: str
+    trained: bool
+    device: str
+    runtime: str
+
+
+@dataclass(frozen=True)
 class TensorParity:
     """One output tensor against its reference, the worst over all pictures.
 
@@ -53,26 +72,16 @@ class Check:
 
 
 @dataclass(frozen=True)
-class ParityReport:
+class ParityReport(OfPair):
     """The whole ladder of ``verify``.
 
     Attributes:
-        bundle_sha256: Of the verified bundle's manifest.
-        model_id: Its model.
-        trained: Whether its weights were trained.
-        device: Where the graphs ran.
-        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         reference: Where the reference came from.
         tolerance: What was allowed.
         checks: The rungs, in order, up to the first that made the next ones meaningless.
         tensors: Per tensor values.
     """
 
-    bundle_sha256: str
-    model_id: str
-    trained: bool
-    device: str
-    runtime: str
     reference: str
     tolerance: Mapping[str, float]
     checks: tuple[Check, ...]
@@ -94,15 +103,10 @@ class ParityReport:
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunReport(OfPair):
     """One clip run through an exported pair: what was done and where the time went.
 
     Attributes:
-        bundle_sha256: Of the pair's manifest.
-        model_id: Its model.
-        trained: Whether its weights were trained; otherwise the masks mean nothing.
-        device: Where the graphs ran.
-        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         emulated: Whether that is an emulator; then the time of what it did is left out.
         source: The clip's name.
         size: (height, width) of its pictures in pixels.
@@ -119,11 +123,6 @@ class RunReport:
         files: What was written, by what it is.
     """
 
-    bundle_sha256: str
-    model_id: str
-    trained: bool
-    device: str
-    runtime: str
     emulated: bool
     source: str
     size: tuple[int, int]
@@ -192,18 +191,19 @@ class EvalReport:
     Attributes:
         model_id: Of the model.
         model_sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
-        trained: Whether its weights were trained; otherwise AP means nothing.
-        runtime: What ran it: ``pytorch`` or ``onnxruntime``.
-        input_size: (height, width), pixels.
+        trained: Whether its weights were trained; otherwise AP means nothing. None where a file
+            of results does not say.
+        runtime: What ran it: ``pytorch`` or ``onnxruntime``; or ``results file``.
+        input_size: (height, width), pixels; None where a file of results does not say.
         pictures: On pictures, if measured.
         clips: On clips, by T or ``auto``.
     """
 
     model_id: str
     model_sha256: str
-    trained: bool
+    trained: bool | None
     runtime: str
-    input_size: tuple[int, int]
+    input_size: tuple[int, int] | None
     pictures: EvalBlock | None = None
     clips: Mapping[str, EvalBlock] = field(default_factory=dict)
 
@@ -215,7 +215,7 @@ class EvalReport:
             "model_sha256": self.model_sha256,
             "trained": self.trained,
             "runtime": self.runtime,
-            "input_size": list(self.input_size),
+            "input_size": None if self.input_size is None else list(self.input_size),
         }
         if self.pictures is not None:
             document["pictures"] = self.pictures.to_dict()

@@ -69,8 +69,8 @@ def lines(
         zero: Whether the vertical axis begins at 0.
         counted: Whether the horizontal axis counts things: then points are few, large and whole.
     """
-    xs = np.concatenate([np.asarray(s.x, float) for s in series])
-    ys = np.concatenate([np.asarray(s.y, float) for s in series])
+    xs = np.concatenate([np.zeros(0), *(np.asarray(s.x, float) for s in series)])
+    ys = np.concatenate([np.zeros(0), *(np.asarray(s.y, float) for s in series)])
     ys = ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
         return ""
@@ -92,6 +92,47 @@ def lines(
             ]
     frame = _axes(x, y, (xs.min(), xs.max()), (low, float(ys.max())), x_label, y_label, counted)
     return _svg([*frame, *body], HEIGHT) + _legend([s.name for s in series])
+
+
+#: Of a picture that no page colours; the colours can be told apart by the colour-blind.
+_STYLE = """
+svg{font:11px sans-serif;fill:#333;background:#fff}
+.axis,.grid{fill:none;stroke:#999}.grid{stroke:#e5e5e5}
+.line{fill:none;stroke-width:1.5}
+""" + "".join(
+    f".s{number}{{fill:{colour}}}.s{number}.line{{fill:none;stroke:{colour}}}"
+    for number, colour in enumerate(
+        ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+    )
+)
+
+
+def picture(charts: Sequence[Sequence[Series]], x_label: str, y_labels: Sequence[str]) -> str:
+    """Charts of lines one below the other, as an SVG file that stands alone.
+
+    Args:
+        charts: The series of each; one without a point is left out.
+        x_label: Of all.
+        y_labels: Of each.
+    """
+    body, top = [], 0
+    for series, y_label in zip(charts, y_labels, strict=True):
+        drawn = lines(series, x_label, y_label, zero=True).split("</svg>")[0]
+        if not drawn:
+            continue
+        names = "".join(
+            f'<tspan class="s{n % _SERIES}" dx="10">{_text(one.name)}</tspan>'
+            for n, one in enumerate(series)
+        )
+        body.append(
+            f'<svg y="{top}" height="{HEIGHT}" {drawn.removeprefix("<svg ")}</svg>'
+            f'<text x="{_LEFT}" y="{top + HEIGHT + 12}">{names}</text>'
+        )
+        top += HEIGHT + 24
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" '
+        f'viewBox="0 0 {WIDTH} {max(top, 1)}"><style>{_STYLE}</style>{"".join(body)}</svg>\n'
+    )
 
 
 def histogram(series: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:

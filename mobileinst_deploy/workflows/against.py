@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import (
     ConfigError,
     MeasurementInvalid,
     MobileInstError,
     VerificationFailed,
+    places,
 )
+from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
 from mobileinst_deploy.measure.samples import clip_times
@@ -94,6 +96,7 @@ def parse_share(text: str) -> float:
     return value
 
 
+@places(0)
 def open_baseline(path: Path) -> ExportBundle | LatencyRecord:
     """A baseline: a pair's folder, to be run beside; or a latency record, measured before.
 

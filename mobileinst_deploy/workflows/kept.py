@@ -7,9 +7,10 @@ from typing import Annotated
 
 import msgspec
 
-from mobileinst_deploy.core.bundle import RESULTS, ExportBundle
+from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import InputError
+from mobileinst_deploy.core.pair_files import RESULTS
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 

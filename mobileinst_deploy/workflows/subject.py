@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.contract import GraphRunner
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.run_folder import is_run
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 
 
@@ -40,11 +41,12 @@ class Subject:
     runner: GraphRunner
 
 
+@places(0)
 def open_subject(name: str, device: str = "cpu") -> Subject:
     """Load what the user named.
 
     Args:
-        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
+        name: An exported folder, a run's folder, a checkpoint, a model.toml, or a zoo id.
         device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
 
     Raises:
@@ -53,7 +55,7 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
         ConfigError: There is no such model or device.
     """
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() and not is_run(path) and not (path / MODEL_FILE).is_file():
         return _pair(path, device)
     return _network(name, device)
 
@@ -94,12 +96,15 @@ def _network(name: str, device: str) -> Subject:
             f"PyTorch cannot use the device {device!r}: {reason}", "Use cpu, or cuda with a GPU"
         ) from error
     path = Path(name)
-    folder = path.parent if path.is_file() else load_model_toml(name).folder
+    if path.is_dir():
+        folder = path
+    else:
+        folder = path.parent if path.is_file() else load_model_toml(name).folder
     # A model.toml is the model itself; of checkpoints there may be many in a folder.
-    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.model_id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
     return Subject(
-        id=loaded.id,
+        id=loaded.model_id,
         config=loaded.config,
         sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
         trained=loaded.trained,
