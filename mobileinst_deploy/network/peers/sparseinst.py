@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.coordinates import coordinates
 from mobileinst_deploy.network.peers.layers import PyramidPooling
 from mobileinst_deploy.network.peers.layouts import detectron2
@@ -134,7 +138,7 @@ class SparseInst(KernelNetwork):
                 input_size,
                 num_queries,
                 KERNEL_WIDTH,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 mask_threshold=0.45,
                 maskness=True,
             )
