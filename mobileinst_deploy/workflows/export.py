@@ -16,7 +16,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import is_run, pair_of
 from mobileinst_deploy.network.loading import LoadedModel, load_model
 from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
-from mobileinst_deploy.network.user_network import load_network
+from mobileinst_deploy.network.user_network import load_network, printing_aside
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.pair.tracing import DEFAULT_OPSET
@@ -49,6 +49,7 @@ class Exported:
         return {**document, "parity": self.verified.report.to_dict()}
 
 
+@printing_aside()
 def export(
     model: str | None,
     output: str | Path | None = None,

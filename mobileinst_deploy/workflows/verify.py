@@ -29,7 +29,7 @@ from mobileinst_deploy.media.pictures import user_clip
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
-from mobileinst_deploy.network.user_network import load_network
+from mobileinst_deploy.network.user_network import load_network, printing_aside
 from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
@@ -103,6 +103,7 @@ class Verified:
         return {**where, **asdict(self.located.divergence)}
 
 
+@printing_aside()
 def verify(
     folder: str | Path,
     *,
