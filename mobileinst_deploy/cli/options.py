@@ -37,6 +37,14 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
 ]
+Association = Annotated[
+    str,
+    typer.Option(
+        "--association",
+        help="How tracks go on at a keyframe: remembering, or consecutive, the paper's: the cosine "
+        "between the kernels of consecutive keyframes and nothing else.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Folder to write; default: beside DIR, with a suffix."),

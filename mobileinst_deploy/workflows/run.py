@@ -28,6 +28,7 @@ from mobileinst_deploy.core.tracker import (
     TrackedFrame,
     Tracker,
     TrackSettings,
+    settings_of,
 )
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
@@ -60,6 +61,7 @@ def run(
     *,
     clip_length: str = "3",
     score: float = SCORE,
+    association: str = "remembering",
     fps: Fraction | None = None,
     device: str = "cpu",
     serial: str | None = None,
@@ -75,6 +77,7 @@ def run(
         output: Folder for the results.
         clip_length: T, a keyframe every T frames, or ``auto``.
         score: Lowest score of an instance, in [0, 1].
+        association: ``remembering``, or the paper's ``consecutive``.
         fps: Frames per second of a raw stream or a folder of pictures, which say nothing of it.
         device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
         serial: Which phone.
@@ -89,7 +92,7 @@ def run(
     """
     bundle = load_bundle(folder)
     schedule = parse_schedule(clip_length)
-    settings = TrackSettings(score=score)
+    settings = settings_of(association, score)
     clip = open_clip(source, fps)
     require_own(output)
     require_writable(output / RUN_FILE)

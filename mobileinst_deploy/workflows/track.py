@@ -12,7 +12,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import Call, GraphRunner, GraphSpec, Role, Tensors
 from mobileinst_deploy.core.schedule import parse_schedule
-from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings, settings_of
 from mobileinst_deploy.media.letterbox import prepare, unfit_masks
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.runtimes import open_host
@@ -148,6 +148,7 @@ def track(
     *,
     clip_length: int | str = 3,
     score: float = SCORE,
+    association: str = "remembering",
 ) -> Iterator[Frame]:
     """Follow the instances through a clip: kernel reuse and association (paper 3.4 and 3.5).
 
@@ -160,12 +161,14 @@ def track(
         clip_length: T: a keyframe, then T-1 reuse frames; or ``"auto"``, a keyframe when the scene
             asks for one.
         score: Lowest score of an instance, in [0, 1].
+        association: ``remembering``, or the paper's ``consecutive``; see
+            :func:`~mobileinst_deploy.core.tracker.settings_of`.
 
     Yields:
         One result per picture, as soon as it is there.
 
     Raises:
-        ConfigError: ``clip_length`` or ``score`` is out of range.
+        ConfigError: ``clip_length`` or ``score`` is out of range, or there is no such association.
         MediaError: The clip cannot be read; results of the pictures before have been given.
         DeviceError: The runtime failed.
 
@@ -180,7 +183,7 @@ def track(
         3 False (48, 64, 3)
     """
     schedule = parse_schedule(str(clip_length))
-    tracker = Tracker(pair.runner, schedule, TrackSettings(score=score))
+    tracker = Tracker(pair.runner, schedule, settings_of(association, score))
     if isinstance(clip, str | Path):
         pictures: Iterable[np.ndarray] = (picture.pixels for picture in open_clip(str(clip)))
     else:

@@ -1,9 +1,11 @@
 """What is drawn for training: the same for the same seed, masks where the picture is."""
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
@@ -16,6 +18,7 @@ from mobileinst_deploy.training.data import (
     batches,
     cell_shares,
 )
+from mobileinst_deploy.training.pace import Pace, enough_workers
 from mobileinst_deploy.training.sources import ShapesSource, aligned
 
 IMAGE = StageConfig("image", 2, 1e-3, 10)
@@ -130,7 +133,7 @@ def test_a_batch_is_padded_right_and_bottom_and_padding_is_no_instance():
         )
         for h, w in ((60, 100), (64, 30))
     ]
-    batch = Collate(4)(samples)
+    batch = Collate(4)(samples).to(torch.device("cpu"))
     assert batch.images.shape == (2, 3, 64, 128)
     assert (batch.images[1, :, :, :30] == 9).all()
     assert batch.images[1, :, 0, 40].tolist() == [124, 116, 104]
@@ -192,3 +195,53 @@ def test_cell_shares_are_the_means_of_the_cells_to_the_last_bit(stride, shape):
     cells = padded.reshape(3, 64 // stride, stride, 64 // stride, stride)
     want = cells.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
     assert np.array_equal(cell_shares(masks, (64, 64), stride), want)
+
+
+def test_workers_hand_masks_over_as_numbers_of_pixels_and_lose_nothing():
+    """A quarter of the bytes of shares; every share of a cell is a whole number of its pixels."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 1, 61, 90)) < 0.3
+    frames = LabelledFrames(np.zeros((1, 61, 90, 3), np.uint8), np.zeros(3, np.int64), masks)
+    for stride in (1, 2, 4, 8):
+        batch = Collate(stride)([Sample(frames, 0)])
+        assert batch.targets[0].masks.dtype == torch.uint8
+        shares = batch.to(torch.device("cpu")).targets[0].masks.numpy()
+        assert np.array_equal(shares, cell_shares(masks[:, 0], (64, 128), stride))
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds", "waited", "enough"),
+    [(1, 10.0, 0.1, 1), (1, 10.0, 5.0, 3), (2, 10.0, 5.0, 5), (1, 10.0, 9.9, 8), (4, 10.0, 0.0, 4)],
+    ids=["keeps up", "half the time", "of two", "no more than cores", "is not lowered"],
+)
+def test_workers_are_as_many_as_keep_up_by_measurement(workers, seconds, waited, enough):
+    assert enough_workers(workers, seconds, waited, most=8) == enough
+
+
+def test_waiting_is_the_share_of_time_that_a_step_waits_for_data():
+    pace = Pace(0, 1)
+
+    def slow():
+        for i in range(3):
+            time.sleep(0.02)
+            yield i
+
+    for _ in pace.timed(slow()):
+        time.sleep(0.02)
+    assert 0.2 < pace.waiting() < 0.8
+    assert pace.waiting() < 0.2
+
+
+def test_the_number_of_workers_changes_once_and_the_samples_go_on():
+    pace = Pace("auto", 1)
+    assert pace.workers == 1
+    pace._most = 4
+    taken = []
+    for i in pace.timed(iter(range(100))):
+        taken.append(i)
+        pace._auto_waited += 0.01  # as if every batch had been waited for
+        if pace.changes():
+            break
+    assert 2 <= pace.workers <= 4
+    assert taken == list(range(len(taken)))
+    assert not pace.changes()
