@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,11 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.media.letterbox import turned_for
 from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
+#: Tells the draw of a batch's orientation from those of samples.
+_ORIENTATION = 0x0EA7
 
 
 class ClipSource(Protocol):
@@ -40,6 +44,10 @@ class ClipSource(Protocol):
 
     def length(self, clip: int) -> int:
         """Frames of a clip."""
+        ...
+
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
         ...
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
@@ -103,6 +111,8 @@ class Samples(Dataset[Sample]):
         stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
         seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
         length: How many there are, for the loader's sake.
+        batch: How many of them in a row go into one batch; with ``config.upright`` these are of one
+            orientation.
     """
 
     source: ClipSource
@@ -110,6 +120,7 @@ class Samples(Dataset[Sample]):
     stage: StageConfig
     seed: tuple[int, int]
     length: int
+    batch: int = 1
 
     def __len__(self) -> int:
         return self.length
@@ -121,40 +132,71 @@ class Samples(Dataset[Sample]):
             DatasetError: Picture after picture cannot be read.
         """
         rng = np.random.default_rng([*self.seed, index])
+        drawn_from = self._drawn_from(index)
         for unreadable in range(MAX_UNREADABLE):
-            clip = int(rng.integers(len(self.source)))
+            clip = _draw(drawn_from, rng)
             try:
                 frames = self.source.read(clip, self._choose(rng, self.source.length(clip)))
             except MediaError as error:
                 last = error
                 continue
-            return Sample(self._varied(frames, rng), unreadable)
+            return Sample(self._varied(frames, drawn_from, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
         )
 
-    def _varied(self, frames: LabelledFrames, rng: np.random.Generator) -> LabelledFrames:
-        config, stage = self.config, self.stage
+    @cached_property
+    def _by_orientation(self) -> tuple[np.ndarray, np.ndarray]:
+        """The clips that lie, and those that stand upright."""
+        upright = np.array([self.source.upright(clip) for clip in range(len(self.source))], bool)
+        return np.flatnonzero(~upright), np.flatnonzero(upright)
+
+    def _drawn_from(self, index: int) -> np.ndarray | int:
+        """The clips that a sample is drawn from; a number stands for all up to it.
+
+        A batch's orientation depends on the seed and on the batch's number alone, as a sample on
+        its own, and each is as frequent as its clips.
+        """
+        if not self.config.upright:
+            return len(self.source)
+        lying, upright = self._by_orientation
+        rng = np.random.default_rng([*self.seed, index // self.batch, _ORIENTATION])
+        return upright if rng.random() * len(self.source) < len(upright) else lying
+
+    def _stage(self, frames: LabelledFrames) -> StageConfig:
+        """The stage, its size turned for upright pictures where the recipe asks for that."""
+        stage = self.stage
+        if not (self.config.upright and len(stage.size) == 2):
+            return stage
+        height, width = stage.size
+        return replace(stage, size=turned_for((height, width), frames.images.shape[1:3]))
+
+    def _varied(
+        self, frames: LabelledFrames, drawn_from: np.ndarray | int, rng: np.random.Generator
+    ) -> LabelledFrames:
+        config, stage = self.config, self._stage(frames)
         frames = vary(frames, config.flip, stage, rng)
         if stage.kind == "image" and config.paste:
             for _ in range(int(rng.integers(config.paste + 1))):
-                frames = paste(frames, self._donor(rng), rng)
+                frames = paste(frames, self._donor(stage, drawn_from, rng), rng)
         if config.colour:
             frames = frames._replace(images=recolour(frames.images, config.colour, rng))
         return frames
 
-    def _donor(self, rng: np.random.Generator) -> LabelledFrames:
+    def _donor(
+        self, stage: StageConfig, drawn_from: np.ndarray | int, rng: np.random.Generator
+    ) -> LabelledFrames:
         """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
-        clip = int(rng.integers(len(self.source)))
+        clip = _draw(drawn_from, rng)
         try:
             frames = self.source.read(clip, [int(rng.integers(self.source.length(clip)))])
         except MediaError:
-            none = np.zeros((0, 1, *self.stage.size), bool)
+            none = np.zeros((0, 1, *stage.size), bool)
             return LabelledFrames(
-                np.zeros((1, *self.stage.size, 3), np.uint8), np.zeros(0, np.int64), none
+                np.zeros((1, *stage.size, 3), np.uint8), np.zeros(0, np.int64), none
             )
-        return vary(frames, self.config.flip, replace(self.stage, zoom=PASTE_ZOOM), rng)
+        return vary(frames, self.config.flip, replace(stage, zoom=PASTE_ZOOM), rng)
 
     def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
         first = int(rng.integers(length))
@@ -166,6 +208,12 @@ class Samples(Dataset[Sample]):
         if high > low and other >= first:
             other += 1  # skips the frame itself, in either direction of time
         return [first, other]
+
+
+def _draw(clips: np.ndarray | int, rng: np.random.Generator) -> int:
+    if isinstance(clips, int):
+        return int(rng.integers(clips))
+    return int(clips[int(rng.integers(len(clips)))])
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,8 @@ class _Run:
         accelerator, config = self.accelerator, self.config
         stage, seed = config.stages[number], (config.seed, number)
         each = stage.batch * config.accumulate * accelerator.num_processes
-        samples = Samples(self._source(stage), config.data, stage, seed, stage.iterations * each)
+        length = stage.iterations * each
+        samples = Samples(self._source(stage), config.data, stage, seed, length, stage.batch)
         return batches(
             samples,
             config.losses,
@@ -380,6 +381,7 @@ class _Run:
                 self.progress,
                 process=self.accelerator.process_index,
                 processes=self.accelerator.num_processes,
+                upright=self.config.data.upright,
             )
         if self.accelerator.is_main_process:
             self.log.evaluation(self.iteration, stage.kind, self.metrics)

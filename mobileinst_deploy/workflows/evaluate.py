@@ -358,7 +358,7 @@ def _truth(medium: Media, clips: bool) -> list[Truth]:
     for item in [*medium.objects, *medium.unseen]:
         rles = [None if s is None else to_rle(s, medium.size) for s in item.segmentations]
         if not clips and rles[0] is not None:
-            mask, area = rles[0], rle_area(rles[0])
+            mask, area = rles[0], float(rle_area(rles[0]))
         else:
             mask, odd = side_by_side(rles, medium.size), dict(item.odd)
             areas = [a for a in (*(rle_area(r) for r in rles if r), *odd.values()) if a]

@@ -245,3 +245,64 @@ def test_the_number_of_workers_changes_once_and_the_samples_go_on():
     assert 2 <= pace.workers <= 4
     assert taken == list(range(len(taken)))
     assert not pace.changes()
+
+
+class Mixed:
+    """Pictures of which every fourth stands upright; their colour is their number."""
+
+    classes = CLASSES
+
+    def __len__(self):
+        return 40
+
+    def length(self, clip):
+        return 1
+
+    def upright(self, clip):
+        return clip % 4 == 0
+
+    def read(self, clip, frames):
+        size = (96, 64) if self.upright(clip) else (64, 96)
+        masks = np.zeros((1, 1, *size), bool)
+        masks[0, 0, 20:50, 20:50] = True
+        return LabelledFrames(np.full((1, *size, 3), clip, np.uint8), np.array([clip % 2]), masks)
+
+
+UPRIGHT = DataConfig(upright=True, flip=False)
+
+
+@pytest.mark.parametrize("paste", [0, 2])
+def test_with_upright_a_batch_is_of_one_orientation_and_upright_ones_are_as_frequent(paste):
+    stage = StageConfig("image", 4, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
+    samples = Samples(Mixed(), replace(UPRIGHT, paste=paste), stage, (0, 0), 4 * 200, 4)
+    sizes = []
+    for start in range(0, 4 * 200, 4):
+        shapes = {
+            samples[start + i].frames.images.shape[1:3] for i in range(4 if start < 80 else 1)
+        }
+        assert len(shapes) == 1
+        sizes.append(shapes.pop())
+    assert set(sizes) == {(64, 128), (128, 64)}
+    assert 0.15 < sizes.count((128, 64)) / len(sizes) < 0.35
+
+
+class Tall(Mixed):
+    """All of them upright."""
+
+    def upright(self, clip):
+        return True
+
+
+@pytest.mark.parametrize(("upright", "pixels"), [(False, 20 * 20), (True, 30 * 30)])
+def test_an_upright_picture_keeps_its_scale_in_an_upright_size(upright, pixels):
+    """96x64 fits 64x128 at two thirds, and 128x64 as it is."""
+    stage = StageConfig("image", 1, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
+    samples = Samples(Tall(), replace(UPRIGHT, upright=upright), stage, (0, 0), 8)
+    assert {int(samples[i].frames.masks.sum()) for i in range(8)} == {pixels}
+
+
+def test_without_upright_samples_are_what_they_were():
+    stage = StageConfig("image", 2, 1e-3, 10)
+    config = replace(UPRIGHT, upright=False)
+    first, second = (Samples(Mixed(), config, stage, (0, 0), 20, batch) for batch in (1, 4))
+    assert all(same(first[i].frames, second[i].frames) for i in range(20))
