@@ -17,10 +17,10 @@ from mobileinst_deploy.network.mobileinst import MobileInst
 MAX_PARAMETERS = 1 << 27
 #: Elements of the largest tensor between two layers, for one picture; 512 MiB in float32.
 MAX_ACTIVATION = 1 << 27
-#: MobileNetV2's widest map is its second block's, at half the picture; no backbone has a wider one.
-_WIDEST = 96
+#: SeaFormer-Large's widest map is in its second block, at half the picture; none is wider.
+_WIDEST = 128
 #: Weights of the largest backbone, and half as many again.
-_BACKBONE = 20_000_000
+_BACKBONE = 36_000_000
 
 
 @lru_cache(maxsize=256)
