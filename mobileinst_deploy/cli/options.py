@@ -45,6 +45,14 @@ Association = Annotated[
         "between the kernels of consecutive keyframes and nothing else.",
     ),
 ]
+Upright = Annotated[
+    bool,
+    typer.Option(
+        "--upright",
+        help="Give upright pictures to an input that is turned; a pair needs the one beside it "
+        "that export --upright wrote.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Folder to write; default: beside DIR, with a suffix."),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Association, Json
+from mobileinst_deploy.cli.options import Association, Json, Upright
 
 
 def predict(
@@ -33,6 +33,7 @@ def predict(
         ),
     ] = None,
     association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
     ] = "cpu",
@@ -53,6 +54,7 @@ def predict(
             annotations=annotations,
             clip_length=clip_length,
             association=association,
+            upright=upright,
             device=device,
             progress=progress,
         )

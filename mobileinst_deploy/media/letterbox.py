@@ -51,7 +51,12 @@ def turned_for(input_size: tuple[int, int], picture: tuple[int, ...]) -> tuple[i
         ``input_size``, turned where one is upright and the other is not.
     """
     height, width = input_size
-    return (width, height) if (height > width) != (picture[0] > picture[1]) else input_size
+    return (width, height) if is_upright(input_size) != is_upright(picture) else input_size
+
+
+def is_upright(size: tuple[int, ...]) -> bool:
+    """Whether a picture of a size (height, width) is higher than wide."""
+    return size[0] > size[1]
 
 
 def geometry_of(original: tuple[int, int], input_size: tuple[int, int]) -> Geometry:

@@ -171,6 +171,7 @@ def evaluate(
     annotations: str | Path,
     clip_lengths: Sequence[int | str] = (),
     association: str = "remembering",
+    upright: bool = False,
     device: str = "cpu",
     report: str | Path | None = None,
     progress: Progress = silent,
@@ -188,6 +189,8 @@ def evaluate(
         annotations: Their JSON file.
         clip_lengths: With clips: every T to measure at, or ``auto``; none means 1, 3 and 6.
         association: With clips: ``remembering``, or the paper's ``consecutive``.
+        upright: Whether upright pictures are given to an input that is turned; see
+            :func:`~mobileinst_deploy.workflows.subject.open_subject`.
         device: ``cpu``; for a network also another device of PyTorch's.
         report: Where ``eval.json`` goes; by default under the model's folder.
         progress: Told of every picture or clip.
@@ -223,7 +226,7 @@ def evaluate(
     if images is None:
         raise ConfigError("a model needs the pictures", "Give --images", where="--images")
     images = Path(images)
-    subject = open_subject(model, device)
+    subject = open_subject(model, device, upright=upright)
     place = results_place(
         "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )

@@ -59,6 +59,7 @@ def predict(
     annotations: str | Path,
     clip_length: int | str | None = None,
     association: str = "remembering",
+    upright: bool = False,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Predicted:
@@ -74,6 +75,8 @@ def predict(
         annotations: JSON file that lists them and the classes.
         clip_length: With clips: T, or ``auto``; 3 where nothing is said.
         association: With clips: ``remembering``, or the paper's ``consecutive``.
+        upright: Whether upright pictures are given to an input that is turned; see
+            :func:`~mobileinst_deploy.workflows.subject.open_subject`.
         device: ``cpu``; for a network also another device of PyTorch's.
         progress: Told of every picture or clip.
 
@@ -108,7 +111,7 @@ def predict(
     settings = search_settings(association)
     require_results_name(output)
     require_writable(output)
-    subject = open_subject(model, device)
+    subject = open_subject(model, device, upright=upright)
     data = AnnotatedSet(Path(images), annotations, subject.config.classes, clips=clips)
     lacking = tuple(
         name for name, number in zip(data.classes, data.category_ids, strict=True) if number is None

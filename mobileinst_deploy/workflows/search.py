@@ -70,9 +70,12 @@ class Search:
     @property
     def used(self) -> Mapping[str, Any]:
         """The settings that the result depends on, as records have them."""
-        if self.schedule is None:
-            return {}
-        return {"schedule": self.schedule, **asdict(self.settings)}
+        used: dict[str, Any] = {}
+        if self.schedule is not None:
+            used = {"schedule": self.schedule, **asdict(self.settings)}
+        if self.subject.upright is not None:
+            used["upright"] = self.subject.upright.sha256
+        return used
 
     def through(self, label: str, progress: Progress = silent) -> Iterator[tuple[Media, Found]]:
         """Every picture or clip in order, with what is found in it.
@@ -110,11 +113,11 @@ class Search:
                 progress(label, number + 1, len(self.data.media))
 
     def _one(self, medium: Media) -> Found:
-        folder = self.data.folder
+        folder, subject = self.data.folder, self.subject.fitting(medium.size)
         if self.schedule is None:
-            return find_in_picture(self.subject, read_frame(medium, 0, folder))
+            return find_in_picture(subject, read_frame(medium, 0, folder))
         frames = (read_frame(medium, t, folder) for t in range(len(medium.files)))
-        return find_in_clip(self.subject, frames, medium.size, self.schedule, self.settings)
+        return find_in_clip(subject, frames, medium.size, self.schedule, self.settings)
 
 
 def search_settings(association: str) -> TrackSettings:
