@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from mobileinst_deploy import __version__
 from mobileinst_deploy.cli import (
     bench,
+    compare,
     console,
     device,
     devices,
@@ -178,6 +179,7 @@ for _command in (
     export.export,
     verify.verify,
     bench.bench,
+    compare.compare,
     profile.profile,
     history.history,
     report.report,

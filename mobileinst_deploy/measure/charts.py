@@ -193,6 +193,64 @@ def bars(rows: Sequence[Bar], *, scale: float | None = None) -> str:
     return _svg(body, max(1, len(rows)) * step + 6)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One named point.
+
+    Attributes:
+        name: Written beside it.
+        x: Across.
+        y: Up.
+    """
+
+    name: str
+    x: float
+    y: float
+
+
+def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
+    """Named points, such as AP over latency (the paper's Figure 1).
+
+    Args:
+        points: At least one.
+        x_label: With its unit; the axis begins at 0.
+        y_label: With its unit.
+    """
+    right = 1.12 * max(p.x for p in points) or 1.0
+    low, high = min(p.y for p in points), max(p.y for p in points)
+    room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    xs, ys = (0.0, right), (low - room, high + room)
+    x, y = _scales(xs, ys)
+    body = []
+    for number, each in enumerate(points):
+        # A name in the right half would leave the picture.
+        left = each.x > 0.6 * right
+        body.append(
+            f'<circle class="s{number % _SERIES}" cx="{x(each.x):.1f}" cy="{y(each.y):.1f}" r="4">'
+            f"<title>{_text(each.name)}: {_short(each.y)} at {_short(each.x)}</title></circle>"
+            f'<text x="{x(each.x) + (-7 if left else 7):.1f}" y="{y(each.y) + 4:.1f}"'
+            f' text-anchor="{"end" if left else "start"}">{_text(each.name)}</text>'
+        )
+    return _svg([*_axes(x, y, xs, ys, x_label, y_label), *body], HEIGHT)
+
+
+#: What the page's style sheet says, for a chart that stands alone.
+_ALONE = (
+    "svg{background:#fff;font:11px sans-serif}.tick{fill:#5b646e;font-size:10px}"
+    ".axis{fill:none;stroke:#5b646e}.grid{stroke:#d9dde1;stroke-width:.7}"
+    ".s0{fill:#1f6fb2}.s1{fill:#c4561b}.s2{fill:#2f8f4e}.s3{fill:#8a4fb0}.s4{fill:#a08000}"
+    ".s5{fill:#b03060}"
+)
+
+
+def alone(svg: str) -> str:
+    """A chart of named points as a file of its own: with its name space and its colours."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" '
+    body = svg.removeprefix("<svg ")
+    opening, _, rest = body.partition(">")
+    return f"{head}{opening}><style>{_ALONE}</style>{rest}\n"
+
+
 Scale = Callable[[float], float]
 
 

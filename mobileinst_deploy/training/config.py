@@ -42,6 +42,9 @@ class LossConfig:
         semantic_weight: Of a cross-entropy on the classes of cells inside instances, told from mask
             features by a convolution that only training has. Not the paper's: it teaches a backbone
             that begins with random weights what a class looks like. 0 leaves it out.
+        association_weight: Of a cross-entropy on whether kernels of a pair of frames are one
+            instance's, told from their cosine as association tells it. Not the paper's. 0 leaves it
+            out.
         mask_stride: Stride in pixels at which masks are compared, SparseInst's 4 by default. The
             network gives 8; a finer stride compares bilinearly resized logits, as they are used
             later.
@@ -53,6 +56,7 @@ class LossConfig:
     mask_weight: Factor = 2.0
     objectness_weight: Factor = 1.0
     semantic_weight: Factor = 0.0
+    association_weight: Factor = 0.0
     mask_stride: MaskStride = 4
     matching: Matching = "sparseinst"
 
@@ -113,6 +117,27 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class PicturesConfig:
+    """Single pictures in every batch of a video stage, so that it does not forget pictures.
+
+    They are frames of the data's clips; of cut-outs, the photographs that those are cut out of.
+
+    Attributes:
+        batch: How many, beside the stage's pairs.
+        size: As a stage's.
+        zoom: As a stage's.
+    """
+
+    batch: Annotated[int, Meta(ge=1, le=1 << 16)]
+    size: tuple[Count, ...] = ()
+    zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, ConfigError)
+        _check_zoom(self.size, self.zoom)
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """One stage of the recipe: on pictures, or on pairs of frames.
 
@@ -129,6 +154,7 @@ class StageConfig:
         query_passing: Whether pairs are also trained by query passing (section 3.5): true passes
             the queries that leave the global stage on to the other frame's local stage;
             ``local-local`` those that leave the local stage (Table 4, row 2).
+        pictures: Of a video stage, single pictures in every batch beside the pairs.
         size: (height, width) that clips are made at in this stage; empty for the model's own.
             With a zoom, the size of every sample.
         zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
@@ -147,6 +173,7 @@ class StageConfig:
     decay_at: tuple[Annotated[float, Meta(ge=0, le=1e9)], ...] = ()
     warmup: StepsOrNone = 0
     query_passing: bool | Literal["local-local"] = False
+    pictures: PicturesConfig | None = None
     size: tuple[Count, ...] = ()
     zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
     short_sides: tuple[Side, ...] = ()
@@ -159,17 +186,29 @@ class StageConfig:
                 f"a stage has {self.iterations} iterations and {self.epochs:g} epochs",
                 "Give either iterations or epochs, above 0",
             )
-        if self.size:
-            check_size(self.size)  # type: ignore[arg-type]
-        if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size):
-            raise ConfigError(
-                f"zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
-                "Give the least and the greatest factor, and a size",
-            )
-        if self.query_passing and self.kind != "video":
-            raise ConfigError(
-                "query_passing is set for a stage on pictures", "Use it in a video stage"
-            )
+        _check_zoom(self.size, self.zoom)
+        for name in ("query_passing", "pictures"):
+            if getattr(self, name) and self.kind != "video":
+                raise ConfigError(
+                    f"{name} is set for a stage on pictures", "Use it in a video stage"
+                )
+
+    @property
+    def samples(self) -> int:
+        """Pictures, or pairs and pictures, in one step of one process."""
+        return self.batch + (self.pictures.batch if self.pictures else 0)
+
+    def on_pictures(self) -> StageConfig | None:
+        """As what stage this one's pictures are drawn and varied; None where it has none."""
+        if self.kind == "image":
+            return self
+        if self.pictures is None:
+            return None
+        own = self.pictures
+        return replace(
+            self, kind="image", batch=own.batch, size=own.size, zoom=own.zoom,
+            query_passing=False, pictures=None,
+        )  # fmt: skip
 
     def counted(self, frames: int, samples: int) -> StageConfig:
         """This stage in iterations.
@@ -242,12 +281,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self, ConfigError)
         made = self.data.kind in ("shapes", "cutouts")
-        if not made and any(s.size and not s.zoom for s in self.stages):
+        on_pictures = [s for s in (stage.on_pictures() for stage in self.stages) if s is not None]
+        read = [] if made else [*self.stages]
+        if self.data.kind != "shapes":
+            read += [s for s in on_pictures if s not in self.stages]
+        if any(s.size and not s.zoom for s in read):
             raise ConfigError(
                 "a stage has a size, but only shapes and cut-outs can be made at any",
                 "Use short_sides or zoom",
             )
-        if self.data.paste and not all(s.zoom for s in self.stages if s.kind == "image"):
+        if self.data.paste and not all(s.zoom for s in on_pictures):
             raise ConfigError(
                 "data.paste is set, and a stage on pictures has no zoom",
                 "Give it a size and a zoom",
@@ -263,7 +306,7 @@ class TrainConfig:
         return replace(
             self,
             stages=tuple(
-                s.counted(frames, s.batch * self.accumulate * processes) for s in self.stages
+                s.counted(frames, s.samples * self.accumulate * processes) for s in self.stages
             ),
         )
 
@@ -287,6 +330,16 @@ class TrainConfig:
             del document[name]
         del document["data"]["workers"]
         return canonical_sha256(document)
+
+
+def _check_zoom(size: tuple[int, ...], zoom: tuple[float, ...]) -> None:
+    if size:
+        check_size(size)  # type: ignore[arg-type]
+    if zoom and (len(zoom) != 2 or zoom[0] > zoom[1] or not size):
+        raise ConfigError(
+            f"zoom is {list(zoom)!r}, with size {list(size)!r}",
+            "Give the least and the greatest factor, and a size",
+        )
 
 
 def _change(data: dict[str, Any], change: str) -> None:

@@ -63,9 +63,10 @@ class Batch(NamedTuple):
     """What one training step takes.
 
     Attributes:
-        images: (B, 3, H, W) uint8; of pairs (2B, 3, H, W), first the earlier frames.
-        targets: B targets, of the pictures or the earlier frames.
-        later: B targets of the later frames, or None for pictures.
+        images: (B, 3, H, W) uint8; with L pairs (B + L, 3, H, W): their earlier frames, single
+            pictures, their later frames.
+        targets: B targets, of all but the later frames.
+        later: L targets of the later frames, or None where all are pictures.
         unreadable: Samples that were drawn but could not be read, and were replaced.
         cell: What masks are multiples of: as a worker hands them over, uint8 numbers of pixels out
             of this many, which is a quarter of the bytes to move; 1 once they are shares.
@@ -101,6 +102,19 @@ class Sample(NamedTuple):
     unreadable: int
 
 
+class Pool(NamedTuple):
+    """Clips to draw from: all of a source, or some of them."""
+
+    source: ClipSource
+    clips: np.ndarray | None = None
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a clip, all of them as likely."""
+        if self.clips is None:
+            return int(rng.integers(len(self.source)))
+        return int(self.clips[int(rng.integers(len(self.clips)))])
+
+
 @dataclass(frozen=True)
 class Samples(Dataset[Sample]):
     """The endless sequence of samples of one stage.
@@ -111,8 +125,7 @@ class Samples(Dataset[Sample]):
         stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
         seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
         length: How many there are, for the loader's sake.
-        batch: How many of them in a row go into one batch; with ``config.upright`` these are of one
-            orientation.
+        stills: Where single pictures beside pairs come from; None: from the source.
     """
 
     source: ClipSource
@@ -120,7 +133,7 @@ class Samples(Dataset[Sample]):
     stage: StageConfig
     seed: tuple[int, int]
     length: int
-    batch: int = 1
+    stills: ClipSource | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -132,65 +145,76 @@ class Samples(Dataset[Sample]):
             DatasetError: Picture after picture cannot be read.
         """
         rng = np.random.default_rng([*self.seed, index])
-        drawn_from = self._drawn_from(index)
+        stage, source = self.stage, self.source
+        if index % stage.samples >= stage.batch:
+            stage, source = stage.on_pictures() or stage, self.stills or source
+        pool = self._pool(source, index // self.stage.samples)
         for unreadable in range(MAX_UNREADABLE):
-            clip = _draw(drawn_from, rng)
+            clip = pool.draw(rng)
             try:
-                frames = self.source.read(clip, self._choose(rng, self.source.length(clip)))
+                frames = source.read(clip, self._choose(rng, stage, source.length(clip)))
             except MediaError as error:
                 last = error
                 continue
-            return Sample(self._varied(frames, drawn_from, rng), unreadable)
+            return Sample(self._varied(frames, stage, pool, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
         )
 
-    @cached_property
-    def _by_orientation(self) -> tuple[np.ndarray, np.ndarray]:
-        """The clips that lie, and those that stand upright."""
-        upright = np.array([self.source.upright(clip) for clip in range(len(self.source))], bool)
-        return np.flatnonzero(~upright), np.flatnonzero(upright)
+    def _pool(self, source: ClipSource, batch: int) -> Pool:
+        """What the samples of a batch are drawn from; with ``config.upright``, of one orientation.
 
-    def _drawn_from(self, index: int) -> np.ndarray | int:
-        """The clips that a sample is drawn from; a number stands for all up to it.
-
-        A batch's orientation depends on the seed and on the batch's number alone, as a sample on
-        its own, and each is as frequent as its clips.
+        That depends on the seed and on the batch's number alone, as a sample does on its own, and
+        each orientation is as frequent as its clips.
         """
         if not self.config.upright:
-            return len(self.source)
-        lying, upright = self._by_orientation
-        rng = np.random.default_rng([*self.seed, index // self.batch, _ORIENTATION])
-        return upright if rng.random() * len(self.source) < len(upright) else lying
+            return Pool(source)
+        lying, upright = self._by_orientation[source is not self.source]
+        rng = np.random.default_rng([*self.seed, batch, _ORIENTATION])
+        first = self._by_orientation[0]
+        stands = rng.random() * sum(map(len, first)) < len(first[1])
+        chosen = upright if stands else lying
+        # Single pictures beside pairs may be of one orientation only.
+        return Pool(source, chosen if len(chosen) else None)
 
-    def _stage(self, frames: LabelledFrames) -> StageConfig:
+    @cached_property
+    def _by_orientation(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The clips that lie and those that stand upright, of the source and of the stills."""
+        found = []
+        for source in (self.source, self.stills or self.source):
+            upright = np.array([source.upright(clip) for clip in range(len(source))], bool)
+            found.append((np.flatnonzero(~upright), np.flatnonzero(upright)))
+        return found
+
+    def _turned(self, stage: StageConfig, frames: LabelledFrames) -> StageConfig:
         """The stage, its size turned for upright pictures where the recipe asks for that."""
-        stage = self.stage
         if not (self.config.upright and len(stage.size) == 2):
             return stage
         height, width = stage.size
         return replace(stage, size=turned_for((height, width), frames.images.shape[1:3]))
 
     def _varied(
-        self, frames: LabelledFrames, drawn_from: np.ndarray | int, rng: np.random.Generator
+        self,
+        frames: LabelledFrames,
+        stage: StageConfig,
+        pool: Pool,
+        rng: np.random.Generator,
     ) -> LabelledFrames:
-        config, stage = self.config, self._stage(frames)
+        config, stage = self.config, self._turned(stage, frames)
         frames = vary(frames, config.flip, stage, rng)
         if stage.kind == "image" and config.paste:
             for _ in range(int(rng.integers(config.paste + 1))):
-                frames = paste(frames, self._donor(stage, drawn_from, rng), rng)
+                frames = paste(frames, self._donor(stage, pool, rng), rng)
         if config.colour:
             frames = frames._replace(images=recolour(frames.images, config.colour, rng))
         return frames
 
-    def _donor(
-        self, stage: StageConfig, drawn_from: np.ndarray | int, rng: np.random.Generator
-    ) -> LabelledFrames:
+    def _donor(self, stage: StageConfig, pool: Pool, rng: np.random.Generator) -> LabelledFrames:
         """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
-        clip = _draw(drawn_from, rng)
+        clip, source = pool.draw(rng), pool.source
         try:
-            frames = self.source.read(clip, [int(rng.integers(self.source.length(clip)))])
+            frames = source.read(clip, [int(rng.integers(source.length(clip)))])
         except MediaError:
             none = np.zeros((0, 1, *stage.size), bool)
             return LabelledFrames(
@@ -198,9 +222,9 @@ class Samples(Dataset[Sample]):
             )
         return vary(frames, self.config.flip, replace(stage, zoom=PASTE_ZOOM), rng)
 
-    def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
+    def _choose(self, rng: np.random.Generator, stage: StageConfig, length: int) -> list[int]:
         first = int(rng.integers(length))
-        if self.stage.kind == "image":
+        if stage.kind == "image":
             return [first]
         reach = min(self.config.max_gap, length - 1)
         low, high = max(first - reach, 0), min(first + reach, length - 1)
@@ -210,12 +234,6 @@ class Samples(Dataset[Sample]):
         return [first, other]
 
 
-def _draw(clips: np.ndarray | int, rng: np.random.Generator) -> int:
-    if isinstance(clips, int):
-        return int(rng.integers(clips))
-    return int(clips[int(rng.integers(len(clips)))])
-
-
 @dataclass(frozen=True)
 class Collate:
     """Pad samples right and bottom to one size and take masks to the loss's stride."""
@@ -223,29 +241,35 @@ class Collate:
     mask_stride: int
 
     def __call__(self, samples: list[Sample]) -> Batch:
-        """Samples, all of pictures or all of pairs, to a batch."""
+        """Samples, pairs before pictures, to a batch."""
         cell = self.mask_stride**2
         shapes = [s.frames.images.shape for s in samples]
-        count = shapes[0][0]
+        pairs = sum(shape[0] == 2 for shape in shapes)
         h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
-        images = np.empty((count, len(samples), 3, h, w), np.uint8)
+        images = np.empty((len(samples) + pairs, 3, h, w), np.uint8)
         images[:] = np.array(PADDING, np.uint8)[:, None, None]
-        targets: list[list[Target]] = [[] for _ in range(count)]
-        for i, (frames, _) in enumerate(samples):
+        targets: list[Target] = []
+        # All first frames, then the second ones.
+        drawn = [(s.frames, 0) for s in samples] + [(s.frames, 1) for s in samples[:pairs]]
+        for i, (frames, j) in enumerate(drawn):
             height, width = frames.images.shape[1:3]
-            for j, picture in enumerate(frames.images):
-                # Ten times as fast as numpy's copy of a transposed picture.
-                planes = cv2.split(np.ascontiguousarray(picture))
-                images[j, i, :, :height, :width] = planes
+            # Ten times as fast as numpy's copy of a transposed picture.
+            planes = cv2.split(np.ascontiguousarray(frames.images[j]))
+            for plane, into in zip(planes, images[i], strict=True):
+                into[:height, :width] = plane
             labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
-            for j in range(count):
-                shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
-                # Strides are powers of two, so that nothing is rounded here or in taking it back.
-                pixels = (shares * cell).astype(np.uint8)
-                targets[j].append(Target(labels, torch.from_numpy(pixels)))
-        later = targets[1] if count == 2 else None
-        flat = torch.from_numpy(images.reshape(count * len(samples), 3, h, w))
-        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples), cell)
+            shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+            # Strides are powers of two, so that nothing is rounded here or in taking it back.
+            pixels = (shares * cell).astype(np.uint8)
+            targets.append(Target(labels, torch.from_numpy(pixels)))
+        later = targets[len(samples) :] if pairs else None
+        return Batch(
+            torch.from_numpy(images),
+            targets[: len(samples)],
+            later,
+            sum(s.unreadable for s in samples),
+            cell,
+        )
 
 
 def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:

@@ -20,6 +20,7 @@ COLUMNS = (
     "objectness",
     "passed",
     "semantic",
+    "association",
     "gradient",
     "samples_per_s",
     "waiting",

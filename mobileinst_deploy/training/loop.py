@@ -35,7 +35,7 @@ from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
 from mobileinst_deploy.training.pace import Pace
-from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource, stills_of
 from mobileinst_deploy.training.validate import picture_ap
 
 
@@ -251,7 +251,7 @@ class _Run:
             losses, read = self._step(stage, within, stream)
             self.iteration += 1
             unreadable += read
-            seen += stage.batch * config.accumulate * self.accelerator.num_processes
+            seen += stage.samples * config.accumulate * self.accelerator.num_processes
             ended = within + 1 == stage.iterations
             row_due = ended or self.iteration % config.log_every == 0
             if row_due:
@@ -295,13 +295,15 @@ class _Run:
     def _stream(self, number: int, within: int, workers: int) -> Iterator[Batch]:
         accelerator, config = self.accelerator, self.config
         stage, seed = config.stages[number], (config.seed, number)
-        each = stage.batch * config.accumulate * accelerator.num_processes
-        length = stage.iterations * each
-        samples = Samples(self._source(stage), config.data, stage, seed, length, stage.batch)
+        each = stage.samples * config.accumulate * accelerator.num_processes
+        source = self._source(stage)
+        samples = Samples(
+            source, config.data, stage, seed, stage.iterations * each, stills_of(source)
+        )
         return batches(
             samples,
             config.losses,
-            stage.batch,
+            stage.samples,
             within * config.accumulate,
             accelerator.process_index,
             accelerator.num_processes,

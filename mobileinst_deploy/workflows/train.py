@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.network.loading import weights_named
 from mobileinst_deploy.training.config import TrainConfig, read_train_config
-from mobileinst_deploy.training.loop import TrainReport, train as run_recipe
-from mobileinst_deploy.training.plan import TrainPlan, plan_run
 from mobileinst_deploy.training.sources import left_out, open_sources
+
+if TYPE_CHECKING:
+    # PyTorch takes seconds to load: what is wrong with a recipe or its data is said before.
+    from mobileinst_deploy.training.loop import TrainReport
+    from mobileinst_deploy.training.plan import TrainPlan
 
 
 def train(
@@ -66,6 +70,8 @@ def train(
         for part, kept in (("training", source), ("held-out", held_out)):
             for line in left_out(kept):
                 notice(f"Left out of the {part} data: {line}.")
+    from mobileinst_deploy.training.loop import train as run_recipe
+
     return run_recipe(
         replace(read, model=entry.id),
         entry.config,
@@ -101,6 +107,8 @@ def plan(
     recipe = Path(recipe)
     read, entry = _read(recipe, changes)
     folder = Path(data or recipe.parent)
+    from mobileinst_deploy.training.plan import plan_run
+
     return plan_run(replace(read, model=entry.id), entry.config, folder, progress=progress)
 
 

@@ -24,9 +24,10 @@ from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.tracker import TrackSettings, settings_of
 from mobileinst_deploy.core.zoo import zoo_ids
+from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
-from mobileinst_deploy.media.video import Clip, open_clip
+from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
 from mobileinst_deploy.network.user_network import load_network

@@ -10,7 +10,7 @@ import torch
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.training.augment import LabelledFrames, rescale, vary
-from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.config import DataConfig, LossConfig, PicturesConfig, StageConfig
 from mobileinst_deploy.training.data import (
     Collate,
     Sample,
@@ -38,6 +38,26 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(stage):
     assert not same(samples[5].frames, samples[6].frames)
     assert not same(samples[5].frames, replace(samples, seed=(4, 0))[5].frames)
     assert not same(samples[5].frames, replace(samples, seed=(3, 1))[5].frames)
+
+
+def test_pictures_beside_pairs_come_after_them_and_from_where_they_are_told():
+    stills = ShapesSource("val", 0, 5, 8, (64, 128))
+    stage = replace(VIDEO, pictures=PicturesConfig(3))
+    samples = Samples(SHAPES, DataConfig(), stage, (3, 0), 10, stills)
+    drawn = [samples[i].frames for i in range(10)]
+    assert [len(frames.images) for frames in drawn] == 2 * [2, 2, 1, 1, 1]
+    alone = replace(samples, source=stills, stage=IMAGE, stills=None)
+    assert all(same(drawn[i], alone[i].frames) for i in (2, 3, 4, 7, 8, 9))
+
+    batch = next(batches(samples, LossConfig(), stage.samples, 0))
+    assert batch.images.shape == (2 + 3 + 2, 3, 64, 128)
+    assert (len(batch.targets), len(batch.later)) == (5, 2)
+    as_drawn = [*(f.images[0] for f in drawn[:5]), *(f.images[1] for f in drawn[:2])]
+    assert all(
+        np.array_equal(got.permute(1, 2, 0), wanted)
+        for got, wanted in zip(batch.images, as_drawn, strict=True)
+    )
+    assert batch.later[1].labels.equal(batch.targets[1].labels)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -274,7 +294,7 @@ UPRIGHT = DataConfig(upright=True, flip=False)
 @pytest.mark.parametrize("paste", [0, 2])
 def test_with_upright_a_batch_is_of_one_orientation_and_upright_ones_are_as_frequent(paste):
     stage = StageConfig("image", 4, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
-    samples = Samples(Mixed(), replace(UPRIGHT, paste=paste), stage, (0, 0), 4 * 200, 4)
+    samples = Samples(Mixed(), replace(UPRIGHT, paste=paste), stage, (0, 0), 4 * 200)
     sizes = []
     for start in range(0, 4 * 200, 4):
         shapes = {
@@ -302,7 +322,7 @@ def test_an_upright_picture_keeps_its_scale_in_an_upright_size(upright, pixels):
 
 
 def test_without_upright_samples_are_what_they_were():
-    stage = StageConfig("image", 2, 1e-3, 10)
     config = replace(UPRIGHT, upright=False)
-    first, second = (Samples(Mixed(), config, stage, (0, 0), 20, batch) for batch in (1, 4))
+    stages = [StageConfig("image", batch, 1e-3, 10) for batch in (1, 4)]
+    first, second = (Samples(Mixed(), config, stage, (0, 0), 20) for stage in stages)
     assert all(same(first[i].frames, second[i].frames) for i in range(20))
