@@ -122,4 +122,5 @@ class ResNet(ResNetBody, Backbone):
         _, *maps = self.maps(image, min(depth, 5) - 1)
         if depth < 6:
             return Pyramid(*maps)
-        return Pyramid(*maps, F.avg_pool2d(maps[-1], 2))
+        x3, x4, x5 = maps
+        return Pyramid(x3, x4, x5, F.avg_pool2d(x5, 2))

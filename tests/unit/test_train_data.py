@@ -318,7 +318,8 @@ def test_an_upright_picture_keeps_its_scale_in_an_upright_size(upright, pixels):
     """96x64 fits 64x128 at two thirds, and 128x64 as it is."""
     stage = StageConfig("image", 1, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
     samples = Samples(Tall(), replace(UPRIGHT, upright=upright), stage, (0, 0), 8)
-    assert {int(samples[i].frames.masks.sum()) for i in range(8)} == {pixels}
+    for i in range(8):
+        assert samples[i].frames.masks.sum() == pytest.approx(pixels, rel=0.05)
 
 
 def test_without_upright_samples_are_what_they_were():
