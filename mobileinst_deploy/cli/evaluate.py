@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Report
+from mobileinst_deploy.cli.options import Association, Json, Report, Upright
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +37,8 @@ def evaluate(
             help="With ytvis: frames per keyframe, one or more, or auto; default: 1,3,6.",
         ),
     ] = None,
+    association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
     ] = "cpu",
@@ -56,6 +58,8 @@ def evaluate(
             images=images,
             annotations=annotations,
             clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
+            association=association,
+            upright=upright,
             device=device,
             report=report,
             progress=progress,

@@ -51,6 +51,22 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
 ]
+Association = Annotated[
+    str,
+    typer.Option(
+        "--association",
+        help="How tracks go on at a keyframe: remembering, or consecutive, the paper's: the cosine "
+        "between the kernels of consecutive keyframes and nothing else.",
+    ),
+]
+Upright = Annotated[
+    bool,
+    typer.Option(
+        "--upright",
+        help="Give upright pictures to an input that is turned; a pair needs the one beside it "
+        "that export --upright wrote.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Folder to write; default: beside DIR, with a suffix."),

@@ -17,7 +17,16 @@ from mobileinst_deploy.core.documents import Blame, check, convert
 from mobileinst_deploy.core.errors import ConfigError
 
 Backbone = Literal[
-    "topformer-base", "topformer-small", "topformer-tiny", "seaformer-base", "mobilenetv2"
+    "topformer-base",
+    "topformer-small",
+    "topformer-tiny",
+    "seaformer-large",
+    "seaformer-base",
+    "seaformer-small",
+    "seaformer-tiny",
+    "mobilenetv2",
+    "resnet-50",
+    "resnet-18",
 ]
 Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
@@ -31,8 +40,13 @@ X6_CHANNELS: dict[Backbone, int] = {
     "topformer-base": 384,
     "topformer-small": 296,
     "topformer-tiny": 208,
+    "seaformer-large": 320,
     "seaformer-base": 256,
+    "seaformer-small": 192,
+    "seaformer-tiny": 160,
     "mobilenetv2": 320,
+    "resnet-50": 2048,
+    "resnet-18": 512,
 }
 MASK_STRIDE = 8
 SIZE_MULTIPLE = 64

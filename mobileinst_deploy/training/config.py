@@ -79,6 +79,9 @@ class DataConfig:
         clips: Number of clips of shapes or cut-outs, made when they are needed.
         frames: Frames of each of them.
         validation_clips: Number of held-out ones.
+        upright: Whether upright pictures are fitted into upright sizes: a batch then holds pictures
+            of one orientation, and a stage's size is turned for the upright ones. They are drawn as
+            often as before.
         flip: Whether half of the samples are mirrored left to right.
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
@@ -97,6 +100,7 @@ class DataConfig:
     clips: Steps = 1_000_000
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
     validation_clips: StepsOrNone = 100
+    upright: bool = False
     flip: bool = True
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0

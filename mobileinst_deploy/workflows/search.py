@@ -21,7 +21,7 @@ from mobileinst_deploy.core.masks import Rle, encode, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
-from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores, settings_of
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
@@ -31,7 +31,7 @@ from mobileinst_deploy.workflows.subject import Subject
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
-TRACK_SETTINGS = TrackSettings(score=0.05)
+TRACK_SETTINGS = settings_of("remembering", 0.05)
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,12 @@ class Search:
     @property
     def used(self) -> Mapping[str, Any]:
         """The settings that the result depends on, as records have them."""
-        if self.schedule is None:
-            return {}
-        return {"schedule": self.schedule, **asdict(self.settings)}
+        used: dict[str, Any] = {}
+        if self.schedule is not None:
+            used = {"schedule": self.schedule, **asdict(self.settings)}
+        if self.subject.upright is not None:
+            used["upright"] = self.subject.upright.sha256
+        return used
 
     def through(self, label: str, progress: Progress = silent) -> Iterator[tuple[Media, Found]]:
         """Every picture or clip in order, with what is found in it.
@@ -110,11 +113,20 @@ class Search:
                 progress(label, number + 1, len(self.data.media))
 
     def _one(self, medium: Media) -> Found:
-        folder = self.data.folder
+        folder, subject = self.data.folder, self.subject.fitting(medium.size)
         if self.schedule is None:
-            return find_in_picture(self.subject, read_frame(medium, 0, folder))
+            return find_in_picture(subject, read_frame(medium, 0, folder))
         frames = (read_frame(medium, t, folder) for t in range(len(medium.files)))
-        return find_in_clip(self.subject, frames, medium.size, self.schedule, self.settings)
+        return find_in_clip(subject, frames, medium.size, self.schedule, self.settings)
+
+
+def search_settings(association: str) -> TrackSettings:
+    """What counts as a track, by a kind of association.
+
+    Raises:
+        ConfigError: There is no such association.
+    """
+    return settings_of(association, TRACK_SETTINGS.score)
 
 
 def search_journals() -> Journals:
