@@ -82,7 +82,7 @@ def bench(
     )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
+    from mobileinst_deploy.runtimes import as_computed, known_device, known_runtime, only_adb
     from mobileinst_deploy.workflows import against as gate, bench as workflow
     from mobileinst_deploy.workflows.bench_targets import (
         DEFAULT_MAX_CELSIUS,
@@ -115,7 +115,7 @@ def bench(
         max_temp,
         live_kernels=live_kernels,
     )
-    pair = load_bundle(folder)
+    pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
     share = gate.parse_share(fail_above)
     if against is None and fail_above != "5%":

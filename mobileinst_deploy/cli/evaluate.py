@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Report
+from mobileinst_deploy.cli.options import Json, Report, RuntimeName, Serial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,8 +35,11 @@ def evaluate(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
+        str,
+        typer.Option(help="cpu; a pair also: adb or qemu; a checkpoint also: cuda, mps."),
     ] = "cpu",
+    runtime: RuntimeName = "onnxruntime",
+    serial: Serial = None,
     report: Report = None,
     json: Json = False,
 ) -> None:
@@ -54,6 +57,8 @@ def evaluate(
             annotations=annotations,
             clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
             device=device,
+            runtime=runtime,
+            serial=serial,
             report=report,
             progress=progress,
         )
@@ -63,6 +68,8 @@ def evaluate(
         note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
     if not done.report.trained:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
+    if done.report.caveat is not None:
+        note(f"Note: {done.report.caveat}.", "yellow")
     note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")
     answer(done.document, json=json)
 

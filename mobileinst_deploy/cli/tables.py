@@ -10,7 +10,7 @@ from rich.table import Table
 from mobileinst_deploy.cli.console import styled
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.explain import Explanation
-from mobileinst_deploy.measure.instructions import InstructionRecord
+from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_accumulates
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.workflows.against import GateResult
@@ -101,14 +101,19 @@ def instructions_table(record: InstructionRecord) -> Table:
     """Executed ARM instructions per graph."""
     table = Table(
         title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
-        caption=record.note,
+        caption="\n".join(filter(None, (record.note, record.model, record.caveat))),
+        caption_justify="left",
     )
-    for name in ("graph", "instructions", "of the keyframe", "equal runs"):
+    columns = ("graph", "instructions", "of the keyframe", "fmla", "loads", "branches", "bound")
+    for name in columns:
         table.add_column(name, justify="left" if name == "graph" else "right")
     for role, value in record.instructions.items():
         name = role if role == "frame" else f"{role}, {record.live_kernels} kernels"
+        kinds, least = record.kinds[role], record.bounds[role]
+        parts = (multiply_accumulates(kinds), kinds["load"], kinds["branch"])
+        shares = (f"{part / value:.1%}" for part in parts)
         share = f"{value / record.instructions['frame']:.3f}"
-        table.add_row(name, f"{value:,}", share, str(record.equal_runs[role]))
+        table.add_row(name, f"{value:,}", share, *shares, f"{least.cycles:,} ({least.by})")
     return table
 
 

@@ -75,6 +75,11 @@ class Tolerance:
         check(self, ConfigError)
 
 
+#: What half-precision arithmetic may differ by. Its rounding (2^-11 of a value, at each of some
+#: hundred layers) is measured in docs/performance.md; a wrong layer is off by far more than this.
+HALF_TOLERANCE = Tolerance(atol=1.0, rtol=0.05, min_cosine=0.99, min_mask_iou=0.9)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that determines the network, apart from its weights (paper sections 3.1 to 3.3).

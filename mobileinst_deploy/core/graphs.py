@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from mobileinst_deploy.core.contract import Call, GraphRunner, Role, Tensors
+from mobileinst_deploy.core.contract import Call, GraphRunner, Tensors
 from mobileinst_deploy.core.errors import DeviceError
 
 #: No network gives more; beyond it, means would overflow.
@@ -43,7 +45,15 @@ class Graphs:
         Raises:
             DeviceError: The runner failed or returned what the graph cannot have made.
         """
-        return self._call("frame", {"image": image})
+        return self.frames([image])[0]
+
+    def frames(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Segment several keyframes at once, which saves a device's runner a start for each.
+
+        Raises:
+            DeviceError: As for :meth:`frame`.
+        """
+        return self._call([Call("frame", {"image": image}) for image in images])
 
     def mask_head(self, image: np.ndarray, keyframe: Tensors) -> np.ndarray:
         """Segment a reuse frame.
@@ -64,18 +74,26 @@ class Graphs:
         if self._slots is not None:
             missing = self._slots - live
             carried["kernels"] = np.pad(carried["kernels"], ((0, 0), (0, missing), (0, 0)))
-        return self._call("mask_head", {"image": image, **carried})["mask_logits"][:, :live]
+        call = Call("mask_head", {"image": image, **carried})
+        return self._call([call])[0]["mask_logits"][:, :live]
 
-    def _call(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
-        outputs = self._runner.outputs([Call(role, inputs)])[0]
-        for tensor in self._runner.specs[role].outputs:
-            value = outputs.get(tensor.name)
-            if value is None or not tensor.accepts(value) or not _usable(value):
-                raise DeviceError(
-                    f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
-                    "Check the exported pair there with `mobileinst verify`",
-                )
-        return outputs
+    def _call(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        found = self._runner.outputs(calls)
+        if len(found) != len(calls):
+            raise DeviceError(
+                f"{self._runner.name} answered {len(found)} of {len(calls)} runs",
+                "Run it again",
+            )
+        for call, outputs in zip(calls, found, strict=True):
+            for tensor in self._runner.specs[call.role].outputs:
+                value = outputs.get(tensor.name)
+                if value is None or not tensor.accepts(value) or not _usable(value):
+                    raise DeviceError(
+                        f"{self._runner.name} returned no usable {tensor.name} from the"
+                        f" {call.role} graph",
+                        "Check the exported pair there with `mobileinst verify`",
+                    )
+        return found
 
 
 def _usable(value: np.ndarray) -> bool:

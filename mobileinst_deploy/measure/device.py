@@ -55,6 +55,8 @@ class DeviceFacts:
         android: Android's version, such as ``13``; None on a host.
         abis: Instruction sets, the preferred one first.
         emulated: Whether it is an emulator, whose times must never be shown as latencies.
+        features: What every core's instruction set has, in Linux's words, such as ``asimdhp``;
+            empty where it does not say.
     """
 
     kind: Literal["host", "adb"]
@@ -65,6 +67,7 @@ class DeviceFacts:
     android: str | None
     abis: tuple[str, ...]
     emulated: bool
+    features: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +92,7 @@ class DeviceFacts:
         return {
             **asdict(self),
             "abis": list(self.abis),
+            "features": list(self.features),
             "comparable_with_paper": self.comparable is None,
             "not_comparable_because": self.comparable,
         }

@@ -290,8 +290,8 @@ def make_record(
         )
         paper, beside = comparison.rows, comparison.sentence
     notes = [*verdict.notes, beside]
-    if pair.precision != "fp32":
-        notes.append("8-bit: not the paper's protocol")
+    if pair.caveat is not None:
+        notes.append(pair.caveat)
     return LatencyRecord(
         mobileinst=__version__,
         measured_at=measured_at,

@@ -91,6 +91,7 @@ def verify_bundle(
         tolerance=asdict(bundle.tolerance),
         checks=tuple(checks),
         tensors=tuple(tensors),
+        caveat=bundle.caveat,
     )
 
 

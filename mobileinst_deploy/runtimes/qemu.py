@@ -19,6 +19,7 @@ from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.scratch import scratch_folder
+from mobileinst_deploy.measure.instructions import Kinds
 from mobileinst_deploy.phone.counter import (
     Counter,
     Instructions,
@@ -120,7 +121,7 @@ class QemuRunner(DeviceRunner):
         # Every plan of a pair has the same length: its text lies in memory too, and moves the rest.
         plan = Plan("count", calls, warmups=warmups, runs=1, limit_seconds=_LONGEST)
         counter = build_counter(self.device_bundle.folder.parent)
-        logs: list[dict[Role, int]] = []
+        logs: list[dict[Role, Kinds]] = []
         for _ in range(repeats):
             with scratch_folder() as scratch:
                 log = scratch / "count"
@@ -148,7 +149,7 @@ class QemuRunner(DeviceRunner):
             command = [self.qemu, "-L", str(_sysroot(folder)), "-cpu", CPU, "-seed", "1"]
             preload = None
             if counter is not None:
-                command += ["-plugin", f"{counter.plugin},out={log}"]
+                command += ["-plugin", f"{counter.plugin},out={log},kinds=on"]
                 if self.device_bundle.runtime == "onnxruntime":  # ncnn asks for no time
                     links["clock.so"] = counter.still_clock
                     preload = "./clock.so"

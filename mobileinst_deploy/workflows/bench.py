@@ -30,7 +30,13 @@ from mobileinst_deploy.measure.explain import Explanation, explain
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
 from mobileinst_deploy.pair.onnx_file import count_graph_macs, load_graph
-from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, only_adb
+from mobileinst_deploy.runtimes import (
+    as_computed,
+    for_device,
+    known_device,
+    known_runtime,
+    only_adb,
+)
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.bench_targets import (
     DEFAULT_MAX_CELSIUS,
@@ -148,7 +154,7 @@ def bench_pair(
     Args:
         folder: The exported pair's.
         device: ``cpu``, this machine, or ``adb``, phones.
-        runtime: ``onnxruntime`` or ``ncnn``.
+        runtime: ``onnxruntime``, ``ncnn`` or ``ncnn-fp16``.
         protocol: ``sd778g``, or ``tnn-script`` for that script's own habits.
         clip_lengths: Every T: a keyframe, then T-1 reuse frames.
         runs: Timed keyframes for each T, at least; None means the protocol's.
@@ -197,7 +203,7 @@ def bench_pair(
     )
     protocols.check_gate(settings.max_celsius)
     protocols.check_core(settings.core)
-    pair = load_bundle(Path(folder))
+    pair = as_computed(load_bundle(Path(folder)), runtime)
     settings.live(pair)
     targets = open_targets(pair, device, runtime, serials=serials, every=every, progress=progress)
     place = None if report is None else Path(report)
@@ -302,7 +308,7 @@ def count_instructions(
 
     Args:
         pair: The pair.
-        runtime: ``onnxruntime`` or ``ncnn``.
+        runtime: ``onnxruntime``, ``ncnn`` or ``ncnn-fp16``.
         live_kernels: Kernels handed to the mask-head graph; None means all of them.
         report: A file or folder in place of ``results/qemu-<runtime>-<form>/instructions.json``.
         progress: Told of each step.
@@ -313,6 +319,7 @@ def count_instructions(
         MeasurementInvalid: Two starts gave different counts.
         OutputError: ``report`` cannot be written.
     """
+    pair = as_computed(pair, runtime)
     live = BenchSettings(live_kernels=live_kernels).live(pair)
     place = pair_place("instructions", pair, "qemu", runtime, report)
     place.check()
@@ -330,5 +337,7 @@ def count_instructions(
         live_kernels=live,
         instructions={role: found.count for role, found in counted.items()},
         equal_runs={role: found.runs for role, found in counted.items()},
+        kinds={role: found.kinds for role, found in counted.items()},
+        caveat=pair.caveat,
     )
     return record, place.keep(record.to_dict())

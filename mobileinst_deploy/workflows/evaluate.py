@@ -6,6 +6,7 @@ matched with the annotations at once. An interrupted evaluation goes on where it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,8 +39,9 @@ from mobileinst_deploy.measure.average_precision import (
     Truth,
 )
 from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
+from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.workflows.results import Kept, place as results_place
-from mobileinst_deploy.workflows.subject import Subject, open_subject
+from mobileinst_deploy.workflows.subject import Subject, subject_on
 
 DATASETS = ("coco", "ytvis")
 CLIP_LENGTHS = ("1", "3", "6")
@@ -47,6 +49,8 @@ _Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool
 _Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
+#: A device's runner is started for so many items.
+ON_DEVICE_AT_ONCE = 16
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
 TRACK_SETTINGS = TrackSettings(score=0.05)
 
@@ -114,8 +118,8 @@ def evaluate_pictures(
     """
     data = AnnotatedSet(images, annotations, subject.config.classes)
 
-    def search(medium: Media) -> Found:
-        return find_in_picture(subject, read_frame(medium, 0, images))
+    def search(media: Sequence[Media]) -> list[Found]:
+        return find_in_pictures(subject, [read_frame(medium, 0, images) for medium in media])
 
     return _evaluate(subject, data, annotations, search, PICTURE_METRICS, {}, journals, progress)
 
@@ -151,7 +155,10 @@ def evaluate_clips(
     parse_schedule(schedule)
     data = AnnotatedSet(images, annotations, subject.config.classes, clips=True)
 
-    def search(medium: Media) -> Found:
+    def search(media: Sequence[Media]) -> list[Found]:
+        return [follow(medium) for medium in media]
+
+    def follow(medium: Media) -> Found:
         frames = (read_frame(medium, t, images) for t in range(len(medium.files)))
         return find_in_clip(subject, frames, medium.size, schedule, settings)
 
@@ -161,8 +168,19 @@ def evaluate_clips(
 
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    prepared, geometry = prepare(image, subject.config.input_size)
-    outputs = Graphs(subject.runner).frame(prepared)
+    return find_in_pictures(subject, [image])[0]
+
+
+def find_in_pictures(subject: Subject, images: Sequence[np.ndarray]) -> list[Found]:
+    """The same of several pictures, by one start of a device's runner."""
+    prepared, geometries = zip(
+        *(prepare(i, subject.config.input_size) for i in images), strict=True
+    )
+    outputs = Graphs(subject.runner).frames(prepared)
+    return [_in_picture(subject, *each) for each in zip(outputs, geometries, strict=True)]
+
+
+def _in_picture(subject: Subject, outputs: Mapping[str, np.ndarray], geometry: Geometry) -> Found:
     scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
     scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
     best = _best_pairs(scores)
@@ -220,6 +238,8 @@ def evaluate(
     annotations: str | Path,
     clip_lengths: Sequence[int | str] = (),
     device: str = "cpu",
+    runtime: str = "onnxruntime",
+    serial: str | None = None,
     report: str | Path | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
@@ -234,7 +254,9 @@ def evaluate(
         images: Folder of the pictures.
         annotations: Their JSON file.
         clip_lengths: With clips: every T to measure at, or ``auto``; none means 1, 3 and 6.
-        device: ``cpu``; for a network also another device of PyTorch's.
+        device: ``cpu``; for a pair also ``adb`` or ``qemu``, for a network another of PyTorch's.
+        runtime: What runs a pair's graphs.
+        serial: Which phone.
         report: Where ``eval.json`` goes; by default under the model's folder.
         progress: Told of every picture or clip.
 
@@ -263,7 +285,20 @@ def evaluate(
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
-    subject = open_subject(model, device)
+    with subject_on(model, device, runtime, serial=serial, progress=progress) as subject:
+        return _measured(subject, dataset, images, annotations, schedules, where, progress)
+
+
+def _measured(
+    subject: Subject,
+    dataset: str,
+    images: Path,
+    annotations: Path,
+    schedules: tuple[str, ...],
+    where: Path | None,
+    progress: Progress,
+) -> Evaluated:
+    """Measure what was opened, and keep what was found."""
     place = results_place(
         "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
@@ -287,6 +322,7 @@ def evaluate(
         input_size=subject.config.input_size,
         pictures=pictures,
         clips=clips,
+        caveat=subject.caveat,
     )
     document = with_earlier(made, place.path)
     kept = place.keep(document)
@@ -342,7 +378,7 @@ def _evaluate(
     subject: Subject,
     data: AnnotatedSet,
     annotations: Path,
-    search: Callable[[Media], Found],
+    search: Callable[[Sequence[Media]], list[Found]],
     names: tuple[str, ...],
     settings: Mapping[str, Any],
     journals: Journals,
@@ -355,6 +391,7 @@ def _evaluate(
         "version": __version__,
         "model": subject.sha256,
         "runtime": subject.runtime,
+        "device": subject.device,
         "input_size": list(subject.config.input_size),
         "annotations": sha256,
         "settings": dict(settings),
@@ -366,10 +403,13 @@ def _evaluate(
     with journals.journal(key) as journal:
         known = journal.entries()
         keyframes = 0
+        ahead: deque[Found] = deque()
+        at_once = ON_DEVICE_AT_ONCE if isinstance(subject.runner, DeviceRunner) else 1
         for number, medium in enumerate(data.media):
             entry = next(known, None)
             if entry is None:
-                found = search(medium)
+                ahead = ahead or deque(search(data.media[number : number + at_once]))
+                found = ahead.popleft()
                 journal.add(_entry(found))
             else:
                 found = _found(entry)

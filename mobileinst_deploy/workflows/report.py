@@ -13,7 +13,7 @@ from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
-from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
+from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import find_entry, read_history
 
 HISTORY = "history"
@@ -33,6 +33,8 @@ class _Counts(msgspec.Struct):
     runtime: str
     live_kernels: Whole
     instructions: dict[str, Whole]
+    # Counts of version 0.2 have none.
+    kinds: dict[str, dict[str, Whole]] = {}
 
 
 class _Block(msgspec.Struct):
@@ -124,7 +126,7 @@ def _of_pair(folder: Path) -> Findings:
     pair = load_bundle(folder)
     unreadable: list[str] = []
     records: dict[str, LatencyRecord] = {}
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counted] = {}
     parity: dict[str, list[Tensor]] = {}
     shares: dict[str, list[tuple[str, float]]] = {}
     precision: dict[str, float | None] = {}
@@ -136,7 +138,7 @@ def _of_pair(folder: Path) -> Findings:
                 records[where] = read_record(path)
             elif path.stem == "instructions":
                 counted = read_json(path, _Counts, blame)
-                counts[where] = counted.instructions
+                counts[where] = Counted(counted.instructions, counted.kinds)
             elif path.stem == "parity":
                 parity[where] = read_json(path, _Parity, blame).tensors
             elif path.stem == "profile":

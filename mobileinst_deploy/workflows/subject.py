@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobileinst_deploy.core.bundle import load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
+from mobileinst_deploy.runtimes import (
+    as_computed,
+    known_runtime,
+    only_adb,
+    open_host,
+    open_runner,
+)
 
 
 @dataclass(frozen=True)
@@ -22,11 +32,12 @@ class Subject:
         config: What it is.
         sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
         trained: Whether its weights were trained.
-        runtime: ``pytorch`` or ``onnxruntime``.
-        device: Where that is: ``cpu``, or PyTorch's name of another.
+        runtime: ``pytorch``, or what runs a pair's graphs.
+        device: Where that is: ``cpu``, PyTorch's name of another, ``qemu`` or ``adb:SERIAL``.
         folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
         form: The pair's form, the checkpoint's name or the zoo id.
         runner: Computes its two graphs.
+        caveat: Why this is not the paper's protocol, or None.
     """
 
     id: str
@@ -38,6 +49,47 @@ class Subject:
     folder: Path
     form: str
     runner: GraphRunner
+    caveat: str | None = None
+
+
+@contextmanager
+def subject_on(
+    name: str,
+    device: str = "cpu",
+    runtime: str = "onnxruntime",
+    *,
+    serial: str | None = None,
+    progress: Progress = silent,
+) -> Iterator[Subject]:
+    """Open what the user named where the user wants it, and let go of that place after.
+
+    Args:
+        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
+        device: Of a pair: ``cpu``, ``adb`` or ``qemu``; of a network: PyTorch's name.
+        runtime: What runs a pair's graphs.
+        serial: Which phone.
+        progress: Told of what is built, converted and pushed.
+
+    Raises:
+        BundleError: It is a folder, but no whole exported pair, or not convertible.
+        CheckpointError: The weights are unreadable or of another model.
+        ConfigError: There is no such model, device or runtime.
+        DeviceError: The device is missing or not usable.
+    """
+    known_runtime(runtime)
+    only_adb({"--serial": serial}, device)
+    folder = Path(name)
+    if not folder.is_dir():
+        if runtime != "onnxruntime":
+            raise ConfigError(
+                f"{runtime} runs an exported pair, and {name} is none",
+                "Export it first, or leave --runtime away",
+            )
+        yield open_subject(name, device)
+        return
+    bundle = as_computed(load_bundle(folder), runtime)
+    with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
+        yield _of_pair(bundle, folder, runner, runtime)
 
 
 def open_subject(name: str, device: str = "cpu") -> Subject:
@@ -59,24 +111,27 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
 
 
 def _pair(folder: Path, device: str) -> Subject:
-    from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
-
     if device != "cpu":
         raise ConfigError(
             f"an exported pair is evaluated on cpu, not on {device!r}",
-            "Leave --device out; verify proves the device equal to this machine",
+            "Use subject_on for another device",
         )
     bundle = load_bundle(folder)
+    return _of_pair(bundle, folder, open_host(bundle), "onnxruntime")
+
+
+def _of_pair(bundle: ExportBundle, folder: Path, runner: GraphRunner, runtime: str) -> Subject:
     return Subject(
         id=bundle.model_id,
         config=bundle.config,
         sha256=bundle.sha256,
         trained=bundle.trained,
-        runtime="onnxruntime",
-        device=device,
+        runtime=runtime,
+        device=runner.name,
         folder=_outside_the_zoo(folder),
         form=bundle.form,
-        runner=CpuRunner(bundle),
+        runner=runner,
+        caveat=bundle.caveat,
     )
 
 

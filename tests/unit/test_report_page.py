@@ -16,7 +16,7 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
-from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
+from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import history_folder, read_history, remember
 from mobileinst_deploy.workflows.report import write_report
 
@@ -64,7 +64,7 @@ def test_it_needs_nothing_but_itself():
     [
         ({}, "Distributions"),
         ({}, "What an average frame costs"),
-        ({"counts": {"qemu": {"frame": 1_000_000}}}, "Instructions"),
+        ({"counts": {"qemu": Counted({"frame": 9}, {"frame": {"load": 9}})}}, "Instructions"),
         ({"shares": {"cpu: frame by part": [("backbone", 0.6)]}}, "Where the time goes"),
         ({"precision": {"cpu, pictures": 0.5, "clips": None}}, "Average precision"),
         (
@@ -88,7 +88,7 @@ def test_what_devices_and_files_say_is_text_and_nothing_else():
         findings(
             title=HOSTILE,
             records={HOSTILE: hostile},
-            counts={HOSTILE: {HOSTILE: 1}},
+            counts={HOSTILE: Counted({HOSTILE: 1}, {HOSTILE: {HOSTILE: 1}})},
             parity={HOSTILE: tensors},
             shares={HOSTILE: [(HOSTILE, 0.5)]},
             precision={HOSTILE: 0.5},
