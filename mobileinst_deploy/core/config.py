@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -64,7 +64,13 @@ class Tolerance:
         rtol: Relative part, a ratio.
         min_cosine: Lowest cosine similarity of the flattened tensors, at most 1.
         min_mask_iou: Lowest IoU, in [0, 1], of a thresholded mask with its reference.
+        edge_logit: A mask logit this close to 0 is on the mask's edge: rounding decides its side.
+        edge_score: A score this close to its threshold may fall on either side of it.
     """
+
+    #: A probability within 0.005 of one half: no app can care.
+    edge_logit: ClassVar[float] = 0.02
+    edge_score: ClassVar[float] = 0.005
 
     atol: Tolerated = 1e-3
     rtol: Tolerated = 1e-3
@@ -75,9 +81,25 @@ class Tolerance:
         check(self, ConfigError)
 
 
-#: What half-precision arithmetic may differ by. Its rounding (2^-11 of a value, at each of some
-#: hundred layers) is measured in docs/performance.md; a wrong layer is off by far more than this.
-HALF_TOLERANCE = Tolerance(atol=1.0, rtol=0.05, min_cosine=0.99, min_mask_iou=0.9)
+@dataclass(frozen=True)
+class HalfTolerance(Tolerance):
+    """What half-precision arithmetic may differ by, whatever the model.
+
+    It rounds to 2^-11 of a value at each of some hundred layers, which makes mask logits of up to
+    40 differ by up to 1.1 (docs/performance.md); a wrong layer is off by far more. Half of that is
+    the edge within which rounding decides a pixel's side.
+    """
+
+    edge_logit: ClassVar[float] = 0.5
+    edge_score: ClassVar[float] = 0.02
+
+    atol: Tolerated = 1.0
+    rtol: Tolerated = 0.05
+    min_cosine: Agreement = 0.995
+    min_mask_iou: Agreement = 0.9
+
+
+HALF_TOLERANCE = HalfTolerance()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
@@ -98,7 +99,9 @@ def fetch_source(cache: Path, force: bool) -> Path:
         return fetched.replace(kept)
 
 
-def build_runner(archive: Path, runtime: str, folder: Path, scratch: Path) -> str:
+def build_runner(
+    archive: Path, runtime: str, folder: Path, scratch: Path, extra_layers: Sequence[str] = ()
+) -> str:
     """Compile ncnn's layers and the runner for aarch64 into one static program.
 
     Args:
@@ -106,6 +109,7 @@ def build_runner(archive: Path, runtime: str, folder: Path, scratch: Path) -> st
         runtime: Which of :data:`RUNNERS`.
         folder: Where to write it.
         scratch: An existing folder for the build, gigabytes are not needed.
+        extra_layers: Kinds beside :func:`layers`, for graphs of other networks.
 
     Returns:
         The compiler's own first line about itself.
@@ -127,6 +131,7 @@ def build_runner(archive: Path, runtime: str, folder: Path, scratch: Path) -> st
     configure = [cmake, "-S", str(own / "ncnn"), "-B", str(build)]
     configure += [f"-DCMAKE_TOOLCHAIN_FILE={settings}", f"-DNCNN_SOURCE={source}"]
     configure += [f"-DNCNN_VERSION={VERSION.rpartition('.')[2]}"]
+    configure += [f"-DEXTRA_LAYERS={';'.join(extra_layers)}"]
     configure += [f"-DFP16={'ON' if runtime == 'ncnn-fp16' else 'OFF'}"]
     if zig:  # its glibc cannot be linked statically; musl can
         configure += [f"-DPYTHON={sys.executable}", "-DZIG_TARGET=aarch64-linux-musl"]

@@ -28,7 +28,7 @@ from mobileinst_deploy.phone.counter import (
     read_counts,
 )
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
-from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, reuse_pattern
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, PlannedCall, reuse_pattern
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.toolchain import Need
 from mobileinst_deploy.runtimes.device import DeviceRunner
@@ -117,7 +117,14 @@ class QemuRunner(DeviceRunner):
             DeviceError: This qemu takes no plugins, a compiler is missing, or the run failed.
             MeasurementInvalid: Two starts gave different counts.
         """
-        calls = reuse_pattern(self.specs, [image], kernels)
+        return self.count_calls(
+            reuse_pattern(self.specs, [image], kernels), warmups=warmups, repeats=repeats
+        )
+
+    def count_calls(
+        self, calls: tuple[PlannedCall, ...], *, warmups: int = 2, repeats: int = 2
+    ) -> dict[Role, Instructions]:
+        """Count the instructions of planned calls, one for each graph; see above."""
         # Every plan of a pair has the same length: its text lies in memory too, and moves the rest.
         plan = Plan("count", calls, warmups=warmups, runs=1, limit_seconds=_LONGEST)
         counter = build_counter(self.device_bundle.folder.parent)

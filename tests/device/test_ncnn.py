@@ -252,8 +252,8 @@ class TestBuilding:
         with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
             tar.add(tree, tree.name)
         (tmp_path / "scratch").mkdir()
+        archive = tmp_path / "x.tar.gz"
         with pytest.raises(DeviceError, match="cannot be set up"):
-            archive = tmp_path / "x.tar.gz"
             ncnn_build.build_runner(archive, "ncnn", tmp_path, tmp_path / "scratch")
 
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
