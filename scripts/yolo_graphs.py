@@ -4,9 +4,10 @@
     python -m venv YOLO && YOLO/bin/pip install ultralytics onnx
     YOLO/bin/python scripts/yolo_graphs.py FOLDER [--size 384x640]
 
-It has an environment of its own, as ultralytics is AGPL. The weights are random: nothing is fetched, and what a graph costs does not depend on them. What is
-left out, as in ultralytics' own ONNX files: suppression of duplicates where a network needs it, the
-product of coefficients and prototypes that makes masks, and tracks.
+It has an environment of its own, as ultralytics is AGPL. The weights are random: nothing is
+fetched, and what a graph costs does not depend on them. Left out, as in ultralytics' own ONNX files, are the
+suppression of duplicates where a network needs it, the product of coefficients and prototypes that
+makes masks, and tracks.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
+from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName, only_with
 from mobileinst_deploy.core.errors import ConfigError
 
 
@@ -63,9 +63,21 @@ def bench(
     fail_above: Annotated[
         str, typer.Option(help="With --against: how much slower is too much.")
     ] = "5%",
+    sustained: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Let frames arrive for so long at each T, until one T holds."
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="With --sustained: frames a second; default: 30.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
+
+    With --sustained frames arrive as from a camera; told are missed deadlines, latency, clock and
+    temperature over time, and the smallest T that keeps up.
 
     With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
     forbids an answer.
@@ -79,9 +91,11 @@ def bench(
         instructions_table,
         latency_table,
         slowdown_table,
+        sustained_table,
     )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
+    from mobileinst_deploy.measure.sustained import Load
     from mobileinst_deploy.runtimes import as_computed, known_device, known_runtime, only_adb
     from mobileinst_deploy.workflows import against as gate, bench as workflow
     from mobileinst_deploy.workflows.bench_targets import (
@@ -89,6 +103,7 @@ def bench(
         BenchSettings,
         open_targets,
     )
+    from mobileinst_deploy.workflows.sustained import sustain
 
     known_device(device)
     known_runtime(runtime)
@@ -117,6 +132,26 @@ def bench(
     )
     pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
+    only_with("--sustained", sustained, {"--fps": fps})
+    if sustained is not None:
+        alone = {
+            "--against": against,
+            "--explain": explain or None,
+            "--runs": runs,
+            "--seconds": seconds,
+            "--all": every or None,
+        }
+        if given := [name for name, value in alone.items() if value is not None]:
+            raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")
+        load = Load(sustained, 30.0 if fps is None else fps)
+        with progress_bar() as progress:
+            (target,) = open_targets(pair, device, runtime, serials=serial or (), progress=progress)
+            borne = sustain(pair, target, settings, load, report=report, progress=progress)
+        show(sustained_table(borne.record), json=json)
+        if borne.kept.note is not None:
+            note(f"Note: {borne.kept.note}.", "yellow")
+        answer(borne.record.to_dict(), borne.failure, json=json)
+        return
     share = gate.parse_share(fail_above)
     if against is None and fail_above != "5%":
         raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")

@@ -109,6 +109,8 @@ class DeviceState:
         thermal_status: 0 (none) to 6 (shutdown); above 0 Android throttles.
         battery_percent: Charge, 0 to 100.
         battery_celsius: The battery's temperature.
+        battery_uah: Charge that its gauge counts, microampere-hours.
+        battery_mv: The battery's voltage, mV.
         charging: Whether it is on power.
         awake: Whether the screen is on.
         memory_bytes: All of its memory.
@@ -127,6 +129,8 @@ class DeviceState:
     memory_bytes: int | None = None
     available_bytes: int | None = None
     load_1min: float | None = None
+    battery_uah: int | None = None
+    battery_mv: int | None = None
 
     @property
     def celsius(self) -> float | None:

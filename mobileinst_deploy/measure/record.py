@@ -73,6 +73,20 @@ class PairFacts:
     num_queries: int
 
 
+def pair_facts(pair: ExportBundle) -> PairFacts:
+    """What a record says of the pair that was measured."""
+    return PairFacts(
+        pair.sha256,
+        pair.pair_id,
+        pair.model_id,
+        pair.config.input_size,
+        pair.trained,
+        pair.form,
+        pair.precision,
+        pair.config.num_queries,
+    )
+
+
 @dataclass(frozen=True)
 class Conditions:
     """How it was measured, beyond the protocol.
@@ -295,16 +309,7 @@ def make_record(
     return LatencyRecord(
         mobileinst=__version__,
         measured_at=measured_at,
-        pair=PairFacts(
-            pair.sha256,
-            pair.pair_id,
-            pair.model_id,
-            pair.config.input_size,
-            pair.trained,
-            pair.form,
-            pair.precision,
-            n,
-        ),
+        pair=pair_facts(pair),
         device=measured.facts,
         protocol=protocol,
         conditions=Conditions(

@@ -188,6 +188,8 @@ def _battery(lines: list[str]) -> dict[str, Any]:
     return {
         "battery_percent": whole(values.get("level", ""), 0, 100),
         "battery_celsius": None if tenths is None else tenths / 10,
+        "battery_uah": whole(values.get("Charge counter", ""), 1, 100_000_000),
+        "battery_mv": whole(values.get("voltage", ""), 1000, 20_000),
         "charging": None if not powered else "true" in powered,
     }
 

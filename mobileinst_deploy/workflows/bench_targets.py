@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class HostTarget:
     name = "cpu"
 
     def __init__(self, runner: HostRunner) -> None:
-        self._runner = runner
+        self.runner = runner
         self.runtime = runner.runtime
 
     def measure(
@@ -133,9 +133,9 @@ class HostTarget:
         load_ms = {}
         for role in ROLES:
             begun = time.perf_counter()
-            self._runner.load(role)
+            self.runner.load(role)
             load_ms[role] = 1e3 * (time.perf_counter() - begun)
-        clips = HostClips(self._runner, pair, settings.live(pair))
+        clips = HostClips(self.runner, pair, settings.live(pair))
         with pinned_to_one_core() as pinned:
             core = pinned if used.pinned else None
             allowed = affinity()
@@ -173,14 +173,22 @@ class HostClips:
         runner: Computes the graphs, loaded.
         pair: For its golden pictures.
         live: Kernels handed to reuse frames.
+        wait: Called before each timed run: returns when its frame is there.
     """
 
-    def __init__(self, runner: HostRunner, pair: ExportBundle, live: int) -> None:
+    def __init__(
+        self,
+        runner: HostRunner,
+        pair: ExportBundle,
+        live: int,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
         golden = load_golden(pair)
         self._runner = runner
         self._images = [golden.image(i) for i in range(len(golden.images))]
         self._live = live
         self._next = 0
+        self._wait = wait
 
     def warm_up(self, runs: int, watch: CoreWatch) -> None:
         """Run both graphs untimed."""
@@ -214,6 +222,7 @@ class HostClips:
     ) -> tuple[dict[str, np.ndarray], Sample]:
         image = self._images[self._next % len(self._images)]
         self._next += 1
+        self._wait()
         start = time.perf_counter()
         # A buffer of its own for every picture, as a camera gives.
         own = {name: np.array(array) for name, array in {"image": image, **inputs}.items()}
@@ -244,9 +253,9 @@ class PhoneTarget:
     """
 
     def __init__(self, serial: str, device_bundle: DeviceBundle, converted: ExportBundle) -> None:
-        self._serial = serial
-        self._bundle = device_bundle
-        self._converted = converted
+        self.serial = serial
+        self.device_bundle = device_bundle
+        self.converted = converted
         self.name = f"adb:{serial}"
         self.runtime = device_bundle.runtime_name
 
@@ -263,10 +272,10 @@ class PhoneTarget:
         own = live < pair.config.num_queries
         kernels = np.ascontiguousarray(golden.kernels(0)[:, :live]) if own else None
         images = [golden.image(i) for i in range(min(2, len(golden.images)))]
-        specs = {role: graph.spec for role, graph in self._converted.graphs.items()}
-        graphs = {role: graph.files for role, graph in self._converted.graphs.items()}
-        device = AdbDevice(self._serial, cancel)
-        with Session(device, self._bundle, graphs, progress) as session:
+        specs = {role: graph.spec for role, graph in self.converted.graphs.items()}
+        graphs = {role: graph.files for role, graph in self.converted.graphs.items()}
+        device = AdbDevice(self.serial, cancel)
+        with Session(device, self.device_bundle, graphs, progress) as session:
             before, waited = session.state, 0.0
             core = protocols.choose_core(before, settings.core) if used.pinned else None
             if used.strict:
@@ -300,7 +309,7 @@ class PhoneTarget:
             waited_s=waited,
             load_ms=result.load_ms,
             peak_memory_kib=result.peak_memory_kib,
-            runner_sha256=self._bundle.sha256,
+            runner_sha256=self.device_bundle.sha256,
         )
 
 

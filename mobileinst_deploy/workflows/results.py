@@ -27,7 +27,7 @@ from mobileinst_deploy.core.bundle import RESULTS, ExportBundle
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import require_writable, write_json
 
-Kind = Literal["parity", "latency", "profile", "eval", "instructions"]
+Kind = Literal["parity", "latency", "profile", "eval", "instructions", "sustained"]
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ class Profile:
             ),
             "etc/state/battery_level": str(battery["level"]),
             "etc/state/battery_temperature": str(round(battery["celsius"] * 10)),
+            "etc/state/battery_charge": str(battery.get("charge_uah", "")),
+            "etc/state/battery_voltage": str(battery.get("millivolts", "")),
             "etc/state/charging": str(battery["charging"]).lower(),
             "etc/state/skin_temperature": str(thermal["skin"]),
             "etc/state/thermal_status": str(thermal["status"]),
