@@ -107,9 +107,12 @@ def count(path: Path, runtime: Runtime, folder: Path) -> dict[str, int]:
         spec, files = converted(path, spec, folder)
     runner = QemuRunner(one_graph(spec, files), bundle(runtime, folder))
     rng = np.random.default_rng(0)
-    given = {t.name: rng.integers(0, 255, t.shape).astype(np.float32) for t in spec.inputs}
-    if not path.parent.joinpath("manifest.json").exists():  # YOLO takes values up to 1
-        given = {name: value / 255 for name, value in given.items()}
+    # Ours take values up to 255, YOLO's up to 1.
+    most = 255.0 if path.parent.joinpath("manifest.json").exists() else 1.0
+    given = {
+        t.name: (most * rng.random(tuple(map(int, t.shape)))).astype(np.float32)
+        for t in spec.inputs
+    }
     found = runner.count_calls((plan_call(spec, given),), warmups=1, repeats=1)
     return dict(found["frame"].kinds)
 

@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import NCNN_FILES, ExportBundle, load_bundle, load_golden
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
 from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.pair_files import NCNN_FILES
 from mobileinst_deploy.core.progress import silent
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.optimize import optimize_graph, passes

@@ -5,9 +5,9 @@
     YOLO/bin/python scripts/yolo_graphs.py FOLDER [--size 384x640]
 
 It has an environment of its own, as ultralytics is AGPL. The weights are random: nothing is
-fetched, and what a graph costs does not depend on them. Left out, as in ultralytics' own ONNX files, are the
-suppression of duplicates where a network needs it, the product of coefficients and prototypes that
-makes masks, and tracks.
+fetched, and what a graph costs does not depend on them. Left out, as in ultralytics' own ONNX
+files, are the suppression of duplicates where a network needs it, the product of coefficients and
+prototypes that makes masks, and tracks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NETWORKS = ("yolo11n-seg", "yolov8n-seg", "yolo26n-seg")
 
 def load(name: str) -> Any:
     """A network from ultralytics' own description, its normalisations folded, ready to export."""
-    from ultralytics import YOLO  # ty: ignore
+    from ultralytics import YOLO  # type: ignore[import-not-found]
 
     network = YOLO(f"{name}.yaml").model.float().eval().fuse()
     for module in network.modules():

@@ -105,3 +105,22 @@ def test_every_module_says_what_it_is_for(path: Path):
 
 def test_the_zoo_is_data_only():
     assert not list((PACKAGE.parent / "models").rglob("*.py"))
+
+
+#: Names with one home, so that a change of one is a change of one line.
+HOMES = {
+    "core/contract.py": {"mask_logits", "class_logits", "objectness_logits"},
+    "core/pair_files.py": {"golden.npz", "frame.onnx", "mask_head.onnx", "instructions.json"},
+}
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_names_of_tensors_and_files_are_written_in_one_place(home: str):
+    elsewhere = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in MODULES
+        if path != PACKAGE / home
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in HOMES[home]
+    ]
+    assert elsewhere == []

@@ -18,31 +18,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
-from mobileinst_deploy.core.content import Content, OpenFolder, open_folder, read_content
-from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, TensorSpec, graph_specs
+from mobileinst_deploy.core.content import Content, OpenFolder, open_folder
+from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, graph_specs
 from mobileinst_deploy.core.documents import (
     JSON_BYTES,
     Blame,
     convert,
     parse_json,
 )
-from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.errors import BundleError, InputError, places
 from mobileinst_deploy.core.external_data import has_external_data
-from mobileinst_deploy.core.files import canonical_sha256, write_json
-from mobileinst_deploy.core.golden import GOLDEN, Golden, read_golden
-from mobileinst_deploy.core.manifest import Manifest
-from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.golden import Golden, read_golden
+from mobileinst_deploy.core.manifest import SCHEMA, Manifest
+from mobileinst_deploy.core.pair_files import GOLDEN, GRAPH_FILES, MANIFEST
 from mobileinst_deploy.core.picture_rules import picture_rules
+from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.text import shown
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
-INSTRUCTIONS = "instructions.json"
 #: The step that stores weights as float16.
 HALF_WEIGHTS = "half-weights"
 #: What every report of another precision than float32 says, by that precision.
@@ -50,30 +47,6 @@ NOT_THE_PAPER = {
     "int8": "8-bit: not the paper's protocol, which is float32",
     "fp16": "half-precision arithmetic: not the paper's protocol, which is float32",
 }
-#: The folder of what was measured of a pair.
-RESULTS = "results"
-GRAPH_FILES: dict[Role, str] = {"frame": "frame.onnx", "mask_head": "mask_head.onnx"}
-#: The pair as pnnx converts it for ncnn, and what it was converted from.
-NCNN_FILES: dict[Role, tuple[str, str]] = {
-    role: (f"{role}.ncnn.param", f"{role}.ncnn.bin") for role in ROLES
-}
-NCNN_RECORD = "ncnn.json"
-#: What a folder may hold and still be replaced by a newer export.
-BUNDLE_FILES = frozenset(
-    {
-        MANIFEST,
-        GOLDEN,
-        *GRAPH_FILES.values(),
-        RESULTS,
-        # Where results were kept up to version 0.1.
-        "parity.json",
-        "latency.json",
-        INSTRUCTIONS,
-        "eval.json",
-        NCNN_RECORD,
-        *(name for names in NCNN_FILES.values() for name in names),
-    }
-)
 _READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
 # A graph of protobuf has at most 2 GiB.
 _MAX_FILE_BYTES = 2 << 30
@@ -114,18 +87,12 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
-class ExportBundle:
+class ExportBundle(Provenance):
     """An exported pair that has been checked against its manifest.
 
     Attributes:
         folder: Where it lies.
         pair_id: 16 hex digits that both graphs carry too.
-        model_id: The zoo id or the name given by a model.toml.
-        config: The network.
-        trained: Whether the weights came from training; False means random ones.
-        seed: The seed of random weights, else None.
-        checkpoint_sha256: Of the weights file, else None.
-        tolerance: What ``verify`` allows.
         optimized: Names of graph passes applied after simplification, in order.
         graphs: By role.
         golden: The golden data, as it was read and checked.
@@ -136,12 +103,6 @@ class ExportBundle:
 
     folder: Path
     pair_id: str
-    model_id: str
-    config: Description
-    trained: bool
-    seed: int | None
-    checkpoint_sha256: str | None
-    tolerance: Tolerance
     optimized: tuple[str, ...]
     graphs: Mapping[Role, GraphFile]
     golden: Content
@@ -149,17 +110,9 @@ class ExportBundle:
     sha256: str
     arithmetic: Literal["fp32", "fp16"] = "fp32"
 
-    def metadata(self, role: Role) -> dict[str, str]:
-        """What the graph of this role carries in its own ``metadata_props``."""
-        return graph_metadata(
-            role,
-            pair_id=self.pair_id,
-            model_id=self.model_id,
-            config=self.config,
-            seed=self.seed,
-            checkpoint_sha256=self.checkpoint_sha256,
-            opset=self.graphs[role].opset,
-        )
+    def graph_metadata(self, role: Role) -> dict[str, str]:
+        """What the graph of this role says of itself."""
+        return self.metadata(role, self.pair_id, self.graphs[role].opset)
 
     @property
     def specs(self) -> dict[Role, GraphSpec]:
@@ -190,13 +143,6 @@ class ExportBundle:
         names = (("int8", int8), ("optimized", rewritten), ("half", half))
         return "-".join(name for name, done in names if done) or "plain"
 
-    @property
-    def weights_note(self) -> str:
-        """Where the weights come from, for people."""
-        if self.trained:
-            return f"trained, sha256 {(self.checkpoint_sha256 or '')[:12]}"
-        return f"RANDOM weights (seed {self.seed}); speed is real, masks mean nothing"
-
 
 def load_golden(bundle: ExportBundle) -> Golden:
     """Read and check a bundle's golden data.
@@ -207,82 +153,7 @@ def load_golden(bundle: ExportBundle) -> Golden:
     return read_golden(bundle.golden, bundle.config)
 
 
-def graph_metadata(
-    role: Role,
-    *,
-    pair_id: str,
-    model_id: str,
-    config: Description,
-    seed: int | None,
-    checkpoint_sha256: str | None,
-    opset: int,
-) -> dict[str, str]:
-    """What a graph says of itself, so that it can be told where it belongs when it is alone."""
-    height, width = config.input_size
-    return {
-        "pair_id": pair_id,
-        "role": role,
-        "model_id": model_id,
-        "checkpoint_sha256": checkpoint_sha256 or f"random weights, seed {seed}",
-        "input_size": f"{height}x{width}",
-        "stride": str(config.mask_stride),
-        "classes": "\n".join(config.classes),
-        "mean": " ".join(map(str, config.mean)),
-        "std": " ".join(map(str, config.std)),
-        "opset": str(opset),
-    }
-
-
-def write_manifest(
-    folder: Path,
-    *,
-    pair_id: str,
-    model_id: str,
-    config: Description,
-    trained: bool,
-    seed: int | None,
-    checkpoint_sha256: str | None,
-    tolerance: Tolerance,
-    optimized: tuple[str, ...],
-    specs: Mapping[Role, GraphSpec],
-    opset: int,
-    tools: Mapping[str, str],
-) -> None:
-    """Write ``manifest.json`` for the graphs and golden data that already lie in ``folder``.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "pair_id": pair_id,
-        "model": {
-            "id": model_id,
-            "config" if isinstance(config, ModelConfig) else "needs": config.to_dict(),
-            "trained": trained,
-            "seed": seed,
-            "checkpoint_sha256": checkpoint_sha256,
-        },
-        "stride": config.mask_stride,
-        "pictures": picture_rules(config),
-        "optimized": list(optimized),
-        "tolerance": asdict(tolerance),
-        "graphs": {
-            role: {
-                **_file_entry(folder / GRAPH_FILES[role]),
-                "opset": opset,
-                "inputs": [_tensor_entry(t) for t in specs[role].inputs],
-                "outputs": [_tensor_entry(t) for t in specs[role].outputs],
-            }
-            for role in ROLES
-        },
-        "golden": _file_entry(folder / GOLDEN),
-        "tools": dict(tools),
-    }
-    document["digest"] = canonical_sha256(document)
-    write_json(folder / MANIFEST, document)
-
-
+@places(0)
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
@@ -409,12 +280,3 @@ def _whole_graph(graph: Content) -> Content:
     if external:
         raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
     return graph
-
-
-def _tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-
-
-def _file_entry(path: Path) -> dict[str, Any]:
-    content = read_content(path)
-    return {"file": content.name, "sha256": content.sha256, "bytes": content.bytes}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mobileinst_deploy.core.errors import InputError
+from mobileinst_deploy.core.errors import InputError, places
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Content:
 
     path: Path
     data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def name(self) -> str:
@@ -53,6 +56,7 @@ class Content:
         return path
 
 
+@places(0)
 def read_content(path: Path) -> Content:
     """Read a whole file.
 

@@ -19,6 +19,16 @@ Role = Literal["frame", "mask_head"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+#: The picture, (1,3,H,W) float32, RGB, 0 to 255: the input of both graphs.
+IMAGE = "image"
+#: Outputs of the frame graph, per query: class scores before the sigmoid, how well the mask fits,
+#: and what makes the mask of the mask features.
+CLASS_LOGITS = "class_logits"
+OBJECTNESS_LOGITS = "objectness_logits"
+KERNELS = "kernels"
+#: Output of both graphs.
+MASK_LOGITS = "mask_logits"
+
 #: Arrays by tensor name.
 Tensors = Mapping[str, np.ndarray]
 
@@ -87,31 +97,31 @@ def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role,
     height, width = config.input_size
     n, d = config.num_queries, config.width
     live: int | str = "n" if dynamic_kernels else n
-    image = TensorSpec("image", "float32", (1, 3, height, width))
+    image = TensorSpec(IMAGE, "float32", (1, 3, height, width))
     context = _context(config)
     return {
         "frame": GraphSpec(
             "frame",
             (image,),
             (
-                TensorSpec("class_logits", "float32", (1, n, config.num_classes)),
-                TensorSpec("objectness_logits", "float32", (1, n, 1)),
-                TensorSpec("kernels", "float32", (1, n, d)),
-                TensorSpec("mask_logits", "float32", (1, n, *config.mask_size)),
+                TensorSpec(CLASS_LOGITS, "float32", (1, n, config.num_classes)),
+                TensorSpec(OBJECTNESS_LOGITS, "float32", (1, n, 1)),
+                TensorSpec(KERNELS, "float32", (1, n, d)),
+                TensorSpec(MASK_LOGITS, "float32", (1, n, *config.mask_size)),
                 *context,
             ),
         ),
         "mask_head": GraphSpec(
             "mask_head",
-            (image, TensorSpec("kernels", "float32", (1, live, d)), *context),
-            (TensorSpec("mask_logits", "float32", (1, live, *config.mask_size)),),
+            (image, TensorSpec(KERNELS, "float32", (1, live, d)), *context),
+            (TensorSpec(MASK_LOGITS, "float32", (1, live, *config.mask_size)),),
         ),
     }
 
 
 def is_carried(name: str) -> bool:
     """Whether a tensor of that name goes from the frame graph to the mask-head graph."""
-    return name == "kernels" or name.startswith("context_")
+    return name == KERNELS or name.startswith("context_")
 
 
 def _context(config: Description) -> tuple[TensorSpec, ...]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.errors import InputError, OutputError, places
 from mobileinst_deploy.core.scratch import held, neighbour
 
 _AT_FDCWD = -100
@@ -41,6 +41,7 @@ def canonical_sha256(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@places(0)
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then put it in its place.
 
@@ -66,6 +67,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@places(0)
 def require_writable(path: Path, room: int = 1 << 20) -> None:
     """Find out before long work whether a file or a folder could be written there.
 
@@ -179,6 +181,7 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(other))
 
 
+@places(0)
 def require_replaceable(folder: Path, mark: str, replaceable: frozenset[str]) -> None:
     """Find out before long work whether :func:`folder_atomically` would take that folder.
 
@@ -213,13 +216,16 @@ def _output_errors(path: Path, *ours: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise OutputError(
-                f"there is no space left to write {path}", "Free some space or write elsewhere"
+                f"there is no space left to write {path}",
+                "Free some space or write elsewhere",
+                str(path),
             ) from error
         if ours and not _speaks_of(error, (path, *ours)):
             raise
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "Give a folder that you may write to",
+            str(path),
         ) from error
 
 

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 
 from mobileinst_deploy.core.content import Content
-from mobileinst_deploy.core.contract import Role, graph_specs, is_carried
-from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.contract import (
+    IMAGE,
+    KERNELS,
+    MASK_LOGITS,
+    Role,
+    graph_specs,
+    is_carried,
+)
+from mobileinst_deploy.core.errors import BundleError, places
 from mobileinst_deploy.core.needs import Description
 
-GOLDEN = "golden.npz"
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
 
 
@@ -49,7 +55,7 @@ class Golden:
 
     def kernels(self, index: int) -> np.ndarray:
         """The kernels (1, N, D) that picture ``index`` reuses."""
-        return self.carried(index)["kernels"]
+        return self.carried(index)[KERNELS]
 
     def carried(self, index: int) -> dict[str, np.ndarray]:
         """What picture ``index`` is given of its keyframe, by name: kernels, and context if any."""
@@ -58,12 +64,12 @@ class Golden:
 
     def inputs(self, role: Role, index: int) -> dict[str, np.ndarray]:
         """What a graph takes for picture ``index``, by name."""
-        image = {"image": self.image(index)}
+        image = {IMAGE: self.image(index)}
         return image if role == "frame" else image | self.carried(index)
 
     def outputs(self, role: Role) -> dict[str, np.ndarray]:
         """What PyTorch gives for a graph's inputs, by name, over all pictures (P, ...)."""
-        return dict(self.frame) if role == "frame" else {"mask_logits": self.mask_logits}
+        return dict(self.frame) if role == "frame" else {MASK_LOGITS: self.mask_logits}
 
 
 def save_golden(path: Path, golden: Golden) -> None:
@@ -78,6 +84,7 @@ def save_golden(path: Path, golden: Golden) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+@places(0)
 def read_golden(content: Content, config: Description) -> Golden:
     """Read golden data and check that it fits the model.
 
@@ -106,7 +113,7 @@ def read_golden(content: Content, config: Description) -> Golden:
         and images.shape == (count, 3, *config.input_size)
         and all(frame[n].dtype == np.float32 and frame[n].shape == s for n, s in want.items())
         and mask_logits.dtype == np.float32
-        and mask_logits.shape == want["mask_logits"]
+        and mask_logits.shape == want[MASK_LOGITS]
     )
     if not fits:
         raise BundleError(f"{path} does not fit the model's shapes", _EXPORT_AGAIN)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import Call, GraphRunner, Tensors
+from mobileinst_deploy.core.contract import (
+    IMAGE,
+    KERNELS,
+    MASK_LOGITS,
+    Call,
+    GraphRunner,
+    Tensors,
+)
 from mobileinst_deploy.core.errors import DeviceError
 
 #: No network gives more; beyond it, means would overflow.
@@ -26,11 +33,11 @@ class Graphs:
     def __init__(self, runner: GraphRunner) -> None:
         self._runner = runner
         inputs = {tensor.name: tensor for tensor in runner.specs["mask_head"].inputs}
-        self._carried = tuple(name for name in inputs if name != "image")
+        self._carried = tuple(name for name in inputs if name != IMAGE)
         (masks,) = runner.specs["mask_head"].outputs
         #: (height, width) of the mask logits.
         self.mask_size = tuple(int(length) for length in masks.shape[2:])
-        slots = inputs["kernels"].shape[1]
+        slots = inputs[KERNELS].shape[1]
         self._slots = slots if isinstance(slots, int) else None
 
     def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,7 +60,7 @@ class Graphs:
         Raises:
             DeviceError: As for :meth:`frame`.
         """
-        return self._call([Call("frame", {"image": image}) for image in images])
+        return self._call([Call("frame", {IMAGE: image}) for image in images])
 
     def mask_head(self, image: np.ndarray, keyframe: Tensors) -> np.ndarray:
         """Segment a reuse frame.
@@ -70,12 +77,12 @@ class Graphs:
             DeviceError: As for :meth:`frame`.
         """
         carried = {name: keyframe[name] for name in self._carried}
-        live = carried["kernels"].shape[1]
+        live = carried[KERNELS].shape[1]
         if self._slots is not None:
             missing = self._slots - live
-            carried["kernels"] = np.pad(carried["kernels"], ((0, 0), (0, missing), (0, 0)))
-        call = Call("mask_head", {"image": image, **carried})
-        return self._call([call])[0]["mask_logits"][:, :live]
+            carried[KERNELS] = np.pad(carried[KERNELS], ((0, 0), (0, missing), (0, 0)))
+        call = Call("mask_head", {IMAGE: image, **carried})
+        return self._call([call])[0][MASK_LOGITS][:, :live]
 
     def _call(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         found = self._runner.outputs(calls)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mobileinst_deploy.core.contract import IMAGE
 from mobileinst_deploy.core.needs import Description
 
 #: RGB of the padding: the ImageNet mean in whole numbers, next to zero once normalised.
@@ -32,7 +33,7 @@ def picture_rules(config: Description) -> dict[str, Any]:
     height, width = config.input_size
     return {
         "input": {
-            "tensor": "image",
+            "tensor": IMAGE,
             "shape": [1, 3, height, width],
             "dtype": "float32",
             "channels": "RGB",

@@ -10,6 +10,25 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class OfPair:
+    """What every report on a pair begins with: which one, and what ran it.
+
+    Attributes:
+        bundle_sha256: Of the pair's manifest.
+        model_id: Its model.
+        trained: Whether its weights were trained; otherwise its masks mean nothing.
+        device: Where the graphs ran.
+        runtime: What ran them, such as ``onnxruntime 1.32.0``.
+    """
+
+    bundle_sha256: str
+    model_id: str
+    trained: bool
+    device: str
+    runtime: str
+
+
+@dataclass(frozen=True)
 class TensorParity:
     """One output tensor against its reference, the worst over all pictures.
 
@@ -53,15 +72,10 @@ class Check:
 
 
 @dataclass(frozen=True)
-class ParityReport:
+class ParityReport(OfPair):
     """The whole ladder of ``verify``.
 
     Attributes:
-        bundle_sha256: Of the verified bundle's manifest.
-        model_id: Its model.
-        trained: Whether its weights were trained.
-        device: Where the graphs ran.
-        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         reference: Where the reference came from.
         tolerance: What was allowed.
         checks: The rungs, in order, up to the first that made the next ones meaningless.
@@ -69,11 +83,6 @@ class ParityReport:
         caveat: Why this is not the paper's protocol, or None.
     """
 
-    bundle_sha256: str
-    model_id: str
-    trained: bool
-    device: str
-    runtime: str
     reference: str
     tolerance: Mapping[str, float]
     checks: tuple[Check, ...]
@@ -96,15 +105,10 @@ class ParityReport:
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunReport(OfPair):
     """One clip run through an exported pair: what was done and where the time went.
 
     Attributes:
-        bundle_sha256: Of the pair's manifest.
-        model_id: Its model.
-        trained: Whether its weights were trained; otherwise the masks mean nothing.
-        device: Where the graphs ran.
-        runtime: What ran them, such as ``onnxruntime 1.32.0``.
         emulated: Whether that is an emulator; then the time of what it did is left out.
         source: The clip's name.
         size: (height, width) of its pictures in pixels.
@@ -121,11 +125,6 @@ class RunReport:
         files: What was written, by what it is.
     """
 
-    bundle_sha256: str
-    model_id: str
-    trained: bool
-    device: str
-    runtime: str
     emulated: bool
     source: str
     size: tuple[int, int]

@@ -21,6 +21,11 @@ def shown(text: str, most: int = MESSAGE_CHARACTERS) -> str:
     return line if len(line) <= most else line[: most - len(_CUT)] + _CUT
 
 
+def shape_text(shape: tuple[int | str, ...]) -> str:
+    """An array's shape, such as ``1x32x8x8``; a free axis by its symbol."""
+    return "x".join(map(str, shape))
+
+
 def size_text(size: tuple[int, int]) -> str:
     """A size (height, width) for people: ``384x640``, height first wherever a size is shown."""
     return f"{size[0]}x{size[1]}"

@@ -16,7 +16,13 @@ import numpy as np
 from scipy.special import expit
 
 from mobileinst_deploy.core.association import associate, distinct_instances, unit
-from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.contract import (
+    CLASS_LOGITS,
+    KERNELS,
+    MASK_LOGITS,
+    OBJECTNESS_LOGITS,
+    GraphRunner,
+)
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.picture_rules import KERNELS_REMEMBERED, SCORE_THRESHOLD
@@ -211,9 +217,9 @@ class Tracker:
     def _keyframe(self, image: np.ndarray) -> np.ndarray:
         outputs = self._graphs.frame(image)
         class_logits, kernels, mask_logits = (
-            outputs[name][0] for name in ("class_logits", "kernels", "mask_logits")
+            outputs[name][0] for name in (CLASS_LOGITS, KERNELS, MASK_LOGITS)
         )
-        objectness = outputs["objectness_logits"][0, :, 0]
+        objectness = outputs[OBJECTNESS_LOGITS][0, :, 0]
         settings = self._settings
         scores = class_scores(class_logits, objectness[:, None]).max(axis=1)
         found = distinct_instances(
@@ -251,7 +257,7 @@ class Tracker:
         queries = np.array([query for _, query in shown], np.int64)
         # The graph gets the kernels as the network made them; only association compares directions.
         live = np.ascontiguousarray(kernels[None, queries])
-        self._keyframe_outputs = {**outputs, "kernels": live}
+        self._keyframe_outputs = {**outputs, KERNELS: live}
         shown_logits: np.ndarray = mask_logits[queries]
         return shown_logits
 

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from mobileinst_deploy.core.config import ModelConfig, Name, Seed, Tolerance
 from mobileinst_deploy.core.documents import Blame, Sha256, read_toml
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import sha256_of
 
 MODEL_FILE = "model.toml"
@@ -90,6 +90,7 @@ def zoo_ids() -> list[str]:
     return sorted(p.parent.name for p in zoo_folder().glob(f"*/{MODEL_FILE}"))
 
 
+@places(0)
 def load_model_toml(id_or_path: str) -> ZooEntry:
     """Find a model by its zoo id or by the path of its model.toml.
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from mobileinst_deploy.core.documents import MAX_WHOLE, Blame, parse_json, read_within
-from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.errors import DatasetError, places
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.media.picture_file import MAX_SIDE
 
@@ -100,6 +100,7 @@ class _Outline(msgspec.Struct):
     videos: msgspec.Raw = msgspec.Raw(b"null")
 
 
+@places(0)
 def read_file(path: Path, *, clips: bool) -> PictureFile | ClipFile:
     """Read an annotation file; what it says is checked entry by entry, but not against itself.
 

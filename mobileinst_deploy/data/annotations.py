@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.errors import DatasetError, MediaError, places
 from mobileinst_deploy.core.text import shown, size_text
 from mobileinst_deploy.data.annotation_file import (
     Category,
@@ -172,6 +172,7 @@ class Catalogue:
         raise DatasetError(f"{nothing}; left out are {'; '.join(reasons)}", next_step)
 
 
+@places(0)
 def read_catalogue(
     annotations: Path, folder: Path, classes: Sequence[str] | None, *, clips: bool
 ) -> Catalogue:

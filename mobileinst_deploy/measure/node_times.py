@@ -14,9 +14,9 @@ from typing import Annotated
 import msgspec
 import onnx
 
-from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.contract import MASK_LOGITS, Role
 from mobileinst_deploy.core.documents import Blame, parse_json, read_within
-from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.errors import DeviceError, places
 
 HEADS = "instance decoder, heads"
 #: Where a node belongs, by the module path that the exporter puts into its name; the names are
@@ -124,7 +124,7 @@ def parts_of(graph: onnx.ModelProto, stages: Sequence[str] = ()) -> dict[str, st
         Part by the node's name.
     """
     # Whatever the graph gives besides masks, a head of the instance decoder made.
-    made = {o.name: HEADS for o in graph.graph.output if o.name != "mask_logits"}
+    made = {o.name: HEADS for o in graph.graph.output if o.name != MASK_LOGITS}
     taken_by: dict[str, set[str | None]] = {}
     placed: dict[str, str] = {}
     for node in reversed(graph.graph.node):
@@ -140,6 +140,7 @@ def parts_of(graph: onnx.ModelProto, stages: Sequence[str] = ()) -> dict[str, st
     return placed
 
 
+@places(0)
 def read_profile(
     path: Path,
     role: Role,

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.errors import MediaError, places
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.picture_file import decode, read_bytes, read_header
 
@@ -18,6 +18,7 @@ from mobileinst_deploy.media.picture_file import decode, read_bytes, read_header
 _PHOTOGRAPHS = (("astronaut.png", (0, 1, 2)), ("coffee.png", (0,)))
 
 
+@places(0)
 def read_picture(path: Path) -> np.ndarray:
     """Read a picture file as (H, W, 3) uint8, RGB; EXIF rotation applied, alpha dropped.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
-from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.network import KernelNetwork, MobileInst
 from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
@@ -114,6 +114,7 @@ def save_checkpoint(
     write_atomically(path, lambda temporary: _write(temporary, data))
 
 
+@places(0)
 def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     """Read an own checkpoint: the configuration and a state that fits it exactly.
 
@@ -134,6 +135,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
     return config, _fit(path, state, expected, "the configuration it carries")
 
 
+@places(1)
 def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) -> Loaded:
     """Load a whole network's weights into a model.
 
@@ -165,6 +167,7 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
     return Loaded(tuple(own_head), choice.note)
 
 
+@places(1)
 def load_backbone(model: MobileInst, path: Path) -> None:
     """Load published backbone weights into a model's backbone.
 
@@ -194,6 +197,7 @@ def load_backbone(model: MobileInst, path: Path) -> None:
     model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
 
 
+@places(1)
 def load_published(network: KernelNetwork, path: Path) -> Published:
     """Load a checkpoint by the names that a network's :meth:`~KernelNetwork.own_name` translates.
 

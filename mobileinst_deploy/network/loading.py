@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
-from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.files import sha256_of
-from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
 from mobileinst_deploy.network import KernelNetwork, build_model, randomize_batchnorm
@@ -20,30 +20,19 @@ from mobileinst_deploy.network.weights_file import is_weights_file
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Provenance):
     """A network in eval mode and where its weights came from.
 
     Attributes:
-        id: Zoo id, the model.toml's id, or the checkpoint's file name.
-        config: Its configuration at the size asked for, or another network's needs.
         model: In eval mode.
-        trained: Whether a weights file was read; False means random weights.
-        seed: Of random weights, else None.
-        checkpoint_sha256: Of the weights file, else None.
-        tolerance: What its exports are allowed.
         note: Which weights of several in a file were taken; None where there was no choice.
     """
 
-    id: str
-    config: Description
     model: KernelNetwork
-    trained: bool
-    seed: int | None
-    checkpoint_sha256: str | None
-    tolerance: Tolerance
     note: str | None = None
 
 
+@places(0)
 def load_model(
     name: str,
     *,
@@ -104,7 +93,7 @@ def build_loaded(
         condition(model, config.input_size, seed)
     model.eval()
     return LoadedModel(
-        id=model_id,
+        model_id=model_id,
         config=config,
         model=model,
         trained=weights is not None,

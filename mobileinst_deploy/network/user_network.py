@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import Tolerance
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.checkpoint import load_published
@@ -32,6 +32,7 @@ _SEE = "See the contract in mobileinst_deploy.network.KernelNetwork"
 _T = TypeVar("_T")
 
 
+@places(0)
 def load_network(name: str, weights: Path | None, size: tuple[int, int] | None) -> LoadedModel:
     """Import a factory, build its network, load its weights and check that it keeps the contract.
 
@@ -84,7 +85,7 @@ def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedMod
         _guarded(name, lambda: condition(network, needs.input_size, SEED))
         largest = check_contract(name, network)
     return LoadedModel(
-        id=name,
+        model_id=name,
         config=needs,
         model=network,
         trained=weights is not None,

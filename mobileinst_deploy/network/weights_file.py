@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.text import shown
 
 State = dict[str, Tensor]
@@ -58,6 +58,7 @@ def is_weights_file(path: Path) -> bool:
     return path.name.endswith(SUFFIXES)
 
 
+@places(0)
 def read_weights_file(path: Path) -> WeightsFile:
     """Read a weights file without executing anything in it.
 
@@ -75,6 +76,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     )
 
 
+@places(0)
 def read_pickle(path: Path) -> Any:
     """What torch saved in a file: tensors, plain containers and numbers.
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mobileinst_deploy.core.contract import GraphRunner
+from mobileinst_deploy.core.contract import MASK_LOGITS, GraphRunner
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.masks import iou, threshold
 from mobileinst_deploy.core.tracker import TrackedFrame
@@ -189,7 +189,7 @@ def place_failure(
 
     ours, theirs = Graphs(reference), Graphs(candidate)
     want, got = ours.frame(keyframe), theirs.frame(keyframe)
-    if differ(want["mask_logits"], got["mask_logits"]):
+    if differ(want[MASK_LOGITS], got[MASK_LOGITS]):
         return "frame graph"
     right = ours.mask_head(reuse, want)
     if differ(right, theirs.mask_head(reuse, want)):

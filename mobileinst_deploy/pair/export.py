@@ -12,25 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.bundle import (
-    BUNDLE_FILES,
-    GRAPH_FILES,
-    MANIFEST,
-    ExportBundle,
-    graph_metadata,
-    load_bundle,
-    write_manifest,
-)
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import ROLES, graph_specs
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256, folder_atomically
-from mobileinst_deploy.core.golden import GOLDEN, save_golden
+from mobileinst_deploy.core.golden import save_golden
+from mobileinst_deploy.core.pair_files import BUNDLE_FILES, GOLDEN, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.media.pictures import reference_clips
 from mobileinst_deploy.network.loading import LoadedModel
-from mobileinst_deploy.pair.onnx_file import set_metadata
 from mobileinst_deploy.pair.simplify import require_unchanged, simplify_graph
 from mobileinst_deploy.pair.tracing import DEFAULT_OPSET, OPSETS, cut_mask_head, trace_pair
+from mobileinst_deploy.pair.writing import write_graphs
 from mobileinst_deploy.runtimes.pytorch import make_golden
 
 #: The picture to trace and to check simplification with: it reuses another one's kernels.
@@ -69,7 +62,6 @@ def export_model(
         )
     specs = graph_specs(source.config, dynamic_kernels)
     tools = tool_versions()
-    versions = " ".join(f"{name}=={release}" for name, release in tools.items())
     pair_id = _pair_id(source, opset, dynamic_kernels, simplify, tools)
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
         steps = 2 + len(ROLES)
@@ -84,36 +76,12 @@ def export_model(
             graphs = {"frame": frame, "mask_head": cut_mask_head(frame, specs["mask_head"])}
         for done, role in enumerate(ROLES, start=2):
             progress(f"export: {role}", done, steps)
-            carried = graph_metadata(
-                role,
-                pair_id=pair_id,
-                model_id=source.id,
-                config=source.config,
-                seed=source.seed,
-                checkpoint_sha256=source.checkpoint_sha256,
-                opset=opset,
-            )
-            set_metadata(graphs[role], {**carried, "tools": versions})
-            data = graphs[role].SerializeToString()
             if simplify:
                 feeds = golden.inputs(role, _PROBE)
                 want = {n: a[_PROBE : _PROBE + 1] for n, a in golden.outputs(role).items()}
+                data = graphs[role].SerializeToString()
                 require_unchanged(data, traced[role], feeds, want, source.tolerance)
-            (temporary / GRAPH_FILES[role]).write_bytes(data)
-        write_manifest(
-            temporary,
-            pair_id=pair_id,
-            model_id=source.id,
-            config=source.config,
-            trained=source.trained,
-            seed=source.seed,
-            checkpoint_sha256=source.checkpoint_sha256,
-            tolerance=source.tolerance,
-            optimized=(),
-            specs=specs,
-            opset=opset,
-            tools=tools,
-        )
+        write_graphs(temporary, source, graphs, pair_id=pair_id, specs=specs, tools=tools)
         progress("export: done", steps, steps)
     return load_bundle(folder)
 
@@ -134,7 +102,7 @@ def _pair_id(
     """The same weights, options and tools give the same pair, on any machine."""
     return canonical_sha256(
         {
-            "model": source.id,
+            "model": source.model_id,
             "config": source.config.to_dict(),
             "seed": source.seed,
             "checkpoint": source.checkpoint_sha256,

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
-from mobileinst_deploy.core.errors import BundleError, InputError
+from mobileinst_deploy.core.errors import BundleError, InputError, places
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.text import shown
 
@@ -52,6 +52,7 @@ class GraphSummary:
     metadata: Mapping[str, str]
 
 
+@places(0)
 def load_graph(source: Path | Content) -> onnx.ModelProto:
     """Understand and check an ONNX file; external data is refused, as a pair's graphs are whole.
 

@@ -9,19 +9,11 @@ from pathlib import Path
 import onnx
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.bundle import (
-    BUNDLE_FILES,
-    GRAPH_FILES,
-    MANIFEST,
-    ExportBundle,
-    graph_metadata,
-    load_bundle,
-    write_manifest,
-)
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.files import canonical_sha256, folder_atomically
-from mobileinst_deploy.core.golden import GOLDEN
-from mobileinst_deploy.pair.onnx_file import opset_of, set_metadata
+from mobileinst_deploy.core.pair_files import BUNDLE_FILES, GOLDEN, MANIFEST
+from mobileinst_deploy.pair.writing import write_graphs
 
 
 def write_derived(
@@ -51,35 +43,11 @@ def write_derived(
     pair_id = canonical_sha256(
         {"pair": source.pair_id, "files": _digests(source), "steps": done, "tools": tools}
     )[:16]
-    opset = opset_of(graphs["frame"])
-    versions = " ".join(f"{name}=={release}" for name, release in tools.items())
+    specs = source.specs
     with folder_atomically(folder, MANIFEST, BUNDLE_FILES) as temporary:
         source.golden.write(temporary, GOLDEN)
-        for role in ROLES:
-            carried = graph_metadata(
-                role,
-                pair_id=pair_id,
-                model_id=source.model_id,
-                config=source.config,
-                seed=source.seed,
-                checkpoint_sha256=source.checkpoint_sha256,
-                opset=opset,
-            )
-            set_metadata(graphs[role], {**carried, "tools": versions, "optimized": " ".join(done)})
-            onnx.save(graphs[role], temporary / GRAPH_FILES[role])
-        write_manifest(
-            temporary,
-            pair_id=pair_id,
-            model_id=source.model_id,
-            config=source.config,
-            trained=source.trained,
-            seed=source.seed,
-            checkpoint_sha256=source.checkpoint_sha256,
-            tolerance=source.tolerance,
-            optimized=done,
-            specs={role: source.graphs[role].spec for role in ROLES},
-            opset=opset,
-            tools=tools,
+        write_graphs(
+            temporary, source, graphs, pair_id=pair_id, specs=specs, tools=tools, optimized=done
         )
     return load_bundle(folder)
 

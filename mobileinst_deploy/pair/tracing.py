@@ -16,7 +16,7 @@ import onnx.numpy_helper
 import onnx.utils
 import torch
 
-from mobileinst_deploy.core.contract import GraphSpec, Role
+from mobileinst_deploy.core.contract import KERNELS, GraphSpec, Role
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.network import KernelNetwork
 
@@ -80,7 +80,7 @@ def cut_mask_head(frame: onnx.ModelProto, spec: GraphSpec) -> onnx.ModelProto:
     cut.graph.name = spec.role
     cut.producer_name, cut.producer_version = frame.producer_name, frame.producer_version
     # What depends on the kernels was inferred for N of them; the borders say what is free.
-    dependent = {"kernels"}
+    dependent = {KERNELS}
     for node in cut.graph.node:
         if dependent.intersection(node.input):
             dependent.update(node.output)
@@ -106,7 +106,7 @@ def _free_reshapes(graph: onnx.GraphProto, dependent: set[str]) -> None:
         value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.value_info, *graph.input, *graph.output)
     }
-    count = shapes["kernels"][1]
+    count = shapes[KERNELS][1]
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "Reshape" or node.input[0] not in dependent:

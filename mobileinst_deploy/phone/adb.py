@@ -154,7 +154,7 @@ def choose_devices(serials: Sequence[str] = (), *, every: bool = False) -> tuple
 def unusable(device: ListedDevice) -> DeviceError:
     """The error for a device in a state that takes no commands."""
     problem, next_step = device.problem()
-    return DeviceError(f"the phone {device.serial} {problem}", next_step)
+    return DeviceError(f"the phone {device.serial} {problem}", next_step, f"adb:{device.serial}")
 
 
 def _short(serial: str) -> str:

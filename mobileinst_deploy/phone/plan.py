@@ -15,7 +15,16 @@ from typing import Literal, cast
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import ROLES, Call, GraphSpec, Role, TensorSpec, is_carried
+from mobileinst_deploy.core.contract import (
+    IMAGE,
+    KERNELS,
+    ROLES,
+    Call,
+    GraphSpec,
+    Role,
+    TensorSpec,
+    is_carried,
+)
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.files import write_atomically
 
@@ -115,8 +124,8 @@ def reuse_pattern(
     Raises:
         DeviceError: A picture or the kernels do not fit the graphs.
     """
-    frame = plan_call(specs["frame"], {"image": images[0]})
-    given = {"image": images[-1]} if kernels is None else {"image": images[-1], "kernels": kernels}
+    frame = plan_call(specs["frame"], {IMAGE: images[0]})
+    given = {IMAGE: images[-1]} if kernels is None else {IMAGE: images[-1], KERNELS: kernels}
     handed_over = {
         t.name: np.zeros(cast(tuple[int, ...], t.shape), t.dtype)
         for t in frame.results

@@ -23,7 +23,7 @@ import platformdirs
 
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
-from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.core.errors import DeviceError, OutputError, at
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
@@ -78,6 +78,8 @@ mkdir -p {REMOTE_ROOT} && mktemp -d {REMOTE_ROOT}/run-XXXXXXXX
 def phone_lock(serial: str) -> Iterator[None]:
     """Hold a phone against every other mobileinst of this user on this machine.
 
+    What fails meanwhile and names no place of its own failed at this phone.
+
     Raises:
         DeviceError: Another one holds it.
     """
@@ -85,6 +87,15 @@ def phone_lock(serial: str) -> Iterator[None]:
     name = hashlib.sha256(serial.encode()).hexdigest()[:32]
     folder = Path(platformdirs.user_cache_dir("mobileinst")) / "locks"
     lock = filelock.FileLock(folder / f"{name}.lock", timeout=0)
+    with at(f"adb:{serial}"):
+        _take(lock, folder, serial)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _take(lock: filelock.FileLock, folder: Path, serial: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -98,10 +109,6 @@ def phone_lock(serial: str) -> Iterator[None]:
             f"{error.filename or folder} cannot be written: {error.strerror}",
             "Free some space there, or set XDG_CACHE_HOME to another folder",
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Session:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role
+from mobileinst_deploy.core.contract import (
+    CLASS_LOGITS,
+    KERNELS,
+    MASK_LOGITS,
+    ROLES,
+    GraphSpec,
+    Role,
+)
 from mobileinst_deploy.core.errors import ConfigError, DatasetError, DeviceError
 from mobileinst_deploy.core.masks import Rle, rle_runs
 from mobileinst_deploy.core.schedule import Auto, Every
@@ -75,7 +82,7 @@ class TrackPlan(Plan):
         live = self.specs["mask_head"].inputs[1].shape[1]
         s, geometry, schedule = self.settings, self.geometry, self.schedule
         longest = schedule.longest if isinstance(schedule, Auto) else schedule.clip_length
-        model = (*frame["class_logits"][1:], frame["kernels"][2], *geometry.input_size)
+        model = (*frame[CLASS_LOGITS][1:], frame[KERNELS][2], *geometry.input_size)
         numbers = (s.score, s.keep, s.similarity, s.duplicate_iou)
         packed = b"".join(np.ascontiguousarray(p).tobytes() for p in self.pictures)
         files[_FRAMES_FILE] = packed
@@ -183,7 +190,7 @@ def read_frames(
     columns = _columns(tensors)
     frames, total = len(plan.pictures), int(columns.instances.sum())
     outputs = {t.name: t.shape for t in plan.specs["frame"].outputs}
-    queries, classes = outputs["class_logits"][1:]
+    queries, classes = outputs[CLASS_LOGITS][1:]
     if not (isinstance(queries, int) and isinstance(classes, int)):
         raise _malformed("the frame graph has a free axis")
     seen = len(columns.seen_ids)
@@ -193,7 +200,7 @@ def read_frames(
     seen_alike = {len(columns.seen_classes), len(columns.seen_scores), len(columns.seen_frames)}
     if not (per_frame and per_stage and alike == {total} and seen_alike == {seen}):
         raise _malformed("its columns differ in length")
-    grid = outputs["mask_logits"][2:]
+    grid = outputs[MASK_LOGITS][2:]
     if columns.mask_logits.size != plan.logits * total * math.prod(map(int, grid)):
         raise _malformed("the mask logits are not those of its masks")
     in_range = (

@@ -22,8 +22,16 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import ROLES, Role, is_carried
-from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
+from mobileinst_deploy.core.contract import (
+    CLASS_LOGITS,
+    IMAGE,
+    MASK_LOGITS,
+    OBJECTNESS_LOGITS,
+    ROLES,
+    Role,
+    is_carried,
+)
+from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed, places
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.tracker import class_scores
@@ -89,6 +97,7 @@ class QuantizeReport:
     after: Price
 
 
+@places(0)
 def read_pictures(folder: Path, size: tuple[int, int]) -> list[np.ndarray]:
     """The pictures of a folder, fitted as in deployment, at most :data:`MOST_PICTURES`.
 
@@ -153,10 +162,10 @@ def quantize_pair(
     seen = [p for i, p in enumerate(pictures) if i % 4 != 3]
     plain = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
     progress("quantise: float32 reference", 0, None)
-    frame_inputs = [{"image": p} for p in seen]
+    frame_inputs = [{IMAGE: p} for p in seen]
     wanted = _run(plain["frame"], frame_inputs)
     head_inputs = [
-        {"image": p, **{name: array for name, array in w.items() if is_carried(name)}}
+        {IMAGE: p, **{name: array for name, array in w.items() if is_carried(name)}}
         for p, w in zip(seen, wanted, strict=True)
     ]
     frame = _Quantizer(plain["frame"], frame_inputs)
@@ -175,8 +184,8 @@ def quantize_pair(
         steps |= dict.fromkeys(done)
     derived = write_derived(bundle, folder, graphs, (INT8, *steps))
 
-    frames = _run(graphs["frame"], [{"image": p} for p in held_out])
-    reference = _run(plain["frame"], [{"image": p} for p in held_out])
+    frames = _run(graphs["frame"], [{IMAGE: p} for p in held_out])
+    reference = _run(plain["frame"], [{IMAGE: p} for p in held_out])
     overlaps = _overlaps(frames, reference)
     change = max(
         float(np.abs(_scores(got) - _scores(want)).max())
@@ -268,7 +277,7 @@ def _search(
     progress: Progress,
 ) -> list[str]:
     """The fewest convolutions to leave in float32, of those ordered by the harm they do alone."""
-    inputs = [{"image": p} for p in pictures]
+    inputs = [{IMAGE: p} for p in pictures]
 
     def overlap(in_float: Sequence[str]) -> float:
         graph = frame.build(rewritten | set(in_float))
@@ -329,7 +338,7 @@ def _run(graph: onnx.ModelProto, inputs: Sequence[Arrays]) -> list[Arrays]:
 
 
 def _scores(outputs: Arrays) -> np.ndarray:
-    return class_scores(outputs["class_logits"], outputs["objectness_logits"])
+    return class_scores(outputs[CLASS_LOGITS], outputs[OBJECTNESS_LOGITS])
 
 
 def _overlaps(got: Sequence[Arrays], want: Sequence[Arrays]) -> np.ndarray:
@@ -338,14 +347,14 @@ def _overlaps(got: Sequence[Arrays], want: Sequence[Arrays]) -> np.ndarray:
     for a, b in zip(got, want, strict=True):
         best = _scores(b).max(-1)
         shown = (best > SCORE_THRESHOLD) | (best == best.max())
-        found.append(mask_ious(a["mask_logits"], b["mask_logits"])[shown])
+        found.append(mask_ious(a[MASK_LOGITS], b[MASK_LOGITS])[shown])
     return np.concatenate(found)
 
 
 def _error(got: Sequence[Arrays], want: Sequence[Arrays]) -> float:
     """Error of the mask logits relative to their spread."""
     parts = [
-        float(np.sqrt(np.mean((a["mask_logits"] - b["mask_logits"]) ** 2)) / b["mask_logits"].std())
+        float(np.sqrt(np.mean((a[MASK_LOGITS] - b[MASK_LOGITS]) ** 2)) / b[MASK_LOGITS].std())
         for a, b in zip(got, want, strict=True)
     ]
     return statistics.fmean(parts)

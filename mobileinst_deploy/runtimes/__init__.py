@@ -151,6 +151,7 @@ def only_adb(options: Mapping[str, object], device: str) -> None:
         raise ConfigError(
             f"{', '.join(given)} speaks of a phone and the device is {device}",
             "Add --device adb, or leave it away",
+            given[0],
         )
 
 

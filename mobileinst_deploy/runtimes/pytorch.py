@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from mobileinst_deploy.core.contract import Call, GraphSpec, Role, graph_specs
+from mobileinst_deploy.core.contract import IMAGE, MASK_LOGITS, Call, GraphSpec, Role, graph_specs
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.network import FrameOutput, KernelNetwork
@@ -38,11 +38,11 @@ class TorchRunner:
         given = {n: torch.from_numpy(a).to(self._device) for n, a in call.inputs.items()}
         with torch.inference_mode():
             if call.role == "frame":
-                output = self._model(given["image"])
+                output = self._model(given[IMAGE])
                 made = _by_name(self.specs, output)
             else:
                 image, kernels, *context = (given[t.name] for t in self.specs["mask_head"].inputs)
-                made = {"mask_logits": self._model.mask_head(image, kernels, context)}
+                made = {MASK_LOGITS: self._model.mask_head(image, kernels, context)}
         return _finite({name: value.float().cpu().numpy() for name, value in made.items()})
 
 

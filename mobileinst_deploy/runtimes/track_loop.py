@@ -18,8 +18,8 @@ from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.core.errors import ConfigError, DeviceError, MobileInstError
 from mobileinst_deploy.core.schedule import Auto, Every
 from mobileinst_deploy.core.tracker import TrackedFrame, TrackSettings
+from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.media.letterbox import Geometry, fit
-from mobileinst_deploy.media.video import Picture
 from mobileinst_deploy.phone.track_plan import DeviceFrame, DeviceTrack, TrackPlan, read_frames
 from mobileinst_deploy.runtimes.device import DeviceRunner
 

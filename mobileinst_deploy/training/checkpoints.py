@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobileinst_deploy.core.errors import CheckpointError, ConfigError
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError, places
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.network.weights_file import read_pickle
 
@@ -35,6 +35,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
+@places(0)
 def load_state(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read the state of a run.
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from mobileinst_deploy.core.config import Count, check_size
 from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 
 DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]
@@ -303,6 +303,7 @@ def _change(data: dict[str, Any], change: str) -> None:
     place[last] = value
 
 
+@places(0)
 def read_train_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     """Read a train.toml.
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import (
     ConfigError,
     MeasurementInvalid,
     MobileInstError,
     VerificationFailed,
+    places,
 )
+from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.host import CoreWatch, pinned_to_one_core
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
@@ -99,6 +101,7 @@ def parse_share(text: str) -> float:
     return value
 
 
+@places(0)
 def open_baseline(path: Path) -> ExportBundle | LatencyRecord:
     """A baseline: a pair's folder, to be run beside; or a latency record, measured before.
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.contract import ROLES, Role, is_carried
+from mobileinst_deploy.core.contract import IMAGE, KERNELS, ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
@@ -207,7 +207,7 @@ class HostClips:
         outputs, sample = self._timed("frame", {}, clip, origin, watch)
         samples = [sample]
         carried = {name: array for name, array in outputs.items() if is_carried(name)}
-        carried["kernels"] = carried["kernels"][:, : self._live]
+        carried[KERNELS] = carried[KERNELS][:, : self._live]
         for _ in range(length - 1):
             samples.append(self._timed("mask_head", carried, clip, origin, watch)[1])
         return samples
@@ -225,7 +225,7 @@ class HostClips:
         self._wait()
         start = time.perf_counter()
         # A buffer of its own for every picture, as a camera gives.
-        own = {name: np.array(array) for name, array in {"image": image, **inputs}.items()}
+        own = {name: np.array(array) for name, array in {IMAGE: image, **inputs}.items()}
         ready = self._runner.ready(role, own)
         prepared = time.perf_counter()
         ready.compute()

@@ -17,6 +17,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
+from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS
 from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import sha256_of
@@ -181,10 +182,10 @@ def find_in_pictures(subject: Subject, images: Sequence[np.ndarray]) -> list[Fou
 
 
 def _in_picture(subject: Subject, outputs: Mapping[str, np.ndarray], geometry: Geometry) -> Found:
-    scores = class_scores(outputs["class_logits"][0], outputs["objectness_logits"][0])
-    scores = settled_scores(subject.config, scores, outputs["mask_logits"][0])
+    scores = class_scores(outputs[CLASS_LOGITS][0], outputs[OBJECTNESS_LOGITS][0])
+    scores = settled_scores(subject.config, scores, outputs[MASK_LOGITS][0])
     best = _best_pairs(scores)
-    rles = _encoded(outputs["mask_logits"][0, list(best)], geometry)
+    rles = _encoded(outputs[MASK_LOGITS][0, list(best)], geometry)
     candidates = [
         Candidate(rle, pairs) for rle, pairs in zip(rles, best.values(), strict=True) if rle
     ]

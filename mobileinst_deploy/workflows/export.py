@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle
+from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import SIZE_MULTIPLE, ContextReuse, check_size
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_replaceable, require_writable
 from mobileinst_deploy.core.needs import CELL
+from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network.loading import LoadedModel, load_model
 from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer

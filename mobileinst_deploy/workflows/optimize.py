@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 

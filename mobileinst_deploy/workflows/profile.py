@@ -9,9 +9,10 @@ from typing import Any
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.core.contract import ROLES, Role, is_carried
+from mobileinst_deploy.core.contract import IMAGE, ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.records import OfPair
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.host import pinned_to_one_core
 from mobileinst_deploy.measure.node_times import GraphProfile, Share, parts_of, read_profile
@@ -31,24 +32,16 @@ DEFAULT_RUNS = 20
 
 
 @dataclass(frozen=True)
-class ProfileReport:
+class ProfileReport(OfPair):
     """A pair's profile on one device.
 
     Attributes:
-        bundle_sha256: Of the pair.
-        model_id: Which model.
-        device: Where it ran.
         emulated: Whether that was an emulator: its times and shares are no phone's and not shown.
-        runtime: Name and version.
         core: The one core it ran on, or None where there is no pinning.
         graphs: Both, by role.
     """
 
-    bundle_sha256: str
-    model_id: str
-    device: str
     emulated: bool
-    runtime: str
     core: int | None
     graphs: Mapping[Role, GraphProfile]
 
@@ -70,6 +63,7 @@ class ProfileReport:
             "schema": 1,
             "bundle_sha256": self.bundle_sha256,
             "model_id": self.model_id,
+            "trained": self.trained,
             "device": self.device,
             "emulated": self.emulated,
             "runtime": self.runtime,
@@ -160,14 +154,21 @@ def profile_host(
         total = WARMUPS + runs
         for turn in range(total):
             image = golden.image(turn % len(golden.images))
-            outputs = dict(zip(names, sessions["frame"].run(None, {"image": image}), strict=True))
+            outputs = dict(zip(names, sessions["frame"].run(None, {IMAGE: image}), strict=True))
             carried = {name: array for name, array in outputs.items() if is_carried(name)}
-            sessions["mask_head"].run(None, {"image": image, **carried})
+            sessions["mask_head"].run(None, {IMAGE: image, **carried})
             progress("profile", turn + 1, total)
         files = {role: Path(session.end_profiling()) for role, session in sessions.items()}
         graphs = _read(bundle, files, runs)
     return ProfileReport(
-        bundle.sha256, bundle.model_id, "cpu", False, f"onnxruntime {VERSION}", core, graphs
+        bundle.sha256,
+        bundle.model_id,
+        bundle.trained,
+        device="cpu",
+        runtime=f"onnxruntime {VERSION}",
+        emulated=False,
+        core=core,
+        graphs=graphs,
     )
 
 
@@ -210,11 +211,12 @@ def profile_phone(
     return ProfileReport(
         bundle.sha256,
         bundle.model_id,
-        f"adb:{serial}" + (" (emulated)" if emulated else ""),
-        emulated,
-        result.runtime,
-        used,
-        graphs,
+        bundle.trained,
+        device=f"adb:{serial}" + (" (emulated)" if emulated else ""),
+        runtime=result.runtime,
+        emulated=emulated,
+        core=used,
+        graphs=graphs,
     )
 
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import msgspec
 
-from mobileinst_deploy.core.bundle import RESULTS, load_bundle
+from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import require_writable, write_atomically
+from mobileinst_deploy.core.pair_files import RESULTS
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import find_entry, read_history

@@ -23,9 +23,10 @@ from typing import Any, Literal
 
 from platformdirs import user_state_path
 
-from mobileinst_deploy.core.bundle import RESULTS, ExportBundle
+from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import require_writable, write_json
+from mobileinst_deploy.core.pair_files import RESULTS
 
 Kind = Literal["parity", "latency", "profile", "eval", "instructions", "sustained"]
 

@@ -29,11 +29,12 @@ from mobileinst_deploy.core.tracker import (
     Tracker,
     TrackSettings,
 )
+from mobileinst_deploy.media.clip import Clip, Picture
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.read_ahead import ReadAhead
 from mobileinst_deploy.media.track_file import TrackFile
-from mobileinst_deploy.media.video import Clip, Picture, open_clip
+from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
 from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner

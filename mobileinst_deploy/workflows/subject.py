@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import GraphRunner
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.progress import Progress, silent
@@ -92,6 +92,7 @@ def subject_on(
         yield _of_pair(bundle, folder, runner, runtime)
 
 
+@places(0)
 def open_subject(name: str, device: str = "cpu") -> Subject:
     """Load what the user named.
 
@@ -151,10 +152,10 @@ def _network(name: str, device: str) -> Subject:
     path = Path(name)
     folder = path.parent if path.is_file() else load_model_toml(name).folder
     # A model.toml is the model itself; of checkpoints there may be many in a folder.
-    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.id
+    form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.model_id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}
     return Subject(
-        id=loaded.id,
+        id=loaded.model_id,
         config=loaded.config,
         sha256=loaded.checkpoint_sha256 or canonical_sha256(recipe),
         trained=loaded.trained,

@@ -21,9 +21,10 @@ from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.core.zoo import zoo_ids
+from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
-from mobileinst_deploy.media.video import Clip, open_clip
+from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
 from mobileinst_deploy.network.user_network import load_network
@@ -235,7 +236,7 @@ def _foreign(
         )
     if source.config != needs:
         raise ConfigError(
-            f"{source.id} needs something else than the network of this pair",
+            f"{source.model_id} needs something else than the network of this pair",
             "Name the network that it was exported from",
         )
     return source

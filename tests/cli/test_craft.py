@@ -247,3 +247,27 @@ def test_a_signal_from_outside_leaves_nothing(
     assert process.returncode == code
     assert said == words
     assert [p.name for p in tmp_path.iterdir()] == ["model.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("verify {0}", "{0}"),
+        ("verify {0}/none", "{0}/none"),
+        ("inspect {0}/none.onnx", "{0}/none.onnx"),
+        ("export {0}/none.toml -o {0}/pair", "{0}/none.toml"),
+        ("export mobileinst-demo --weights {0}/none.pt -o {0}/pair", "{0}/none.pt"),
+        (
+            "evaluate mobileinst-demo --dataset coco --images {0} --annotations {0}/none.json",
+            "{0}/none.json",
+        ),
+        ("train --config {0}/none.toml --data {0} -o {0}/run", "{0}/none.toml"),
+        ("bench {0} --runs nine", "--runs"),
+        ("profile {0} --device cpu --serial X", "--serial"),
+    ],
+)
+def test_a_failure_tells_machines_its_place(tmp_path, words, place):
+    result = mobileinst(*words.format(tmp_path).split(), "--json")
+    error = json.loads(result.stdout)["error"]
+    assert result.exit_code == error["exit_code"] == 2
+    assert error["where"] == place.format(tmp_path)

@@ -9,17 +9,13 @@ import numpy as np
 import onnx
 import tiny_pair
 
-from mobileinst_deploy.core.bundle import (
-    GOLDEN,
-    ExportBundle,
-    graph_metadata,
-    load_bundle,
-    write_manifest,
-)
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.golden import Golden, save_golden
-from mobileinst_deploy.pair.onnx_file import set_metadata
+from mobileinst_deploy.core.pair_files import GOLDEN
+from mobileinst_deploy.core.provenance import Provenance
+from mobileinst_deploy.pair.writing import write_graphs
 from mobileinst_deploy.runtimes.onnxruntime import open_session
 
 PICTURES = 2
@@ -30,39 +26,11 @@ def export(folder: Path, *, mask_scale: float = 1.0) -> ExportBundle:
     folder.mkdir(parents=True, exist_ok=True)
     paths = tiny_pair.build(folder, mask_scale=mask_scale)
     pair_id = hashlib.sha256(str(mask_scale).encode()).hexdigest()[:16]
-    for role in ROLES:
-        _describe(paths[role], role, pair_id)
     save_golden(folder / GOLDEN, _golden(paths))
-    write_manifest(
-        folder,
-        pair_id=pair_id,
-        model_id="tiny",
-        config=tiny_pair.CONFIG,
-        trained=False,
-        seed=7,
-        checkpoint_sha256=None,
-        tolerance=Tolerance(),
-        optimized=(),
-        specs=tiny_pair.SPECS,
-        opset=17,
-        tools={},
-    )
+    of = Provenance("tiny", tiny_pair.CONFIG, False, 7, None, Tolerance())
+    graphs = {role: onnx.load(paths[role]) for role in ROLES}
+    write_graphs(folder, of, graphs, pair_id=pair_id, specs=tiny_pair.SPECS, tools={})
     return load_bundle(folder)
-
-
-def _describe(path: Path, role: Role, pair_id: str) -> None:
-    graph = onnx.load(path)
-    values = graph_metadata(
-        role,
-        pair_id=pair_id,
-        model_id="tiny",
-        config=tiny_pair.CONFIG,
-        seed=7,
-        checkpoint_sha256=None,
-        opset=17,
-    )
-    set_metadata(graph, values)
-    onnx.save(graph, path)
 
 
 def _golden(paths: dict[Role, Path]) -> Golden:

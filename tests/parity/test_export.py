@@ -174,7 +174,7 @@ def test_a_folder_of_other_things_is_left_alone(tiny_source, tmp_path):
         ("make_golden", KeyboardInterrupt(), KeyboardInterrupt),
         ("trace_pair", BundleError("PyTorch cannot export it", "Try"), BundleError),
         ("simplify_graph", VerificationFailed("it changed", "Try"), VerificationFailed),
-        ("write_manifest", OSError(28, "No space left on device"), OutputError),
+        ("write_graphs", OSError(28, "No space left on device"), OutputError),
     ],
 )
 def test_an_export_that_fails_leaves_the_older_one(

@@ -39,7 +39,7 @@ def test_trained_weights_are_named_by_their_sha256(exported: ExportBundle):
 
 
 def test_a_graph_alone_says_where_it_belongs(exported: ExportBundle):
-    metadata = exported.metadata("mask_head")
+    metadata = exported.graph_metadata("mask_head")
     assert metadata["pair_id"] == exported.pair_id
     assert metadata["role"] == "mask_head"
     assert metadata["checkpoint_sha256"] == "random weights, seed 0"

@@ -15,14 +15,15 @@ from forgery import edit_graph, sign_files
 from onnx import TensorProto, helper, numpy_helper
 
 from mobileinst_deploy.core import files
-from mobileinst_deploy.core.bundle import BUNDLE_FILES, MANIFEST, load_bundle, load_golden
+from mobileinst_deploy.core.bundle import load_bundle, load_golden
 from mobileinst_deploy.core.content import open_folder
 from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import folder_atomically
-from mobileinst_deploy.pair.ladder import static_checks
+from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.static_rungs import static_checks
 from mobileinst_deploy.phone.storage import pair_files
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 

@@ -124,7 +124,7 @@ def test_weights_may_be_used_with_and_without_reuse(tmp_path):
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_an_exported_pair_passes_the_whole_ladder_and_tracks(tmp_path, reuse, dynamic):
     model = network(reuse, "mobilenetv2", padding="tensorflow", decoder_block="separable")
-    source = LoadedModel("tiny", model.config, model, False, 0, None, Tolerance(atol=5e-3))
+    source = LoadedModel("tiny", model.config, False, 0, None, Tolerance(atol=5e-3), model)
     bundle = export_model(source, tmp_path / "pair", dynamic_kernels=dynamic)
     runner = CpuRunner(bundle)
     golden = load_golden(bundle)
@@ -140,7 +140,7 @@ def test_an_exported_pair_passes_the_whole_ladder_and_tracks(tmp_path, reuse, dy
 
 def test_a_mask_head_without_its_context_is_refused(tmp_path):
     model = network("x4")
-    source = LoadedModel("tiny", model.config, model, False, 0, None, Tolerance(atol=5e-3))
+    source = LoadedModel("tiny", model.config, False, 0, None, Tolerance(atol=5e-3), model)
     runner = CpuRunner(export_model(source, tmp_path / "pair"))
     image = pictures()[0].numpy()
     with pytest.raises(Exception, match="context_"):

@@ -14,16 +14,11 @@ import pytest
 from onnx import helper
 from tiny import TINY as TINIEST, TOLERANCE
 
-from mobileinst_deploy.core.bundle import (
-    NCNN_FILES,
-    NCNN_RECORD,
-    ExportBundle,
-    load_bundle,
-    load_golden,
-)
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.core.pair_files import NCNN_FILES, NCNN_RECORD
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.pair.ladder import verify_bundle

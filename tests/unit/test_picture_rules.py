@@ -13,8 +13,9 @@ from colour_model import CONFIG
 from forgery import edit_manifest
 from hypothesis import given, strategies as st
 
-from mobileinst_deploy.core.bundle import MANIFEST, ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import BundleError
+from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.tracker import TrackSettings, class_scores
 from mobileinst_deploy.media.letterbox import geometry_of, prepare, unfit_masks

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.bundle import NCNN_FILES, NCNN_RECORD, ExportBundle, GraphFile
+from mobileinst_deploy.core.bundle import ExportBundle, GraphFile
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.documents import Blame, read_json
 from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.core.files import write_atomically, write_json
+from mobileinst_deploy.core.pair_files import NCNN_FILES, NCNN_RECORD
 from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.scratch import scratch_folder
