@@ -156,7 +156,8 @@ class Parser {
     } else if (keyword == "seconds") {
       plan_.seconds = real(value, 0, 3600, refuse, " of seconds");
     } else if (keyword == "pace") {
-      plan_.pace = real(value, 0.01, 1000, refuse, " of frames a second");
+      plan_.pace = real(value, 0, 1000, refuse, " of frames a second");
+      if (plan_.pace <= 0.0) refuse("a pace at which no frame comes");
     } else if (keyword == "limit") {
       plan_.limit_seconds = static_cast<int>(whole(value, 1, 86400, refuse));
     } else if (keyword == "clips") {
