@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pnnx
 
 from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import GraphSpec
@@ -70,12 +71,12 @@ def signature(path: Path) -> GraphSpec:
 def converted(path: Path, spec: GraphSpec, folder: Path) -> tuple[GraphSpec, list[Path]]:
     """A graph as pnnx makes it: its own names for what goes in and out."""
     work = folder / "ncnn" / path.stem
-    param = work / f"{path.stem}.ncnn.param"
+    param = work / "graph.ncnn.param"
     if not param.exists():
         work.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, work / path.name)
-        program = Path(cast(str, __import__("pnnx").__file__)).parent / "pnnx"
-        subprocess.run([program, path.name, "fp16=0"], cwd=work, check=True, capture_output=True)
+        shutil.copyfile(path, work / "graph.onnx")
+        program = Path(cast("str", pnnx.__file__)).parent / "pnnx"
+        subprocess.run([program, "graph.onnx", "fp16=0"], cwd=work, check=True, capture_output=True)
     known = {blob for layer in read_param(read_content(param)) for blob in layer.outputs}
     names = [f"out{i}" for i in range(len(spec.outputs))]
     if missing := set(names) - known:
