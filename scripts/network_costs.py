@@ -14,6 +14,7 @@ FOLDER/costs.json, so that an interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import statistics
@@ -24,10 +25,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pnnx
 
 from mobileinst_deploy.core.content import read_content
 from mobileinst_deploy.core.contract import GraphSpec
@@ -75,7 +75,10 @@ def converted(path: Path, spec: GraphSpec, folder: Path) -> tuple[GraphSpec, lis
     if not param.exists():
         work.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, work / "graph.onnx")
-        program = Path(cast("str", pnnx.__file__)).parent / "pnnx"
+        found = importlib.util.find_spec("pnnx")
+        if found is None or not found.submodule_search_locations:
+            raise SystemExit("pnnx is not installed; run: pip install pnnx")
+        program = Path(found.submodule_search_locations[0]) / "pnnx"
         subprocess.run([program, "graph.onnx", "fp16=0"], cwd=work, check=True, capture_output=True)
     known = {blob for layer in read_param(read_content(param)) for blob in layer.outputs}
     names = [f"out{i}" for i in range(len(spec.outputs))]

@@ -63,6 +63,9 @@ def bench(
     fail_above: Annotated[
         str, typer.Option(help="With --against: how much slower is too much.")
     ] = "5%",
+    repeat: Annotated[
+        int, typer.Option(min=1, max=100, help="Measure so often; a phone cools before each turn.")
+    ] = 1,
     sustained: Annotated[
         float | None,
         typer.Option(
@@ -95,6 +98,7 @@ def bench(
     )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
+    from mobileinst_deploy.measure.repeats import agreement
     from mobileinst_deploy.measure.sustained import Load
     from mobileinst_deploy.runtimes import as_computed, known_device, known_runtime, only_adb
     from mobileinst_deploy.workflows import against as gate, bench as workflow
@@ -140,6 +144,7 @@ def bench(
             "--runs": runs,
             "--seconds": seconds,
             "--all": every or None,
+            "--repeat": None if repeat == 1 else repeat,
         }
         if given := [name for name, value in alone.items() if value is not None]:
             raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")
@@ -157,6 +162,11 @@ def bench(
         raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
     if against is not None and device == "qemu":
         raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    if repeat > 1 and (against is not None or device == "qemu"):
+        raise ConfigError(
+            "--repeat speaks of latencies, each measured by itself",
+            "Use it with --device cpu or adb, and without --against",
+        )
     baseline = None if against is None else gate.open_baseline(against)
     if baseline is not None:
         gate.check_comparable(pair, baseline)
@@ -183,9 +193,14 @@ def bench(
             targets = open_targets(
                 pair, device, runtime, serials=serial or (), every=every, progress=progress
             )
-            result = workflow.bench(pair, targets, settings, report=report, progress=progress)
+            result = workflow.bench_repeatedly(
+                pair, targets, settings, repeat, report=report, progress=progress
+            )
         if result.records:
             show(latency_table(result.records), json=json)
+        if repeat > 1:
+            for line in agreement(result.records):
+                show(line, json=json)
         problems = [note for o in result.outcomes for note in o.notes]
         document, failure = result.to_dict(), result.failure
         if explain:

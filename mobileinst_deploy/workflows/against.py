@@ -209,11 +209,23 @@ def against_pair(
         BundleError: A graph or the golden data cannot be loaded.
         DeviceError: The runtime failed.
     """
-    used = settings.protocol
-    clips = [
+    old, new = (
         HostClips(_loaded(each, runtime, progress), each, settings.live(each))
         for each in (baseline, pair)
-    ]
+    )
+    slowdowns = run_in_turn(old, new, settings, progress)
+    return GateResult(str(baseline.folder), True, fail_above, slowdowns)
+
+
+def run_in_turn(
+    baseline: HostClips, candidate: HostClips, settings: BenchSettings, progress: Progress = silent
+) -> tuple[Slowdown, ...]:
+    """Run clips of both in turn at each T, each the protocol's amount, and compare neighbours.
+
+    Raises:
+        DeviceError: The runtime failed.
+    """
+    used, clips = settings.protocol, (baseline, candidate)
     slowdowns = []
     with pinned_to_one_core() as core:
         watch = CoreWatch(core)
@@ -233,7 +245,7 @@ def against_pair(
                 if turn + 1 >= used.runs and enough:
                     break
             slowdowns.append(paired(length, *times))
-    return GateResult(str(baseline.folder), True, fail_above, tuple(slowdowns))
+    return tuple(slowdowns)
 
 
 def clip_times(schedule: Schedule) -> list[float]:

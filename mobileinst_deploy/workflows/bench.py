@@ -77,7 +77,11 @@ class TargetOutcome:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a measurement gave, on every target."""
+    """What a measurement gave, on every target, as often as it was repeated.
+
+    Attributes:
+        outcomes: Of the targets in turn, once for each repeat.
+    """
 
     outcomes: tuple[TargetOutcome, ...]
 
@@ -279,6 +283,43 @@ def bench(
             cancel.set()
             raise
     return BenchResult(tuple(future.result() for future in futures))
+
+
+def bench_repeatedly(
+    pair: ExportBundle,
+    targets: Sequence[BenchTarget],
+    settings: BenchSettings,
+    times: int,
+    *,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> BenchResult:
+    """Measure several times over; see :func:`bench`.
+
+    Before each turn a phone that is warmer than the settings allow cools down. Every record is in
+    the history, and the last one of a target in its file.
+
+    Args:
+        pair: What to measure.
+        targets: All of them, each time.
+        settings: The same each time.
+        times: How often, 1 to 100.
+        report: As for :func:`bench`.
+        progress: Told of each turn.
+
+    Raises:
+        ConfigError: So often cannot be.
+    """
+    if not 1 <= times <= 100:
+        raise ConfigError(f"{times} repeats cannot be", "Use --repeat 1 to 100")
+    outcomes: list[TargetOutcome] = []
+    for turn in range(times):
+
+        def listener(label: str, done: float, total: float | None, turn: int = turn) -> None:
+            progress(f"{turn + 1} of {times}: {label}" if times > 1 else label, done, total)
+
+        outcomes += bench(pair, targets, settings, report=report, progress=listener).outcomes
+    return BenchResult(tuple(outcomes))
 
 
 def _place(pair: ExportBundle, target: BenchTarget, report: Path | None, several: bool) -> Place:
