@@ -86,7 +86,8 @@ def main() -> int:
             runners = (open_host(pair), Slower(pair, percent / 100))
             for runner in runners:
                 runner.load_both()
-            (found,) = run_in_turn(*(HostClips(r, pair, live) for r in runners), settings)
+            old, new = (HostClips(runner, pair, live) for runner in runners)
+            (found,) = run_in_turn(old, new, settings)
             answers[found.answer(limit)] += 1
             ratios.append(found.ratio)
             widths.append(found.high - found.low)
