@@ -22,10 +22,13 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.measure.protocol import protocol
+from mobileinst_deploy.measure.samples import clip_times
+from mobileinst_deploy.measure.slowdown import paired
 from mobileinst_deploy.runtimes import open_host
 from mobileinst_deploy.runtimes.host import HostRunner, ReadyRun
-from mobileinst_deploy.workflows.against import parse_share, run_in_turn
-from mobileinst_deploy.workflows.bench_targets import BenchSettings, HostClips
+from mobileinst_deploy.workflows.against import parse_share
+from mobileinst_deploy.workflows.bench_targets import BenchSettings
+from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 
 
 class Slower(HostRunner):
@@ -72,10 +75,7 @@ def main() -> int:
     parser.add_argument("--clip-length", type=int, default=3)
     options = parser.parse_args()
     pair, limit = load_bundle(options.pair), parse_share(options.fail_above)
-    settings = BenchSettings(
-        protocol("sd778g", seconds=options.seconds), clip_lengths=(options.clip_length,)
-    )
-    live = settings.live(pair)
+    used, live = protocol("sd778g", seconds=options.seconds), BenchSettings().live(pair)
     print(f"limit {limit:.0%}, {options.trials} trials each, T = {options.clip_length}")
     print("| slower by | slower | not slower | unknown | measured, median | widest interval |")
     print("|---|---|---|---|---|---|")
@@ -84,10 +84,12 @@ def main() -> int:
         ratios, widths = [], []
         for _ in range(options.trials):
             runners = (open_host(pair), Slower(pair, percent / 100))
-            for runner in runners:
-                runner.load_both()
-            old, new = (HostClips(runner, pair, live) for runner in runners)
-            (found,) = run_in_turn(old, new, settings)
+            entries = [HostEntry(runner, pair, live) for runner in runners]
+            old, new = (
+                clip_times(measured.schedules[0])
+                for measured in measure_in_turn(entries, used, [options.clip_length])
+            )
+            found = paired(options.clip_length, old, new)
             answers[found.answer(limit)] += 1
             ratios.append(found.ratio)
             widths.append(found.high - found.low)

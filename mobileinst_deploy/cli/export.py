@@ -15,10 +15,13 @@ from mobileinst_deploy.core.config import ContextReuse
 
 
 def export(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     model: Annotated[
         str | None,
-        typer.Argument(help="Id of the zoo or a peer, path to a model.toml, or a checkpoint."),
+        typer.Argument(help="Id of the zoo or a peer, a model.toml, a run, or a checkpoint."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write; of a run by default its own pair/."),
     ] = None,
     network: Network = None,
     weights: Weights = None,
@@ -75,7 +78,7 @@ def export(
         )
     tell_rewrites(exported.rewritten, json=json)
     pair = exported.pair
-    show(f"Exported {pair.model_id} ({pair.weights_note}) to {output}", json=json)
+    show(f"Exported {pair.model_id} ({pair.weights_note}) to {pair.folder}", json=json)
     if exported.note:
         note(f"Note: {exported.note}.")
     failure = None

@@ -10,7 +10,9 @@ import typer
 
 from mobileinst_deploy.core.errors import ConfigError
 
-PairFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by export.")]
+PairFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder written by export, or a run.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 DeviceName = Annotated[
     str, typer.Option("--device", help="Where the graphs run: cpu, adb or qemu.")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import stat
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.network.pickle_bounds import require_bounded
 
 State = dict[str, Tensor]
 
@@ -70,7 +71,13 @@ def read_weights_file(path: Path) -> WeightsFile:
         state, metadata = _read_safetensors(path)
         return WeightsFile(path, {"": state}, metadata)
     if is_weights_file(path):
-        return WeightsFile(path, _states(path, read_pickle(path)))
+        states = _states(path, read_pickle(path))
+        for name, tensor in (item for state in states.values() for item in state.items()):
+            if kind := unusual(tensor):
+                raise CheckpointError(
+                    f"{path} holds {shown(name, 120)} as {kind}", "Save it as a plain tensor"
+                )
+        return WeightsFile(path, states)
     raise CheckpointError(
         f"{path} is no weights file by its name", f"Give a file that ends in {', '.join(SUFFIXES)}"
     )
@@ -84,14 +91,14 @@ def read_pickle(path: Path) -> Any:
         CheckpointError: It is damaged, or asks for more than that.
     """
     try:
-        _require_uncompressed(path)
+        with path.open("rb") as file:
+            if not file.read(4).startswith(_PICKLE_MAGICS):
+                raise ValueError("it is no pickle")
+        require_bounded(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE):
             warnings.simplefilter("ignore")  # what torch warns of ends as an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        with path.open("rb") as file:
-            if not file.read(4).startswith(_PICKLE_MAGICS):
-                raise _unreadable(path, "it is no pickle") from error
         found = _UNKNOWN_GLOBAL.search(str(error))
         asks = f"asks for {shown(found[1], 80)}" if found else "asks for more"
         raise CheckpointError(
@@ -102,6 +109,17 @@ def read_pickle(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise _unreadable(path, first_line(error)) from error
+
+
+def unusual(tensor: Tensor) -> str | None:
+    """What kind of tensor it is that has no values lying in memory; None for a plain one."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    return None if tensor.layout == torch.strided else "a sparse tensor"
 
 
 def first_line(error: Exception) -> str:
@@ -133,6 +151,8 @@ def _scalar(dtype: object, data: object) -> float:
 
 
 def _path(*parts: object) -> str:
+    if not all(isinstance(part, str) for part in parts):
+        raise pickle.UnpicklingError("GLOBAL pathlib.PosixPath of no text")
     return "/".join(map(str, parts))
 
 
@@ -154,7 +174,10 @@ def _require_file(path: Path) -> None:
     if not path.exists():
         raise CheckpointError(f"there is no weights file {path}", "Check the path")
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is a pipe or a device, not a file", "Give a file")
+        size = status.st_size
         path.open("rb").close()
     except OSError as error:
         raise CheckpointError(
@@ -167,15 +190,6 @@ def _require_file(path: Path) -> None:
             f"{path} has {size:,} bytes, and {MAX_BYTES:,} are the most",
             "Save the network's tensors alone",
         )
-
-
-def _require_uncompressed(path: Path) -> None:
-    """Torch compresses nothing; a small file that unpacks to a large one is meant to harm."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it is compressed, which torch does not do")
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mobileinst_deploy.core.errors import CheckpointError, ConfigError, places
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.network.weights_file import read_pickle
+from mobileinst_deploy.network.weights_file import read_pickle, unusual
 
 STATE_FILE = "training.pt"
 
@@ -128,7 +128,7 @@ def _require_tensors(path: Path, what: str, found: Any, like: Mapping[str, Tenso
         raise _no_state(path, f"its {what} has other parts than this run's")
     for name, wanted in like.items():
         tensor = found[name]
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+        if not isinstance(tensor, Tensor) or unusual(tensor):
             raise _no_state(path, f"its {what} has no tensor {name}")
         if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
             raise _no_state(path, f"its {what} has {name} of another shape or type")

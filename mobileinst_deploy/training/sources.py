@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig
-from mobileinst_deploy.training.data import ClipSource
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.training.data import ClipSource
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,19 @@ def open_sources(
     return source, held_out
 
 
+def stills_of(source: ClipSource) -> ClipSource:
+    """Where single pictures beside pairs come from: of cut-outs, their photographs."""
+    if isinstance(source, CutoutSource):
+        return AnnotatedSource(source.cutouts.pictures, painted=True)
+    return source
+
+
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
     if not isinstance(source, Annotated):
         return []
     catalogue = _catalogue(source)
-    lines = catalogue.left_out.lines()
+    lines = catalogue.lines()
     crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
     if crowds:
         lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")

@@ -13,6 +13,7 @@ from mobileinst_deploy.core.files import require_replaceable, require_writable
 from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.run_folder import is_run, pair_of
 from mobileinst_deploy.network.loading import LoadedModel, load_model
 from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
 from mobileinst_deploy.network.user_network import load_network
@@ -50,7 +51,7 @@ class Exported:
 
 def export(
     model: str | None,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     network: str | None = None,
     weights: str | Path | None = None,
@@ -66,11 +67,12 @@ def export(
     """Export a model as a frame graph and a mask-head graph, and climb the parity ladder with them.
 
     Args:
-        model: Id of the zoo or of a peer, the path of a model.toml, or a checkpoint that holds its
-            configuration; None with ``network``.
+        model: Id of the zoo or of a peer, the path of a model.toml, a run's folder, or a checkpoint
+            that holds its configuration; None with ``network``.
         network: ``package.module:factory`` of a kernel network of the caller's own code, which is
             imported and run.
-        output: Folder to write, all or nothing; it may hold an older pair and nothing else.
+        output: Folder to write, all or nothing; it may hold an older pair and nothing else. None
+            with a run's folder: its ``pair``.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64, of other networks
             than MobileInst of 32; None: the model's.
@@ -96,7 +98,8 @@ def export(
         >>> mobileinst.verify("new-pair").report.passed
         True
     """
-    output, weights = Path(output), None if weights is None else Path(weights)
+    weights = None if weights is None else Path(weights)
+    output = _output(model) if output is None else Path(output)
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
@@ -118,6 +121,14 @@ def export(
     place = pair_place("parity", pair, runner.name, runner.runtime)
     verified = climb(pair, runner, "PyTorch, at this export", place, progress)
     return Exported(pair, rewritten, verified, source.note)
+
+
+def _output(model: str | None) -> Path:
+    if model is None or not is_run(Path(model)):
+        raise ConfigError(
+            "only a run has a folder for its pair", "Say with -o which folder to write", where="-o"
+        )
+    return pair_of(Path(model))
 
 
 def _source(

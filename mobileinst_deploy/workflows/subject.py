@@ -13,6 +13,7 @@ from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.run_folder import is_run
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
 from mobileinst_deploy.runtimes import (
     as_computed,
@@ -79,7 +80,7 @@ def subject_on(
     known_runtime(runtime)
     only_adb({"--serial": serial}, device)
     folder = Path(name)
-    if not folder.is_dir():
+    if not _is_pair(folder):
         if runtime != "onnxruntime":
             raise ConfigError(
                 f"{runtime} runs an exported pair, and {name} is none",
@@ -97,7 +98,7 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
     """Load what the user named.
 
     Args:
-        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
+        name: An exported folder, a run's folder, a checkpoint, a model.toml, or a zoo id.
         device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
 
     Raises:
@@ -106,9 +107,14 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
         ConfigError: There is no such model or device.
     """
     path = Path(name)
-    if path.is_dir():
+    if _is_pair(path):
         return _pair(path, device)
     return _network(name, device)
+
+
+def _is_pair(path: Path) -> bool:
+    """Whether a path is meant as an exported pair: a folder that is no run and no model's."""
+    return path.is_dir() and not is_run(path) and not (path / MODEL_FILE).is_file()
 
 
 def _pair(folder: Path, device: str) -> Subject:
@@ -150,7 +156,10 @@ def _network(name: str, device: str) -> Subject:
             f"PyTorch cannot use the device {device!r}: {reason}", "Use cpu, or cuda with a GPU"
         ) from error
     path = Path(name)
-    folder = path.parent if path.is_file() else load_model_toml(name).folder
+    if path.is_dir():
+        folder = path
+    else:
+        folder = path.parent if path.is_file() else load_model_toml(name).folder
     # A model.toml is the model itself; of checkpoints there may be many in a folder.
     form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.model_id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}

@@ -38,10 +38,10 @@ from mobileinst_deploy.phone.state import read_phone
 from mobileinst_deploy.workflows.bench_targets import (
     BenchSettings,
     BenchTarget,
-    HostClips,
     HostTarget,
     PhoneTarget,
 )
+from mobileinst_deploy.workflows.host_clips import HostClips
 from mobileinst_deploy.workflows.results import Kept, pair_place
 
 _SLOWEST_READING_S = 10.0

@@ -13,10 +13,12 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
 from mobileinst_deploy.core.errors import ConfigError, VerificationFailed
+from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
+from mobileinst_deploy.core.run_folder import trained_weights
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.tracker import TrackSettings
@@ -199,6 +201,10 @@ def source_of(
     """
     if isinstance(bundle.config, Needs):
         return _foreign(bundle, bundle.config, weights, network)
+    if weights is None and bundle.trained:
+        beside = trained_weights(bundle.folder.resolve().parent)
+        if beside is not None and sha256_of(beside) == bundle.checkpoint_sha256:
+            weights = beside
     if weights is None and bundle.trained:
         if bundle.model_id in zoo_ids():
             source = load_model(bundle.model_id, size=bundle.config.input_size)

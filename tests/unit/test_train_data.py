@@ -8,7 +8,7 @@ import pytest
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.training.augment import LabelledFrames, rescale, vary
-from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.config import DataConfig, LossConfig, PicturesConfig, StageConfig
 from mobileinst_deploy.training.data import (
     Collate,
     Sample,
@@ -35,6 +35,26 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(stage):
     assert not same(samples[5].frames, samples[6].frames)
     assert not same(samples[5].frames, replace(samples, seed=(4, 0))[5].frames)
     assert not same(samples[5].frames, replace(samples, seed=(3, 1))[5].frames)
+
+
+def test_pictures_beside_pairs_come_after_them_and_from_where_they_are_told():
+    stills = ShapesSource("val", 0, 5, 8, (64, 128))
+    stage = replace(VIDEO, pictures=PicturesConfig(3))
+    samples = Samples(SHAPES, DataConfig(), stage, (3, 0), 10, stills)
+    drawn = [samples[i].frames for i in range(10)]
+    assert [len(frames.images) for frames in drawn] == 2 * [2, 2, 1, 1, 1]
+    alone = replace(samples, source=stills, stage=IMAGE, stills=None)
+    assert all(same(drawn[i], alone[i].frames) for i in (2, 3, 4, 7, 8, 9))
+
+    batch = next(batches(samples, LossConfig(), stage.samples, 0))
+    assert batch.images.shape == (2 + 3 + 2, 3, 64, 128)
+    assert (len(batch.targets), len(batch.later)) == (5, 2)
+    as_drawn = [*(f.images[0] for f in drawn[:5]), *(f.images[1] for f in drawn[:2])]
+    assert all(
+        np.array_equal(got.permute(1, 2, 0), wanted)
+        for got, wanted in zip(batch.images, as_drawn, strict=True)
+    )
+    assert batch.later[1].labels.equal(batch.targets[1].labels)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -187,7 +187,7 @@ class TopFormerMaps(FourMaps):
         self.channels = (32, _SIM_CHANNELS, _SIM_CHANNELS, _SIM_CHANNELS)
         body = TopFormer("topformer-base")
         self.tpm, self.trans = body.tpm, body.trans
-        self.splits = (32, *body.channels[:3])
+        self.splits = body.channels[:3]
         # The first map is not injected into; the published files number the others from 1.
         self.SIM = nn.ModuleDict(
             {str(i): Injection(c, _SIM_CHANNELS) for i, c in enumerate(body.channels[:3], start=1)}
@@ -203,8 +203,10 @@ class TopFormerMaps(FourMaps):
         maps = self.tpm(image)
         pooled = [F.avg_pool2d(x, 16 >> i) for i, x in enumerate(maps)]
         tokens = self.trans(torch.cat(pooled, dim=1))
-        parts = tokens.split(self.splits, dim=1)
-        c3, c4, c5 = (self.SIM[str(i)](maps[i], parts[i]) for i in (1, 2, 3))
+        # The first map's tokens are cut off rather than split off and left unread: ncnn would take
+        # what nobody reads for an output.
+        parts = tokens[:, self.channels[0] :].split(self.splits, dim=1)
+        c3, c4, c5 = (self.SIM[str(i)](maps[i], parts[i - 1]) for i in (1, 2, 3))
         return maps[0], c3, c4, c5, tokens
 
 
