@@ -36,7 +36,7 @@ from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.tracing import trace_pair
-from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.pytorch import TorchRunner, make_golden
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
@@ -157,7 +157,8 @@ def verify(
     """
     folder, weights = Path(folder), None if weights is None else Path(weights)
     where = None if report is None else Path(report)
-    bundle = load_bundle(folder)
+    known_runtime(runtime)
+    bundle = as_computed(load_bundle(folder), runtime)
     place = pair_place("parity", bundle, device, runtime, where)
     place.check()
     schedule = parse_schedule(clip_length)
