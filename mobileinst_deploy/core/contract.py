@@ -29,6 +29,10 @@ KERNELS = "kernels"
 #: Output of both graphs.
 MASK_LOGITS = "mask_logits"
 
+#: ONNX operator sets that the graphs can be written in.
+OPSETS = range(13, 21)
+DEFAULT_OPSET = 17
+
 #: Arrays by tensor name.
 Tensors = Mapping[str, np.ndarray]
 

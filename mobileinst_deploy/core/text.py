@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MESSAGE_CHARACTERS = 600
 _CUT = "..."
 
@@ -19,6 +21,15 @@ def shown(text: str, most: int = MESSAGE_CHARACTERS) -> str:
     cut = text[: most + 1]
     line = "".join(c if c.isprintable() else _escape(c) for c in cut)
     return line if len(line) <= most else line[: most - len(_CUT)] + _CUT
+
+
+def whole(text: str, low: int, high: int) -> int | None:
+    """The whole number within bounds that a text is, in plain digits; None for anything else."""
+    text = text.strip()
+    if not re.fullmatch(r"-?[0-9]{1,12}", text):
+        return None
+    value = int(text)
+    return value if low <= value <= high else None
 
 
 def size_text(size: tuple[int, int]) -> str:

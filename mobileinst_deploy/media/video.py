@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError, places
-from mobileinst_deploy.core.text import size_text
+from mobileinst_deploy.core.text import size_text, whole
 from mobileinst_deploy.media.picture_file import check_size
 from mobileinst_deploy.media.pictures import read_picture
 
@@ -95,8 +95,9 @@ def open_clip(source: str, rate: Fraction | None = None) -> Clip:
     if path.is_dir():
         return PictureFolder(path, rate or FOLDER_RATE)
     if not path.exists():
-        if source.isascii() and source.isdigit():
-            return Camera(int(source))
+        camera = whole(source, 0, 999)
+        if camera is not None:
+            return Camera(camera)
         if "://" in source:
             raise MediaError(
                 f"{source} is a URL, and only files are opened", "Download it and give the file"
@@ -323,6 +324,8 @@ def _open_video(path: Path, rate: Fraction | None = None) -> Any:
     Raises:
         MediaError: It is missing, unreadable, or has none.
     """
+    if path.exists() and not path.is_file():
+        raise MediaError(f"{path} is a pipe or a device, not a file", "Give a clip in a file")
     try:
         container = open_container(path, rate)
     except (OSError, ValueError, av.error.FFmpegError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.text import whole
 
 COLUMNS = (
     "iteration",
@@ -79,8 +80,8 @@ def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = [r for r in rows if set(r) == set(COLUMNS) and (r["iteration"] or "").isdigit()]
-    return [r for r in kept if int(r["iteration"]) <= iteration]
+    kept = [r for r in rows if set(r) == set(COLUMNS)]
+    return [r for r in kept if whole(r["iteration"] or "", 0, iteration) is not None]
 
 
 def _write(path: Path, text: str) -> None:

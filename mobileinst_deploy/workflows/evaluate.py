@@ -25,8 +25,9 @@ from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
-from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
@@ -336,7 +337,8 @@ def _earlier(path: Path) -> _Earlier | None:
 
 
 def _by_length(schedule: str) -> tuple[bool, int]:
-    return (False, int(schedule)) if schedule.isdigit() else (True, 0)
+    length = whole(schedule, 1, MAX_CLIP)
+    return (length is None, length or 0)
 
 
 def _evaluate(
