@@ -20,7 +20,8 @@ from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
-from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media
@@ -333,9 +334,8 @@ def _earlier(path: Path) -> _Earlier | None:
 
 def _by_length(name: str) -> tuple[bool, int, str]:
     schedule, _, association = name.partition(" ")
-    if schedule.isdigit():
-        return False, int(schedule), association
-    return True, 0, association
+    length = whole(schedule, 1, MAX_CLIP)
+    return length is None, length or 0, association
 
 
 def _evaluate(search: Search, annotations: Path, progress: Progress) -> EvalBlock:
