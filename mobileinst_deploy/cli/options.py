@@ -18,7 +18,7 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="Where the graphs run: cpu, adb or qemu.")
 ]
 RuntimeName = Annotated[
-    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
+    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime, ncnn or ncnn-fp16.")
 ]
 Serial = Annotated[str | None, typer.Option("--serial", help="Which phone, with --device adb.")]
 Serials = Annotated[
@@ -50,6 +50,22 @@ Network = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
+]
+Association = Annotated[
+    str,
+    typer.Option(
+        "--association",
+        help="How tracks go on at a keyframe: remembering, or consecutive, the paper's: the cosine "
+        "between the kernels of consecutive keyframes and nothing else.",
+    ),
+]
+Upright = Annotated[
+    bool,
+    typer.Option(
+        "--upright",
+        help="Give upright pictures to an input that is turned; a pair needs the one beside it "
+        "that export --upright wrote.",
+    ),
 ]
 Output = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -234,13 +234,6 @@ def _guarded(name: str, run: Callable[[], _T], what: str = "cannot be built") ->
         raise ConfigError(
             f"{name} {what}: {_told(error)}", "Correct the code that it names"
         ) from error
-
-
-@contextmanager
-def printing_aside() -> Iterator[None]:
-    """While the user's code may run: what it prints goes to stderr, as stdout is the result's."""
-    with redirect_stdout(sys.stderr):
-        yield
 
 
 @contextmanager
