@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mobileinst_deploy.workflows.evaluate import evaluate
     from mobileinst_deploy.workflows.export import export
     from mobileinst_deploy.workflows.models import models
+    from mobileinst_deploy.workflows.new import new
+    from mobileinst_deploy.workflows.predict import predict
     from mobileinst_deploy.workflows.track import Frame, Pair, load_pair, segment, track
     from mobileinst_deploy.workflows.train import train
     from mobileinst_deploy.workflows.verify import verify
@@ -51,6 +53,8 @@ __all__ = [
     "export",
     "load_pair",
     "models",
+    "new",
+    "predict",
     "segment",
     "track",
     "train",
@@ -67,6 +71,8 @@ _HOMES = {
     "export": ("workflows.export", "export"),
     "load_pair": ("workflows.track", "load_pair"),
     "models": ("workflows.models", "models"),
+    "new": ("workflows.new", "new"),
+    "predict": ("workflows.predict", "predict"),
     "segment": ("workflows.track", "segment"),
     "track": ("workflows.track", "track"),
     "train": ("workflows.train", "train"),

@@ -89,7 +89,7 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         "claims",
         (stage,),
         DataConfig(),
-        LossConfig(mask_stride=4, semantic_weight=1.0),
+        LossConfig(mask_stride=4, semantic_weight=1.0, matching="losses"),
         seed=seed,
         backbone_lr=1.0,
         clip_norm=5.0,

@@ -160,6 +160,30 @@ mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker,
 mobileinst_track_status mobileinst_track_load(mobileinst_tracker* tracker, const void* state,
                                               size_t size);
 
+/* What removes duplicates from one picture's finds: nothing, SOLOv2's matrix, or boxes around masks. */
+typedef enum {
+  MOBILEINST_SUPPRESSION_NONE = 0,
+  MOBILEINST_SUPPRESSION_MATRIX = 1,
+  MOBILEINST_SUPPRESSION_BOX = 2
+} mobileinst_suppression;
+
+/* How a network's own evaluation scores a picture: `needs` in a pair's manifest says it. */
+typedef struct {
+  int32_t queries, classes;         /* as in mobileinst_track_options */
+  int32_t mask_height, mask_width;  /* of the mask logits, at any stride */
+  int32_t maskness;                 /* 1: times the mean probability inside the mask, else 0 */
+  double mask_shift;                /* log((1 - mask_threshold) / mask_threshold); 0 where 0.5 */
+  mobileinst_suppression suppression;
+} mobileinst_scoring;
+
+/* The scores (N,C) of one picture as the network's authors evaluate it, from a frame graph's
+ * class_logits (N,C), objectness_logits (N,1) and mask_logits (N,h,w); 0 where a find is suppressed
+ * or is none of the 500 strongest. The rules are those of mobileinst_deploy/core/suppression.py.
+ * A tracker needs none of it: it keeps one instance an object by itself. */
+mobileinst_track_status mobileinst_scores(const mobileinst_scoring* how, const float* class_logits,
+                                          const float* objectness_logits, const float* mask_logits,
+                                          double* scores);
+
 #ifdef __cplusplus
 }
 #endif

@@ -31,8 +31,16 @@ bool within(T value, T low, T high) {
 
 constexpr int32_t kMostLogits = 4096, kMostPixels = 32768, kStride = 8;
 
+constexpr int32_t kMostQueries = 4096, kMostValues = 65536;
+
+bool usable(const mobileinst_scoring& how) {
+  return within(how.queries, 1, kMostQueries) && within(how.classes, 1, kMostValues) &&
+         within(how.mask_height, 1, kMostLogits) && within(how.mask_width, 1, kMostLogits) &&
+         within(how.maskness, 0, 1) && within(how.mask_shift, -100.0, 100.0) &&
+         within(static_cast<int>(how.suppression), 0, 2);
+}
+
 bool usable(const mobileinst_track_options& o) {
-  constexpr int32_t kMostQueries = 4096, kMostValues = 65536;
   if (!within(o.queries, 1, kMostQueries) || !within(o.classes, 1, kMostValues) ||
       !within(o.kernel_width, 1, kMostValues))
     return false;
@@ -205,4 +213,23 @@ mobileinst_track_status mobileinst_track_load(mobileinst_tracker* tracker, const
   if (tracker == nullptr || state == nullptr) return MOBILEINST_TRACK_BAD_ARGUMENT;
   return guarded(
       [&] { return tracker->tracker.load(static_cast<const std::uint8_t*>(state), size); });
+}
+
+mobileinst_track_status mobileinst_scores(const mobileinst_scoring* how, const float* class_logits,
+                                          const float* objectness_logits, const float* mask_logits,
+                                          double* scores) {
+  if (how == nullptr || class_logits == nullptr || objectness_logits == nullptr ||
+      mask_logits == nullptr || scores == nullptr || !usable(*how))
+    return MOBILEINST_TRACK_BAD_ARGUMENT;
+  return guarded([&] {
+    const auto rows = static_cast<std::size_t>(how->queries);
+    const auto pixels =
+        static_cast<std::size_t>(how->mask_height) * static_cast<std::size_t>(how->mask_width);
+    if (!mobileinst::track::usable(class_logits, rows * static_cast<std::size_t>(how->classes)) ||
+        !mobileinst::track::usable(objectness_logits, rows) ||
+        !mobileinst::track::usable(mask_logits, rows * pixels))
+      return MOBILEINST_TRACK_NOT_FINITE;
+    mobileinst::track::settle_scores(*how, class_logits, objectness_logits, mask_logits, scores);
+    return MOBILEINST_TRACK_OK;
+  });
 }

@@ -12,33 +12,26 @@ namespace {
 // Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
 constexpr float kKernelsRemembered = 10.0F;
 
-double sigmoid(double value) { return 1 / (1 + std::exp(-value)); }
+}  // namespace
 
-// In double, so that what is rounded to float is rounded as the host does.
 double combined(float class_logit, double objectness) {
   return std::sqrt(sigmoid(static_cast<double>(class_logit)) * sigmoid(objectness));
 }
 
-// A mask as bits, for overlaps.
-struct Bits {
-  Bits(const float* logits, std::size_t pixels) : words((pixels + 63) / 64, 0) {
-    for (std::size_t i = 0; i < pixels; ++i) {
-      if (logits[i] > 0) words[i / 64] |= std::uint64_t{1} << (i % 64);
-    }
-    for (const auto word : words) area += static_cast<std::size_t>(__builtin_popcountll(word));
+Bits::Bits(const float* logits, std::size_t pixels) : words((pixels + 63) / 64, 0) {
+  for (std::size_t i = 0; i < pixels; ++i) {
+    if (logits[i] > 0) words[i / 64] |= std::uint64_t{1} << (i % 64);
   }
-  std::vector<std::uint64_t> words;
-  std::size_t area = 0;
-};
+  for (const auto word : words) area += static_cast<std::size_t>(__builtin_popcountll(word));
+}
 
 float iou(const Bits& a, const Bits& b) {
   std::size_t common = 0;
   for (std::size_t i = 0; i < a.words.size(); ++i)
     common += static_cast<std::size_t>(__builtin_popcountll(a.words[i] & b.words[i]));
-  return static_cast<float>(common) / static_cast<float>(a.area + b.area - common);
+  const std::size_t either = a.area + b.area - common;
+  return either == 0 ? 0.0F : static_cast<float>(common) / static_cast<float>(either);
 }
-
-}  // namespace
 
 bool usable(const float* values, std::size_t count) {
   // No branch, so that it runs at memory speed. False for NaN.

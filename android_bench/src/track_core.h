@@ -2,6 +2,7 @@
 // in the same order.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -81,5 +82,24 @@ constexpr float kLargest = 1e30F;
 
 // Whether every value is a number of at most kLargest.
 bool usable(const float* values, std::size_t count);
+
+inline double sigmoid(double value) { return 1 / (1 + std::exp(-value)); }
+
+// The score of a class, in double, so that what is rounded to float is rounded as the host does.
+double combined(float class_logit, double objectness);
+
+// A mask as bits, for overlaps.
+struct Bits {
+  Bits(const float* logits, std::size_t pixels);
+  std::vector<std::uint64_t> words;
+  std::size_t area = 0;
+};
+
+// Intersection over union; 0 of two empty ones.
+float iou(const Bits& a, const Bits& b);
+
+// See mobileinst_scores; the arguments are checked before.
+void settle_scores(const mobileinst_scoring& how, const float* class_logits,
+                   const float* objectness_logits, const float* mask_logits, double* scores);
 
 }  // namespace mobileinst::track

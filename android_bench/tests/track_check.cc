@@ -1,6 +1,8 @@
 // Drives the tracker's C interface from stdin for the comparison with mobileinst_deploy/core/tracker.py.
 //
 //   assign ROWS COLUMNS cost...          answers with the column of each row
+//   scores N C h w MASKNESS SHIFT SUPPRESSION    then binary float32: class, objectness, mask logits;
+//                                        answers with the status, then every score
 //   state HEX                            loads it and feeds a keyframe, answers with both statuses
 //   clip N C D h w PH PW CH CW T score keep similarity iou memory automatic change certainty FRAMES
 //                                        then binary float32: each frame's pieces, as asked for
@@ -33,6 +35,25 @@ std::vector<float> floats(std::size_t count) {
   std::cin.read(reinterpret_cast<char*>(values.data()),
                 static_cast<std::streamsize>(count * sizeof(float)));
   return values;
+}
+
+void scores(std::istream& line) {
+  mobileinst_scoring how{};
+  int suppression = 0;
+  line >> how.queries >> how.classes >> how.mask_height >> how.mask_width >> how.maskness >>
+      how.mask_shift >> suppression;
+  how.suppression = static_cast<mobileinst_suppression>(suppression);
+  const auto rows = static_cast<std::size_t>(how.queries);
+  const auto classes = floats(rows * static_cast<std::size_t>(how.classes));
+  const auto objectness = floats(rows);
+  const auto masks = floats(rows * static_cast<std::size_t>(how.mask_height) *
+                            static_cast<std::size_t>(how.mask_width));
+  std::vector<double> found(classes.size());
+  std::printf("%d", static_cast<int>(mobileinst_scores(&how, classes.data(), objectness.data(),
+                                                       masks.data(), found.data())));
+  for (const double score : found) std::printf(" %.17g", score);
+  std::fflush(stdout);
+  std::cout << std::endl;
 }
 
 mobileinst_tracker* renewed(mobileinst_tracker* tracker, const mobileinst_track_options& options) {
@@ -151,6 +172,9 @@ int main() {
     std::istringstream line(text);
     std::string what;
     line >> what;
-    what == "assign" ? assignment(line) : what == "state" ? state(line) : clip(line);
+    what == "assign"   ? assignment(line)
+    : what == "scores" ? scores(line)
+    : what == "state"  ? state(line)
+                       : clip(line);
   }
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Report
+from mobileinst_deploy.cli.options import Association, Json, Report, Upright
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,12 +20,15 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="DIR|CHECKPOINT", help="An exported pair, a checkpoint, or a zoo id."
+            metavar="DIR|CHECKPOINT|RESULTS",
+            help="An exported pair, a run, a checkpoint, a zoo id, or a file of results.",
         ),
     ],
     dataset: Annotated[str, typer.Option(help="Form of the annotations: coco or ytvis.")],
-    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
-    annotations: Annotated[Path, typer.Option(help="Their JSON file.")],
+    annotations: Annotated[Path, typer.Option(help="The pictures' JSON file.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures; a file of results needs none.")
+    ] = None,
     clip_lengths: Annotated[
         str | None,
         typer.Option(
@@ -34,6 +37,8 @@ def evaluate(
             help="With ytvis: frames per keyframe, one or more, or auto; default: 1,3,6.",
         ),
     ] = None,
+    association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
     ] = "cpu",
@@ -53,6 +58,8 @@ def evaluate(
             images=images,
             annotations=annotations,
             clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
+            association=association,
+            upright=upright,
             device=device,
             report=report,
             progress=progress,
@@ -61,7 +68,7 @@ def evaluate(
     first = next(iter(done.measured.values()))
     for reason, count in first.skipped.items():
         note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
-    if not done.report.trained:
+    if done.report.trained is False:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
     note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")
     answer(done.document, json=json)
@@ -75,9 +82,10 @@ def _table(done: Evaluated) -> Table:
     first = next(iter(done.measured.values()))
     names = [name for name in PICTURE_METRICS if name in first.metrics]
     items = "pictures" if "pictures" in done.measured else "clips"
-    height, width = done.report.input_size
+    size = done.report.input_size
+    at = "" if size is None else f", {size[0]}x{size[1]}"
     table = Table(
-        title=f"{done.report.model_id} ({done.report.runtime}, {height}x{width}) on "
+        title=f"{done.report.model_id} ({done.report.runtime}{at}) on "
         f"{first.annotations}: {first.items} {items}, {first.objects} objects"
     )
     table.add_column("")

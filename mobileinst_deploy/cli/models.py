@@ -63,7 +63,8 @@ def _tell_peers(*, json: bool) -> None:
 
     rows = list_peers()
     if json:
-        answer({"peers": [row.to_dict() for row in rows], "not_built": NOT_BUILT})
+        left_out = {name: each.to_dict() for name, each in NOT_BUILT.items()}
+        answer({"peers": [row.to_dict() for row in rows], "not_built": left_out})
         return
     table = Table(
         title="Peers of the paper's tables",
@@ -83,5 +84,9 @@ def _tell_peers(*, json: bool) -> None:
             "-" if row.paper_ap is None else f"{row.paper_ap:g}",
         )
     show(table)
-    for name, why in NOT_BUILT.items():
-        show(f"{name}: not built. {why}")
+    left_out = Table(title="In the paper's tables and not built")
+    for name in ("id", "backbone", "AP", "on", "published by", "why it is not built"):
+        left_out.add_column(name, overflow="fold")
+    for name, each in NOT_BUILT.items():
+        left_out.add_row(name, each.backbone, f"{each.ap:g}", each.on, each.source, each.why)
+    show(left_out)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from mobileinst_deploy.cli.console import styled
+from mobileinst_deploy.cli.console import in_giga, styled
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.explain import Explanation
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.workflows.against import GateResult
+from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
 
 if TYPE_CHECKING:
@@ -52,6 +53,55 @@ def slowdown_table(found: GateResult) -> Table:
         clips = str(each.comparisons)
         table.add_row(str(each.clip_length), *cells, clips, styled(answer, colours[answer]))
     return table
+
+
+def comparison_table(found: Comparison) -> Table:
+    """Several pairs beside each other, a row for each and its clip lengths beneath."""
+    timed = found.device != "qemu" and not found.emulated
+    sets = {row.precision[1] for row in found.rows if row.precision is not None}
+    what = "executed ARM instructions under qemu: no latency"
+    if timed:
+        what = f"run in turn; x is the time of a frame over that of {found.to}"
+    table = Table(
+        title=f"{len(found.rows)} on {found.device}, {what}",
+        caption="; ".join(
+            [f"intervals of {CONFIDENCE:.0%}"] * timed
+            + ["MACs and instructions are of the frame graph"]
+            + [f"AP on {on}" for on in sorted(sets)]
+        ),
+    )
+    heads = ["pair", "input", "MACs", "instructions", "x", "AP"]
+    heads[1:1] = ["T", "ms a frame", "x", "from", "to"] if timed else []
+    for number, name in enumerate(heads):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in found.rows:
+        times = _compared_times(row) if timed else [[]]
+        macs = row.macs["frame"]
+        share = found.instruction_ratio(row)
+        facts = [
+            "x".join(map(str, row.entry.pair.config.input_size)),
+            "?" if macs is None else in_giga(macs),
+            "-" if row.instructions is None else f"{row.instructions['frame']:,}",
+            "-" if share is None else f"{share:.3f}",
+            "-" if row.precision is None else f"{row.precision[0]:.1%}",
+        ]
+        for number, cells in enumerate(times):
+            table.add_row(*([row.entry.name, *cells, *facts] if not number else ["", *cells]))
+    return table
+
+
+def _compared_times(row: Row) -> list[list[str]]:
+    record = row.record
+    if record is None:
+        return [[]]
+    return [
+        [
+            str(clip.clip_length),
+            f"{clip.amortised_ms:.2f}",
+            *(f"{value:.3f}" for value in (each.ratio, each.low, each.high)),
+        ]
+        for clip, each in zip(record.clips, row.ratios, strict=True)
+    ]
 
 
 def explanation_table(found: Explanation) -> Table:

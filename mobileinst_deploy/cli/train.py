@@ -11,13 +11,25 @@ import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json
+from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.run_folder import RECIPE_FILE
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", help="The recipe, a train.toml.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The recipe, a train.toml.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the run: state, log and weights.")
-    ],
+        Path | None,
+        typer.Option("-o", "--output", help="Folder of the run: state, log and weights."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of the run, with its train.toml; in place of --config and -o.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="What the recipe's data paths are relative to; default: its folder."),
@@ -29,9 +41,10 @@ def train(
         Path | None, typer.Option(help="Published backbone weights to start from.")
     ] = None,
     weights: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Whole weights to start from; of other classes, all but the class head is taken."
+            help="Whole weights to start from, a file, a run or a zoo id; of other classes, all "
+            "but the class head is taken."
         ),
     ] = None,
     change: Annotated[
@@ -50,6 +63,7 @@ def train(
     """
     from mobileinst_deploy.workflows.train import train as work
 
+    config, output = _places(run, config, output)
     if dry_run:
         _plan(config, data, change or (), json)
         return
@@ -72,6 +86,7 @@ def train(
     if report.loss is not None:
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
+        done += f", waiting for data {report.waiting:.0%} of the time"
     show(done + (f", held-out {metrics}" if metrics else ""), json=json)
     if report.anew:
         note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")
@@ -81,6 +96,18 @@ def train(
         note(f"Note: {report.note}.")
     show(f"Weights: {report.weights}", json=json)
     answer(report.to_dict(), json=json)
+
+
+def _places(run: Path | None, config: Path | None, output: Path | None) -> tuple[Path, Path]:
+    """The recipe and the run's folder."""
+    config = config or (run / RECIPE_FILE if run is not None else None)
+    output = output or run
+    if config is None or output is None:
+        raise ConfigError(
+            "it is not said what to train",
+            "Give a run's folder, as `mobileinst new` writes it, or --config and -o",
+        )
+    return config, output
 
 
 def _plan(recipe: Path, data: Path | None, changes: Sequence[str], json: bool) -> None:

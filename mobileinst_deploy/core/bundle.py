@@ -38,6 +38,7 @@ from mobileinst_deploy.core.manifest import SCHEMA, Manifest
 from mobileinst_deploy.core.pair_files import GOLDEN, GRAPH_FILES, MANIFEST
 from mobileinst_deploy.core.picture_rules import picture_rules
 from mobileinst_deploy.core.provenance import Provenance
+from mobileinst_deploy.core.run_folder import pair_of
 from mobileinst_deploy.core.text import shown
 
 #: The step that stores weights as float16.
@@ -145,13 +146,15 @@ def load_golden(bundle: ExportBundle) -> Golden:
 def load_bundle(folder: Path) -> ExportBundle:
     """Read an exported pair and check that manifest and files belong together.
 
-    Every file is read once, and what was read is what was checked. When the folder is replaced
-    meanwhile, the pair that took its place is read.
+    The folder is the pair's, or that of a run that was exported into it. Every file is read once,
+    and what was read is what was checked. When the folder is replaced meanwhile, the pair that took
+    its place is read.
 
     Raises:
         BundleError: Something is missing, edited, damaged, or from another export.
         InputError: A file cannot be read.
     """
+    folder = pair_of(folder)
     for attempt in range(_MOST_READS):
         try:
             with open_folder(folder, _READ) as opened:

@@ -49,6 +49,7 @@ class Graphs:
             The frame graph's outputs by tensor name.
 
         Raises:
+            InputError: The image is of another size.
             DeviceError: The runner failed or returned what the graph cannot have made.
         """
         return self._call("frame", {IMAGE: image})
@@ -65,16 +66,19 @@ class Graphs:
             Mask logits (1, n, H/8, W/8) float32.
 
         Raises:
+            InputError: The keyframe's results lack something, or are of another pair or size. That
+                kernels and context are of two keyframes cannot be told.
             DeviceError: As for :meth:`frame`.
         """
-        carried = {name: keyframe[name] for name in self._carried}
-        live = carried[KERNELS].shape[1]
-        if self._slots is not None:
-            missing = self._slots - live
-            carried[KERNELS] = np.pad(carried[KERNELS], ((0, 0), (0, missing), (0, 0)))
+        carried = {name: keyframe[name] for name in self._carried if name in keyframe}
+        kernels = carried.get(KERNELS)
+        live = 0 if kernels is None else kernels.shape[1]
+        if self._slots is not None and kernels is not None:
+            carried[KERNELS] = np.pad(kernels, ((0, 0), (0, self._slots - live), (0, 0)))
         return self._call("mask_head", {IMAGE: image, **carried})[MASK_LOGITS][:, :live]
 
     def _call(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
+        self._runner.specs[role].check_inputs(inputs)
         outputs = self._runner.outputs([Call(role, inputs)])[0]
         for tensor in self._runner.specs[role].outputs:
             value = outputs.get(tensor.name)

@@ -130,6 +130,36 @@ def side_by_side(rles: Sequence[Rle | None], size: tuple[int, int]) -> Rle:
     return {"size": [height, width * len(rles)], "counts": _compress(_without_empty(joined))}
 
 
+def apart(rle: Rle, frames: int) -> list[Rle | None]:
+    """The masks that :func:`side_by_side` joined; None for a frame without a pixel.
+
+    Args:
+        rle: H x (W*T).
+        frames: T.
+
+    Raises:
+        DatasetError: ``rle`` is not in COCO's form.
+    """
+    height, width = rle_size(rle)
+    pixels = height * width // frames
+    # Where masks begin and end by turns, counted from the first pixel of the first frame.
+    edges = np.cumsum(rle_runs(rle))[:-1]
+    bounds = pixels * np.arange(frames + 1)
+    first, last = edges.searchsorted(bounds[:-1], "right"), edges.searchsorted(bounds[1:], "left")
+    size = [height, width // frames]
+    found: list[Rle | None] = []
+    for t, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        inside = low % 2 == 1
+        if low == high and not inside:
+            found.append(None)
+            continue
+        runs = np.diff(np.concatenate(([0], edges[low:high] - t * pixels, [pixels])))
+        runs = np.concatenate(([0], runs)) if inside else runs
+        runs = _without_empty(runs)
+        found.append({"size": list(size), "counts": _compress(runs)} if len(runs) > 1 else None)
+    return found
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of every mask of ``a`` with every mask of ``b``.
 

@@ -191,18 +191,19 @@ class EvalReport:
     Attributes:
         model_id: Of the model.
         model_sha256: Of the bundle's manifest, the checkpoint, or the recipe of random weights.
-        trained: Whether its weights were trained; otherwise AP means nothing.
-        runtime: What ran it: ``pytorch`` or ``onnxruntime``.
-        input_size: (height, width), pixels.
+        trained: Whether its weights were trained; otherwise AP means nothing. None where a file
+            of results does not say.
+        runtime: What ran it: ``pytorch`` or ``onnxruntime``; or ``results file``.
+        input_size: (height, width), pixels; None where a file of results does not say.
         pictures: On pictures, if measured.
         clips: On clips, by T or ``auto``.
     """
 
     model_id: str
     model_sha256: str
-    trained: bool
+    trained: bool | None
     runtime: str
-    input_size: tuple[int, int]
+    input_size: tuple[int, int] | None
     pictures: EvalBlock | None = None
     clips: Mapping[str, EvalBlock] = field(default_factory=dict)
 
@@ -214,7 +215,7 @@ class EvalReport:
             "model_sha256": self.model_sha256,
             "trained": self.trained,
             "runtime": self.runtime,
-            "input_size": list(self.input_size),
+            "input_size": None if self.input_size is None else list(self.input_size),
         }
         if self.pictures is not None:
             document["pictures"] = self.pictures.to_dict()

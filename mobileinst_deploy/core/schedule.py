@@ -98,7 +98,7 @@ class Auto:
             since is None
             or since + 1 >= self.longest
             or self._sure_now < self.certainty * self._sure_then
-            or np.abs(thumbnail - self._thumbnail).sum() / (_SAMPLES * thumbnail.size) > self.change
+            or _difference(thumbnail, self._thumbnail) > self.change
         )
         if wanted:
             self._thumbnail = thumbnail
@@ -121,6 +121,15 @@ def mask_certainty(mask_logits: np.ndarray) -> float:
     """
     inside = mask_logits[mask_logits > 0]
     return float(settled(np.tanh(inside / 2, dtype=np.float64).mean())) if inside.size else 0.0
+
+
+def brightness_change(image: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference of two images (1, 3, H, W) in brightness, 0 to 255, as Auto has it."""
+    return _difference(_thumbnail(image), _thumbnail(other))
+
+
+def _difference(thumbnail: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(thumbnail - other).sum() / (_SAMPLES * thumbnail.size))
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What a network's own evaluation does to its scores, outside the graphs.
 
+The C library does the same, decision for decision (``mobileinst_scores``).
+
 Set-based networks weigh a score by how sure the mask is of itself. Dense ones find an object many
 times and suppress the weaker finds. Tracking needs none of it: it keeps one instance per object
 whatever the network.
@@ -12,6 +14,7 @@ from scipy.special import expit
 
 from mobileinst_deploy.core.masks import iou, threshold
 from mobileinst_deploy.core.needs import Description, Needs
+from mobileinst_deploy.core.settled import settled
 
 #: SOLOv2's matrix suppression: how fast an overlapped find decays, and how many are looked at.
 SIGMA = 2.0
@@ -31,12 +34,14 @@ def settled_scores(
         mask_logits: (N, h, w), 0 the border of a mask.
 
     Returns:
-        (N, C); 0 where a find is suppressed.
+        (N, C); 0 where a find is suppressed or is none of the :data:`MOST_PAIRS` strongest.
     """
     if not isinstance(description, Needs):
         return scores
+    # In float64, and maskness settled, so that the order of finds is the same in C.
+    scores = np.asarray(scores, np.float64)
     if description.maskness:
-        scores = scores * maskness(mask_logits, description.mask_shift)[:, None]
+        scores = scores * settled(maskness(mask_logits, description.mask_shift))[:, None]
     if description.suppression == "none":
         return scores
     rows, labels = np.divmod(np.argsort(-scores, axis=None, kind="stable"), scores.shape[1])
@@ -48,9 +53,9 @@ def settled_scores(
     else:
         overlap = _box_iou(masks)[np.ix_(rows, rows)]
         found = found * _not_outdone(overlap >= BOX_IOU, labels)
-    settled = np.zeros_like(scores)
-    settled[rows, labels] = found
-    return settled
+    outcome = np.zeros_like(scores)
+    outcome[rows, labels] = found
+    return outcome
 
 
 def maskness(mask_logits: np.ndarray, shift: float = 0.0) -> np.ndarray:
@@ -61,7 +66,7 @@ def maskness(mask_logits: np.ndarray, shift: float = 0.0) -> np.ndarray:
         shift: What was added to the network's own logits to make it so.
     """
     inside = threshold(mask_logits)
-    total = (expit(mask_logits - shift) * inside).sum(axis=(1, 2))
+    total = (expit(np.asarray(mask_logits, np.float64) - shift) * inside).sum(axis=(1, 2))
     sure: np.ndarray = total / np.maximum(inside.sum(axis=(1, 2)), 1)
     return sure
 
@@ -77,10 +82,10 @@ def matrix_decay(overlap: np.ndarray, labels: np.ndarray) -> np.ndarray:
         (K,) factors in (0, 1] on their scores.
     """
     same = np.triu(labels[:, None] == labels[None], 1)
-    worst = overlap * same
+    worst = np.asarray(overlap, np.float64) * same
     # What outdoes a find counts the less, the more it is itself outdone.
     itself = worst.max(axis=0, initial=0)
-    factors: np.ndarray = np.exp(SIGMA * (itself[:, None] ** 2 - worst**2)).min(axis=0, initial=1)
+    factors: np.ndarray = np.exp(SIGMA * (itself[:, None] ** 2 - worst**2).min(axis=0, initial=0))
     return factors
 
 

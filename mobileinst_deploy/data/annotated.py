@@ -14,7 +14,7 @@ class AnnotatedSet:
     A picture is a medium of one frame, so that pictures and clips are read alike.
 
     Args:
-        images: Folder that the file's names are relative to.
+        images: Folder that the file's names are relative to; None where no picture will be read.
         annotations: JSON file: COCO's, with ``images``, ``annotations`` and ``categories``, masks
             as polygons or run lengths; or YouTube-VIS's of 2019 and 2021, with ``videos`` and one
             mask or null per frame in ``segmentations``.
@@ -26,6 +26,7 @@ class AnnotatedSet:
         category_ids: The file's own number of each class, or None for a class that it lacks.
         media: The pictures or clips as the file lists them.
         left_out: What of the annotations cannot be used, by reason.
+        folder: Of the pictures.
 
     Raises:
         DatasetError: The file is broken or does not fit the pictures or the classes.
@@ -33,14 +34,14 @@ class AnnotatedSet:
 
     def __init__(
         self,
-        images: Path,
+        images: Path | None,
         annotations: Path,
         classes: Sequence[str] | None = None,
         *,
         clips: bool = False,
     ) -> None:
         self.catalogue = read_catalogue(annotations, images, classes, clips=clips)
-        self.folder = images
+        self.folder = images or Path()
         self.classes = self.catalogue.classes
         self.category_ids = self.catalogue.category_ids
         self.media: list[Media] = self.catalogue.media

@@ -74,6 +74,7 @@ class ClipAnnotation(msgspec.Struct):
     category_id: Scalar
     id: Scalar = None
     segmentations: msgspec.Raw = msgspec.Raw(b"null")
+    areas: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: Scalar = 0
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -31,15 +32,28 @@ from mobileinst_deploy.data.annotation_file import (
     read_file,
     wrong,
 )
-from mobileinst_deploy.data.segmentation import FEW_POINTS, FLAT, NO_MASK, REASONS, problem, to_mask
+from mobileinst_deploy.data.segmentation import (
+    BROKEN,
+    FEW_POINTS,
+    FLAT,
+    NO_AREA,
+    NO_MASK,
+    REASONS,
+    other_size,
+    problem,
+    to_mask,
+)
 from mobileinst_deploy.media.picture_file import MAX_PIXELS
 from mobileinst_deploy.media.pictures import is_turned, read_picture
 
 CROWD = "regions of many objects (iscrowd)"
+UNSEEN = "tracks that no frame shows"
+_AREAS = list[Annotated[float, msgspec.Meta(ge=0, le=1e15)] | None] | None
 _NO_MASKS = msgspec.Raw(b"null")
 _USE_MASKS = "Export them with masks: boxes are not enough to learn or to measure masks"
 _NEXT_STEPS = {
     NO_MASK: _USE_MASKS,
+    UNSEEN: _USE_MASKS,
     FEW_POINTS: _USE_MASKS,
     FLAT: "Write each segmentation as a list of polygons, [[x, y, x, y, x, y]]",
     CROWD: "Set iscrowd to 0 where an annotation is one object",
@@ -77,7 +91,9 @@ class Annotation:
         crowd: Whether it is a region of many objects.
         segmentations: One entry per frame, a single one for a picture: the JSON text of COCO's
             polygons or run lengths, or None where the object does not show.
-        area: In pixels as the file states it, or None.
+        area: In pixels as the file states it, or None; of a track the mean of the frames for which
+            it states one.
+        odd: Of a track, pixels of the masks that have another size than the clip, by frame.
     """
 
     id: int
@@ -85,6 +101,7 @@ class Annotation:
     crowd: bool
     segmentations: tuple[msgspec.Raw | None, ...]
     area: float | None
+    odd: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,12 +113,15 @@ class Media:
         size: (height, width) in pixels.
         files: Its frames' files, relative to the pictures' folder; a single one for a picture.
         objects: What it shows.
+        unseen: Tracks that none of its frames shows: nothing to learn from, but YouTube-VIS counts
+            each as an object that was not found.
     """
 
     id: int
     size: tuple[int, int]
     files: tuple[str, ...]
     objects: list[Annotation] = field(default_factory=list)
+    unseen: list[Annotation] = field(default_factory=list)
 
 
 @dataclass
@@ -138,6 +158,7 @@ class Catalogue:
         classes: Class names in label order.
         category_ids: The file's own number of each class, or None for a class that it lacks.
         left_out: What could not be used.
+        unseen: Tracks that no frame of their clip shows; see :class:`Media`.
     """
 
     path: Path
@@ -145,6 +166,11 @@ class Catalogue:
     classes: tuple[str, ...]
     category_ids: tuple[int | None, ...]
     left_out: LeftOut
+    unseen: LeftOut
+
+    def lines(self) -> list[str]:
+        """What training does not learn from, one line for each reason."""
+        return self.left_out.lines() + self.unseen.lines()
 
     def require_objects(self, purpose: str) -> None:
         """Insist that there is a single object told apart.
@@ -158,14 +184,15 @@ class Catalogue:
         if any(not item.crowd for medium in self.media for item in medium.objects):
             return
         nothing = f"{self.path} holds nothing to {purpose}"
-        if not self.left_out.counts and not any(medium.objects for medium in self.media):
+        counts = self.left_out.counts + self.unseen.counts
+        if not counts and not any(medium.objects for medium in self.media):
             raise DatasetError(
                 f"{nothing}: it has no annotations, as splits whose annotations are kept back",
                 "Give a split with annotations, such as val for COCO or train for YouTube-VIS",
             )
-        reasons = self.left_out.lines()
+        reasons = self.lines()
         crowds = sum(len(medium.objects) for medium in self.media)
-        reason = self.left_out.counts.most_common(1)[0][0] if self.left_out.counts else CROWD
+        reason = counts.most_common(1)[0][0] if counts else CROWD
         if crowds:
             reasons.append(f"{crowds} {CROWD}")
         next_step = _NEXT_STEPS.get(reason, "Check how the annotations were written")
@@ -174,13 +201,13 @@ class Catalogue:
 
 @places(0)
 def read_catalogue(
-    annotations: Path, folder: Path, classes: Sequence[str] | None, *, clips: bool
+    annotations: Path, folder: Path | None, classes: Sequence[str] | None, *, clips: bool
 ) -> Catalogue:
     """Read an annotation file and check it against itself, a model and the pictures' folder.
 
     Args:
         annotations: The JSON file.
-        folder: Where its pictures are.
+        folder: Where its pictures are; None where they are not needed.
         classes: A model's class names; default: the file's own, in the order of their numbers.
         clips: Whether it is in YouTube-VIS's form, else in COCO's.
 
@@ -196,7 +223,7 @@ def read_catalogue(
         for n, entry in enumerate(entries)
     ]
     names, labels = _match_classes(file.categories, set(kinds), classes, annotations)
-    left_out = LeftOut()
+    left_out, unseen = LeftOut(), LeftOut()
     known: set[tuple[int, int]] = set()
     for n, (entry, kind) in enumerate(zip(entries, kinds, strict=True)):
         parent = "image_id" if isinstance(entry, PictureAnnotation) else "video_id"
@@ -212,9 +239,13 @@ def read_catalogue(
         found = _annotation(entry, place, identity, labels[kind], owner, annotations)
         if isinstance(found, str):
             left_out.add(found, f"{place} of {shown(owner.files[0], 80)}")
-        else:
+        elif any(s is not None for s in found.segmentations):
             owner.objects.append(found)
-    _check_files(media.values(), folder, annotations)
+        else:
+            owner.unseen.append(found)
+            unseen.add(UNSEEN, f"{place} of {shown(owner.files[0], 80)}")
+    if folder is not None:
+        _check_files(media.values(), folder, annotations)
     ids = {label: category for category, label in labels.items()}
     return Catalogue(
         annotations,
@@ -222,6 +253,7 @@ def read_catalogue(
         names,
         tuple(ids.get(i) for i in range(len(names))),
         left_out,
+        unseen,
     )
 
 
@@ -354,10 +386,14 @@ def _annotation(
     if isinstance(entry, PictureAnnotation):
         segmentations, area = [entry.segmentation], entry.area
     else:
-        segmentations, area = _by_frame(entry, place, owner, path), None
+        segmentations, area = _by_frame(entry, place, owner, path), _mean_area(entry.areas)
     problems = [problem(segmentation, owner.size) for segmentation in segmentations]
-    if all(problems):
-        return max((p for p in problems if p), key=REASONS.index)
+    clip = isinstance(entry, ClipAnnotation)
+    odd = _odd(segmentations, problems, owner.size) if clip else ()
+    if all(problems) and not odd:
+        worst = max((p for p in problems if p), key=REASONS.index)
+        if not clip or worst not in (NO_MASK, NO_AREA):
+            return worst
     return Annotation(
         id=identity,
         label=label,
@@ -367,7 +403,26 @@ def _annotation(
             for segmentation, why in zip(segmentations, problems, strict=True)
         ),
         area=area,
+        odd=odd,
     )
+
+
+def _odd(
+    segmentations: list[msgspec.Raw], problems: list[str | None], size: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """The frames whose mask is whole and of another size than the clip, with its pixels."""
+    broken = [t for t, why in enumerate(problems) if why == BROKEN]
+    areas = [(t, other_size(segmentations[t], size)) for t in broken]
+    return tuple((t, area) for t, area in areas if area)
+
+
+def _mean_area(areas: msgspec.Raw) -> float | None:
+    """The mean of what a track's ``areas`` state; None where they state nothing usable."""
+    try:
+        stated = [area for area in msgspec.json.decode(areas, type=_AREAS) or () if area]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return sum(stated) / len(stated) if stated else None
 
 
 def _by_frame(entry: ClipAnnotation, place: str, owner: Media, path: Path) -> list[msgspec.Raw]:

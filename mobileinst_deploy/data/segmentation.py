@@ -65,6 +65,17 @@ def problem(raw: msgspec.Raw, size: tuple[int, int]) -> str | None:
     return _shows_nothing(polygons, segmentation, size) if polygons else FEW_POINTS
 
 
+def other_size(raw: msgspec.Raw, size: tuple[int, int]) -> int:
+    """Pixels of whole run lengths of another size than their picture's; 0 for anything else."""
+    if len(memoryview(raw)) > MAX_BYTES:
+        return 0
+    try:
+        found = msgspec.json.decode(raw, type=_RunLengths)
+        return 0 if found.size == size else rle_area(msgspec.structs.asdict(found))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, DatasetError):
+        return 0
+
+
 def to_mask(raw: msgspec.Raw, size: tuple[int, int]) -> np.ndarray:
     """The mask (H, W), bool, of a segmentation without a :func:`problem`."""
     return decode(to_rle(raw, size))

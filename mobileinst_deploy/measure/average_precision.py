@@ -1,16 +1,14 @@
-"""Average precision of masks, counted by hotcoco, which agrees with pycocotools bit for bit.
+"""Average precision of pictures' masks, counted by hotcoco, which agrees with pycocotools.
 
-A clip's track counts as one mask: its frames laid side by side. The evaluator then sees a picture,
-and what it computes is YouTube-VIS's AP: the IoU of two such masks is that of the tracks over all
-frames.
+Tracks through clips have another evaluator, :mod:`.track_precision`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hotcoco import StreamingEval
 
@@ -18,8 +16,8 @@ from mobileinst_deploy.core.masks import Rle
 
 #: COCO's names; S, M and L are objects up to 32^2, up to 96^2 and above, in pixels.
 PICTURE_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
-#: YouTube-VIS's. Its by-size figures use other sizes and are not among them.
-CLIP_METRICS = ("AP", "AP50", "AP75", "AR1", "AR10")
+#: Bytes of a number in a state.
+_COUNT = 8
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,18 @@ class Truth:
     Attributes:
         label: Class index.
         mask: Its mask, or its track's masks side by side.
-        area: In pixels, which decides its size class.
+        area: In pixels, which decides its size class; of a track the mean of the frames that show
+            it.
         crowd: Whether it is a region that neither counts as missed nor as found.
+        odd: Of a track, pixels of its masks that have another size than the clip, by frame; they
+            are not in ``mask``.
     """
 
     label: int
     mask: Rle
     area: float
     crowd: bool
+    odd: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Candidate:
 
 
 class AveragePrecision:
-    """Compares what was found with what is there, one picture or clip at a time.
+    """Compares what was found with what is there, one picture at a time.
 
     Each is matched when it is added, so that no masks are kept.
 
@@ -75,26 +77,53 @@ class AveragePrecision:
         """How many annotated objects were added."""
         return self._truths
 
-    def add(self, size: tuple[int, int], truth: list[Truth], found: list[Candidate]) -> None:
-        """Add one picture or clip.
+    @classmethod
+    def of_states(cls, classes: Sequence[str], states: Sequence[bytes]) -> AveragePrecision:
+        """What several processes matched, each its own pictures.
+
+        Args:
+            classes: As all of them were given them.
+            states: The :meth:`state` of each.
+        """
+        merged = cls(classes)
+        merged._truths = sum(int.from_bytes(state[:_COUNT]) for state in states)
+        parts = (StreamingEval.from_bytes(state[_COUNT:]) for state in states)
+        merged._matches = StreamingEval.merge(parts)
+        return merged
+
+    def state(self) -> bytes:
+        """What was matched so far, for :meth:`of_states` in another process."""
+        return self._truths.to_bytes(_COUNT) + self._matches.to_bytes()
+
+    def add(
+        self,
+        size: tuple[int, int],
+        truth: list[Truth],
+        found: list[Candidate],
+        *,
+        number: int | None = None,
+    ) -> None:
+        """Add one picture.
 
         Args:
             size: (height, width) of the masks in pixels.
             truth: What is there.
             found: What the model found.
+            number: The picture's own, from 0, where several processes have some each; by default
+                they are counted.
         """
         self._items += 1
-        item = self._items
+        item = self._items if number is None else number + 1
         annotations = [
             {
-                "id": self._truths + number,
+                "id": (item << 24) + place,
                 "image_id": item,
                 "category_id": one.label + 1,
                 "segmentation": one.mask,
                 "area": one.area,
                 "iscrowd": int(one.crowd),
             }
-            for number, one in enumerate(truth, 1)
+            for place, one in enumerate(truth, 1)
         ]
         self._truths += len(truth)
         results = [

@@ -69,8 +69,8 @@ def lines(
         zero: Whether the vertical axis begins at 0.
         counted: Whether the horizontal axis counts things: then points are few, large and whole.
     """
-    xs = np.concatenate([np.asarray(s.x, float) for s in series])
-    ys = np.concatenate([np.asarray(s.y, float) for s in series])
+    xs = np.concatenate([np.zeros(0), *(np.asarray(s.x, float) for s in series)])
+    ys = np.concatenate([np.zeros(0), *(np.asarray(s.y, float) for s in series)])
     ys = ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
         return ""
@@ -92,6 +92,47 @@ def lines(
             ]
     frame = _axes(x, y, (xs.min(), xs.max()), (low, float(ys.max())), x_label, y_label, counted)
     return _svg([*frame, *body], HEIGHT) + _legend([s.name for s in series])
+
+
+#: Of a picture that no page colours; the colours can be told apart by the colour-blind.
+_STYLE = """
+svg{font:11px sans-serif;fill:#333;background:#fff}
+.axis,.grid{fill:none;stroke:#999}.grid{stroke:#e5e5e5}
+.line{fill:none;stroke-width:1.5}
+""" + "".join(
+    f".s{number}{{fill:{colour}}}.s{number}.line{{fill:none;stroke:{colour}}}"
+    for number, colour in enumerate(
+        ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+    )
+)
+
+
+def picture(charts: Sequence[Sequence[Series]], x_label: str, y_labels: Sequence[str]) -> str:
+    """Charts of lines one below the other, as an SVG file that stands alone.
+
+    Args:
+        charts: The series of each; one without a point is left out.
+        x_label: Of all.
+        y_labels: Of each.
+    """
+    body, top = [], 0
+    for series, y_label in zip(charts, y_labels, strict=True):
+        drawn = lines(series, x_label, y_label, zero=True).split("</svg>")[0]
+        if not drawn:
+            continue
+        names = "".join(
+            f'<tspan class="s{n % _SERIES}" dx="10">{_text(one.name)}</tspan>'
+            for n, one in enumerate(series)
+        )
+        body.append(
+            f'<svg y="{top}" height="{HEIGHT}" {drawn.removeprefix("<svg ")}</svg>'
+            f'<text x="{_LEFT}" y="{top + HEIGHT + 12}">{names}</text>'
+        )
+        top += HEIGHT + 24
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" '
+        f'viewBox="0 0 {WIDTH} {max(top, 1)}"><style>{_STYLE}</style>{"".join(body)}</svg>\n'
+    )
 
 
 def histogram(series: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
@@ -150,6 +191,64 @@ def bars(rows: Sequence[Bar], *, scale: float | None = None) -> str:
             f'<text x="{left + length + 6:.1f}" y="{middle}">{_text(row.shown)}</text>'
         )
     return _svg(body, max(1, len(rows)) * step + 6)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One named point.
+
+    Attributes:
+        name: Written beside it.
+        x: Across.
+        y: Up.
+    """
+
+    name: str
+    x: float
+    y: float
+
+
+def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
+    """Named points, such as AP over latency (the paper's Figure 1).
+
+    Args:
+        points: At least one.
+        x_label: With its unit; the axis begins at 0.
+        y_label: With its unit.
+    """
+    right = 1.12 * max(p.x for p in points) or 1.0
+    low, high = min(p.y for p in points), max(p.y for p in points)
+    room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    xs, ys = (0.0, right), (low - room, high + room)
+    x, y = _scales(xs, ys)
+    body = []
+    for number, each in enumerate(points):
+        # A name in the right half would leave the picture.
+        left = each.x > 0.6 * right
+        body.append(
+            f'<circle class="s{number % _SERIES}" cx="{x(each.x):.1f}" cy="{y(each.y):.1f}" r="4">'
+            f"<title>{_text(each.name)}: {_short(each.y)} at {_short(each.x)}</title></circle>"
+            f'<text x="{x(each.x) + (-7 if left else 7):.1f}" y="{y(each.y) + 4:.1f}"'
+            f' text-anchor="{"end" if left else "start"}">{_text(each.name)}</text>'
+        )
+    return _svg([*_axes(x, y, xs, ys, x_label, y_label), *body], HEIGHT)
+
+
+#: What the page's style sheet says, for a chart that stands alone.
+_ALONE = (
+    "svg{background:#fff;font:11px sans-serif}.tick{fill:#5b646e;font-size:10px}"
+    ".axis{fill:none;stroke:#5b646e}.grid{stroke:#d9dde1;stroke-width:.7}"
+    ".s0{fill:#1f6fb2}.s1{fill:#c4561b}.s2{fill:#2f8f4e}.s3{fill:#8a4fb0}.s4{fill:#a08000}"
+    ".s5{fill:#b03060}"
+)
+
+
+def alone(svg: str) -> str:
+    """A chart of named points as a file of its own: with its name space and its colours."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" '
+    body = svg.removeprefix("<svg ")
+    opening, _, rest = body.partition(">")
+    return f"{head}{opening}><style>{_ALONE}</style>{rest}\n"
 
 
 Scale = Callable[[float], float]

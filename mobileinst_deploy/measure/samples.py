@@ -179,6 +179,19 @@ def clip_latency(
     )
 
 
+def clip_times(schedule: Schedule) -> list[float]:
+    """Time of each whole clip, ms."""
+    by_clip: dict[int, list[Sample]] = {}
+    for sample in schedule.samples:
+        by_clip.setdefault(sample.clip, []).append(sample)
+    times = [
+        float(np.sum([s.run_ms for s in runs]))
+        for runs in by_clip.values()
+        if len(runs) == schedule.clip_length
+    ]
+    return times
+
+
 @dataclass(frozen=True)
 class Columns:
     """Samples as on file: a list for each field of :class:`Sample`, as tools for data read them."""

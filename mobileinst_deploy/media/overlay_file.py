@@ -20,7 +20,8 @@ from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.core.scratch import held, neighbour
 from mobileinst_deploy.core.text import size_text
-from mobileinst_deploy.media.video import Clip, open_container
+from mobileinst_deploy.media.clip import Clip
+from mobileinst_deploy.media.video_file import open_container
 
 #: Audio that an mp4 file can hold as it is.
 _MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from mobileinst_deploy.media.video import Picture
+from mobileinst_deploy.media.clip import Picture
 
 #: Pictures that wait, at most: memory stays flat, and a hiccup of the reader is not felt.
 _MOST_WAITING = 3

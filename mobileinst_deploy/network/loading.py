@@ -12,7 +12,8 @@ from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError, places
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.provenance import Provenance
-from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
+from mobileinst_deploy.core.run_folder import trained_weights
+from mobileinst_deploy.core.zoo import MODEL_FILE, ZooEntry, load_model_toml
 from mobileinst_deploy.media.pictures import bundled_photographs, reference_clips, user_clip
 from mobileinst_deploy.network import KernelNetwork, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
@@ -43,7 +44,8 @@ def load_model(
     """Build the network that ``name`` stands for and give it its weights.
 
     Args:
-        name: A zoo id, a path to a model.toml, or a checkpoint that carries its configuration.
+        name: A zoo id, a path to a model.toml, a run's folder, or a checkpoint that carries its
+            configuration.
         weights: A checkpoint to use in place of the model's own weights.
         size: (height, width) in place of the configuration's.
         reuse_context: What reuse frames take over, in place of the configuration's.
@@ -61,7 +63,7 @@ def load_model(
         config, _ = load_checkpoint(path)
         entry = ZooEntry(path.stem, "", config, Tolerance(), 0, path, None, path.parent)
     else:
-        entry = load_model_toml(name)
+        entry = _of_run(path) or load_model_toml(name)
     if weights is None and entry.weights is None and entry.weights_sha256 is not None:
         raise CheckpointError(
             f"the trained weights of {entry.id} are missing from {entry.folder}",
@@ -75,6 +77,38 @@ def load_model(
     return build_loaded(
         entry.id, config, weights or entry.weights, seed=entry.seed, tolerance=entry.tolerance
     )
+
+
+def weights_named(name: str | Path) -> Path:
+    """The weights file that a user means by a file's path, a run's folder or a zoo id.
+
+    Raises:
+        CheckpointError: What is named has no weights.
+        ConfigError: Nothing is named so.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    found = trained_weights(path) or load_model_toml(str(name)).weights
+    if found is None:
+        raise CheckpointError(f"{name} has no trained weights", "Train it, or give a file")
+    return found
+
+
+def _of_run(folder: Path) -> ZooEntry | None:
+    """A run that has been trained, as the model that its weights say they are."""
+    weights = trained_weights(folder)
+    if weights is None:
+        return None
+    described = (folder / MODEL_FILE).is_file()
+    entry = load_model_toml(str(folder)) if described else None
+    if entry is not None and entry.weights_sha256 is not None:
+        return None  # a model of the zoo, whose weights are known by their sha256
+    config, _ = load_checkpoint(weights)
+    name = folder.resolve().name or "run"
+    if entry is None:
+        return ZooEntry(name, "", config, Tolerance(), 0, weights, None, folder)
+    return replace(entry, config=config, weights=weights)
 
 
 def build_loaded(

@@ -39,6 +39,8 @@ LIBRARY = "libonnxruntime.so"
 Runtime = Literal["onnxruntime", "ncnn"]
 
 _SCHEMA = 1
+#: Waiting for the cache: from here on it is told, and there it ends; seconds.
+_SOON_S, _LONG_S = 1.0, 900.0
 _MANIFEST = "manifest.json"
 _STARTED = frozenset({LOADER, RUNNER, ncnn_build.RUNNER})
 
@@ -143,7 +145,7 @@ def prepare_bundle(
     """
     cache = cache or default_cache()
     recipe = _RECIPES[runtime]()
-    with _locked(cache):
+    with _locked(cache, progress):
         bundle = None if force else _load(cache / recipe.key, recipe)
         if bundle is None:
             bundle = _assemble(cache, recipe, force, progress)
@@ -324,14 +326,20 @@ def _content_hash(files: tuple[BundleFile, ...]) -> str:
 
 
 @contextmanager
-def _locked(cache: Path) -> Iterator[None]:
+def _locked(cache: Path, progress: Progress = silent) -> Iterator[None]:
+    lock = filelock.FileLock(cache / ".lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(cache / ".lock", timeout=900):
+        try:
+            held = lock.acquire(timeout=_SOON_S)
+        except filelock.Timeout:
+            progress("wait for another mobileinst, which prepares the device bundle", 0, 1)
+            held = lock.acquire(timeout=_LONG_S)
+        with held:
             yield
     except filelock.Timeout:
         raise DeviceError(
-            f"another program has held {cache / '.lock'} for 15 minutes",
+            f"another program has held {cache / '.lock'} for {_LONG_S / 60:.0f} minutes",
             "Let it finish or end it, then run this again",
         ) from None
     except OSError as error:

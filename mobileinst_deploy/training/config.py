@@ -22,6 +22,7 @@ StageKind = Literal["image", "video"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["no", "bf16", "fp16"]
 MaskStride = Literal[1, 2, 4, 8]
+Matching = Literal["sparseinst", "losses"]
 #: Of iterations, clips and pixels of long sides: beyond them a number is a slip.
 MAX_COUNT = 10**9
 Steps = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
@@ -42,15 +43,23 @@ class LossConfig:
         semantic_weight: Of a cross-entropy on the classes of cells inside instances, told from mask
             features by a convolution that only training has. Not the paper's: it teaches a backbone
             that begins with random weights what a class looks like. 0 leaves it out.
-        mask_stride: Stride in pixels at which masks are compared. The network gives 8; a finer
-            stride compares bilinearly resized logits, as they are used later.
+        association_weight: Of a cross-entropy on whether kernels of a pair of frames are one
+            instance's, told from their cosine as association tells it. Not the paper's. 0 leaves it
+            out.
+        mask_stride: Stride in pixels at which masks are compared, SparseInst's 4 by default. The
+            network gives 8; a finer stride compares bilinearly resized logits, as they are used
+            later.
+        matching: By what queries are assigned to instances: ``sparseinst``, the rule of the network
+            that the paper follows, or ``losses``, what a pair would add to the loss.
     """
 
     class_weight: Factor = 2.0
     mask_weight: Factor = 2.0
     objectness_weight: Factor = 1.0
     semantic_weight: Factor = 0.0
-    mask_stride: MaskStride = 8
+    association_weight: Factor = 0.0
+    mask_stride: MaskStride = 4
+    matching: Matching = "sparseinst"
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
@@ -71,12 +80,16 @@ class DataConfig:
         clips: Number of clips of shapes or cut-outs, made when they are needed.
         frames: Frames of each of them.
         validation_clips: Number of held-out ones.
+        upright: Whether upright pictures are fitted into upright sizes: a batch then holds pictures
+            of one orientation, and a stage's size is turned for the upright ones. They are drawn as
+            often as before.
         flip: Whether half of the samples are mirrored left to right.
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
             evenly from 0 on. Needs stages with a zoom.
-        max_gap: Largest delta between the two frames of a pair, frames.
-        workers: Processes that read ahead; 0 reads in the training process.
+        max_gap: Largest delta between the two frames of a pair, frames; the paper tries up to 20.
+        workers: Processes that read ahead for each training process; 0 reads in that process.
+            ``auto`` measures the first steps with one, and goes on with as many as keep up.
     """
 
     kind: DataKind = "shapes"
@@ -88,11 +101,12 @@ class DataConfig:
     clips: Steps = 1_000_000
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
     validation_clips: StepsOrNone = 100
+    upright: bool = False
     flip: bool = True
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0
     max_gap: Steps = 5
-    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] | Literal["auto"] = 0
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
@@ -101,6 +115,27 @@ class DataConfig:
                 f"data.kind {self.kind} needs data.annotations and data.images",
                 "Name the annotation file and the folder of its pictures",
             )
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Single pictures in every batch of a video stage, so that it does not forget pictures.
+
+    They are frames of the data's clips; of cut-outs, the photographs that those are cut out of.
+
+    Attributes:
+        batch: How many, beside the stage's pairs.
+        size: As a stage's.
+        zoom: As a stage's.
+    """
+
+    batch: Annotated[int, Meta(ge=1, le=1 << 16)]
+    size: tuple[Count, ...] = ()
+    zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, ConfigError)
+        _check_zoom(self.size, self.zoom)
 
 
 @dataclass(frozen=True)
@@ -117,7 +152,10 @@ class StageConfig:
         schedule: ``step`` multiplies by 0.1 at ``decay_at``; ``cosine`` falls to a hundredth.
         decay_at: Iterations, or epochs, of the step decay.
         warmup: Iterations of linear warm-up.
-        query_passing: Whether pairs are also trained by query passing (section 3.5).
+        query_passing: Whether pairs are also trained by query passing (section 3.5): true passes
+            the queries that leave the global stage on to the other frame's local stage;
+            ``local-local`` those that leave the local stage (Table 4, row 2).
+        pictures: Of a video stage, single pictures in every batch beside the pairs.
         size: (height, width) that clips are made at in this stage; empty for the model's own.
             With a zoom, the size of every sample.
         zoom: Least and greatest factor by which a sample that was fitted into ``size`` is scaled,
@@ -135,7 +173,8 @@ class StageConfig:
     schedule: Schedule = "step"
     decay_at: tuple[Annotated[float, Meta(ge=0, le=1e9)], ...] = ()
     warmup: StepsOrNone = 0
-    query_passing: bool = False
+    query_passing: bool | Literal["local-local"] = False
+    pictures: PicturesConfig | None = None
     size: tuple[Count, ...] = ()
     zoom: tuple[Annotated[float, Meta(ge=0.05, le=100)], ...] = ()
     short_sides: tuple[Side, ...] = ()
@@ -148,17 +187,29 @@ class StageConfig:
                 f"a stage has {self.iterations} iterations and {self.epochs:g} epochs",
                 "Give either iterations or epochs, above 0",
             )
-        if self.size:
-            check_size(self.size)  # type: ignore[arg-type]
-        if self.zoom and (len(self.zoom) != 2 or self.zoom[0] > self.zoom[1] or not self.size):
-            raise ConfigError(
-                f"zoom is {list(self.zoom)!r}, with size {list(self.size)!r}",
-                "Give the least and the greatest factor, and a size",
-            )
-        if self.query_passing and self.kind != "video":
-            raise ConfigError(
-                "query_passing is set for a stage on pictures", "Use it in a video stage"
-            )
+        _check_zoom(self.size, self.zoom)
+        for name in ("query_passing", "pictures"):
+            if getattr(self, name) and self.kind != "video":
+                raise ConfigError(
+                    f"{name} is set for a stage on pictures", "Use it in a video stage"
+                )
+
+    @property
+    def samples(self) -> int:
+        """Pictures, or pairs and pictures, in one step of one process."""
+        return self.batch + (self.pictures.batch if self.pictures else 0)
+
+    def on_pictures(self) -> StageConfig | None:
+        """As what stage this one's pictures are drawn and varied; None where it has none."""
+        if self.kind == "image":
+            return self
+        if self.pictures is None:
+            return None
+        own = self.pictures
+        return replace(
+            self, kind="image", batch=own.batch, size=own.size, zoom=own.zoom,
+            query_passing=False, pictures=None,
+        )  # fmt: skip
 
     def counted(self, frames: int, samples: int) -> StageConfig:
         """This stage in iterations.
@@ -201,7 +252,7 @@ class TrainConfig:
         backbone_lr: Multiplier of the backbone's learning rate (paper: 0.5).
         frozen: Modules of the network that keep the weights they begin with, their BatchNorm in
             eval mode, by name; for example ``backbone.features.0``.
-        clip_norm: Largest norm of the gradient.
+        clip_norm: Largest norm of the gradient; 0 leaves it as it is, as SparseInst does.
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
         precision: Mixed precision.
@@ -219,7 +270,7 @@ class TrainConfig:
     weight_decay: Factor = 0.05
     backbone_lr: Factor = 0.5
     frozen: tuple[Text, ...] = ()
-    clip_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    clip_norm: Factor = 0.0
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
     precision: Precision = "no"
@@ -231,12 +282,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self, ConfigError)
         made = self.data.kind in ("shapes", "cutouts")
-        if not made and any(s.size and not s.zoom for s in self.stages):
+        on_pictures = [s for s in (stage.on_pictures() for stage in self.stages) if s is not None]
+        read = [] if made else [*self.stages]
+        if self.data.kind != "shapes":
+            read += [s for s in on_pictures if s not in self.stages]
+        if any(s.size and not s.zoom for s in read):
             raise ConfigError(
                 "a stage has a size, but only shapes and cut-outs can be made at any",
                 "Use short_sides or zoom",
             )
-        if self.data.paste and not all(s.zoom for s in self.stages if s.kind == "image"):
+        if self.data.paste and not all(s.zoom for s in on_pictures):
             raise ConfigError(
                 "data.paste is set, and a stage on pictures has no zoom",
                 "Give it a size and a zoom",
@@ -252,7 +307,7 @@ class TrainConfig:
         return replace(
             self,
             stages=tuple(
-                s.counted(frames, s.batch * self.accumulate * processes) for s in self.stages
+                s.counted(frames, s.samples * self.accumulate * processes) for s in self.stages
             ),
         )
 
@@ -276,6 +331,16 @@ class TrainConfig:
             del document[name]
         del document["data"]["workers"]
         return canonical_sha256(document)
+
+
+def _check_zoom(size: tuple[int, ...], zoom: tuple[float, ...]) -> None:
+    if size:
+        check_size(size)  # type: ignore[arg-type]
+    if zoom and (len(zoom) != 2 or zoom[0] > zoom[1] or not size):
+        raise ConfigError(
+            f"zoom is {list(zoom)!r}, with size {list(size)!r}",
+            "Give the least and the greatest factor, and a size",
+        )
 
 
 def _change(data: dict[str, Any], change: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,11 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.media.letterbox import turned_for
 from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
+#: Tells the draw of a batch's orientation from those of samples.
+_ORIENTATION = 0x0EA7
 
 
 class ClipSource(Protocol):
@@ -42,6 +46,10 @@ class ClipSource(Protocol):
         """Frames of a clip."""
         ...
 
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
+        ...
+
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Some frames of a clip.
 
@@ -55,25 +63,36 @@ class Batch(NamedTuple):
     """What one training step takes.
 
     Attributes:
-        images: (B, 3, H, W) uint8; of pairs (2B, 3, H, W), first the earlier frames.
-        targets: B targets, of the pictures or the earlier frames.
-        later: B targets of the later frames, or None for pictures.
+        images: (B, 3, H, W) uint8; with L pairs (B + L, 3, H, W): their earlier frames, single
+            pictures, their later frames.
+        targets: B targets, of all but the later frames.
+        later: L targets of the later frames, or None where all are pictures.
         unreadable: Samples that were drawn but could not be read, and were replaced.
+        cell: What masks are multiples of: as a worker hands them over, uint8 numbers of pixels out
+            of this many, which is a quarter of the bytes to move; 1 once they are shares.
     """
 
     images: Tensor
     targets: list[Target]
     later: list[Target] | None
     unreadable: int
+    cell: int = 1
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The same on another device, its masks as shares of cells."""
 
         def move(targets: list[Target]) -> list[Target]:
-            return [Target(t.labels.to(device), t.masks.to(device)) for t in targets]
+            return [
+                Target(
+                    t.labels.to(device, non_blocking=True),
+                    t.masks.to(device, non_blocking=True).float() / self.cell,
+                )
+                for t in targets
+            ]
 
         later = None if self.later is None else move(self.later)
-        return Batch(self.images.to(device), move(self.targets), later, self.unreadable)
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, move(self.targets), later, self.unreadable)
 
 
 class Sample(NamedTuple):
@@ -81,6 +100,19 @@ class Sample(NamedTuple):
 
     frames: LabelledFrames
     unreadable: int
+
+
+class Pool(NamedTuple):
+    """Clips to draw from: all of a source, or some of them."""
+
+    source: ClipSource
+    clips: np.ndarray | None = None
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a clip, all of them as likely."""
+        if self.clips is None:
+            return int(rng.integers(len(self.source)))
+        return int(self.clips[int(rng.integers(len(self.clips)))])
 
 
 @dataclass(frozen=True)
@@ -93,6 +125,7 @@ class Samples(Dataset[Sample]):
         stage: Its kind says whether a sample is a picture or a pair; its sizes are drawn from.
         seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
         length: How many there are, for the loader's sake.
+        stills: Where single pictures beside pairs come from; None: from the source.
     """
 
     source: ClipSource
@@ -100,6 +133,7 @@ class Samples(Dataset[Sample]):
     stage: StageConfig
     seed: tuple[int, int]
     length: int
+    stills: ClipSource | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -111,44 +145,86 @@ class Samples(Dataset[Sample]):
             DatasetError: Picture after picture cannot be read.
         """
         rng = np.random.default_rng([*self.seed, index])
+        stage, source = self.stage, self.source
+        if index % stage.samples >= stage.batch:
+            stage, source = stage.on_pictures() or stage, self.stills or source
+        pool = self._pool(source, index // self.stage.samples)
         for unreadable in range(MAX_UNREADABLE):
-            clip = int(rng.integers(len(self.source)))
+            clip = pool.draw(rng)
             try:
-                frames = self.source.read(clip, self._choose(rng, self.source.length(clip)))
+                frames = source.read(clip, self._choose(rng, stage, source.length(clip)))
             except MediaError as error:
                 last = error
                 continue
-            return Sample(self._varied(frames, rng), unreadable)
+            return Sample(self._varied(frames, stage, pool, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
         )
 
-    def _varied(self, frames: LabelledFrames, rng: np.random.Generator) -> LabelledFrames:
-        config, stage = self.config, self.stage
+    def _pool(self, source: ClipSource, batch: int) -> Pool:
+        """What the samples of a batch are drawn from; with ``config.upright``, of one orientation.
+
+        That depends on the seed and on the batch's number alone, as a sample does on its own, and
+        each orientation is as frequent as its clips.
+        """
+        if not self.config.upright:
+            return Pool(source)
+        lying, upright = self._by_orientation[source is not self.source]
+        rng = np.random.default_rng([*self.seed, batch, _ORIENTATION])
+        first = self._by_orientation[0]
+        stands = rng.random() * sum(map(len, first)) < len(first[1])
+        chosen = upright if stands else lying
+        # Single pictures beside pairs may be of one orientation only.
+        return Pool(source, chosen if len(chosen) else None)
+
+    @cached_property
+    def _by_orientation(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The clips that lie and those that stand upright, of the source and of the stills."""
+        found = []
+        for source in (self.source, self.stills or self.source):
+            upright = np.array([source.upright(clip) for clip in range(len(source))], bool)
+            found.append((np.flatnonzero(~upright), np.flatnonzero(upright)))
+        return found
+
+    def _turned(self, stage: StageConfig, frames: LabelledFrames) -> StageConfig:
+        """The stage, its size turned for upright pictures where the recipe asks for that."""
+        if not (self.config.upright and len(stage.size) == 2):
+            return stage
+        height, width = stage.size
+        return replace(stage, size=turned_for((height, width), frames.images.shape[1:3]))
+
+    def _varied(
+        self,
+        frames: LabelledFrames,
+        stage: StageConfig,
+        pool: Pool,
+        rng: np.random.Generator,
+    ) -> LabelledFrames:
+        config, stage = self.config, self._turned(stage, frames)
         frames = vary(frames, config.flip, stage, rng)
         if stage.kind == "image" and config.paste:
             for _ in range(int(rng.integers(config.paste + 1))):
-                frames = paste(frames, self._donor(rng), rng)
+                frames = paste(frames, self._donor(stage, pool, rng), rng)
         if config.colour:
             frames = frames._replace(images=recolour(frames.images, config.colour, rng))
         return frames
 
-    def _donor(self, rng: np.random.Generator) -> LabelledFrames:
+    def _donor(self, stage: StageConfig, pool: Pool, rng: np.random.Generator) -> LabelledFrames:
         """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
-        clip = int(rng.integers(len(self.source)))
+        clip, source = pool.draw(rng), pool.source
         try:
-            frames = self.source.read(clip, [int(rng.integers(self.source.length(clip)))])
+            frames = source.read(clip, [int(rng.integers(source.length(clip)))])
         except MediaError:
-            none = np.zeros((0, 1, *self.stage.size), bool)
+            none = np.zeros((0, 1, *stage.size), bool)
             return LabelledFrames(
-                np.zeros((1, *self.stage.size, 3), np.uint8), np.zeros(0, np.int64), none
+                np.zeros((1, *stage.size, 3), np.uint8), np.zeros(0, np.int64), none
             )
-        return vary(frames, self.config.flip, replace(self.stage, zoom=PASTE_ZOOM), rng)
+        return vary(frames, self.config.flip, replace(stage, zoom=PASTE_ZOOM), rng)
 
-    def _choose(self, rng: np.random.Generator, length: int) -> list[int]:
+    def _choose(self, rng: np.random.Generator, stage: StageConfig, length: int) -> list[int]:
         first = int(rng.integers(length))
-        if self.stage.kind == "image":
+        if stage.kind == "image":
             return [first]
         reach = min(self.config.max_gap, length - 1)
         low, high = max(first - reach, 0), min(first + reach, length - 1)
@@ -165,23 +241,35 @@ class Collate:
     mask_stride: int
 
     def __call__(self, samples: list[Sample]) -> Batch:
-        """Samples, all of pictures or all of pairs, to a batch."""
+        """Samples, pairs before pictures, to a batch."""
+        cell = self.mask_stride**2
         shapes = [s.frames.images.shape for s in samples]
-        count = shapes[0][0]
+        pairs = sum(shape[0] == 2 for shape in shapes)
         h, w = (-(-max(s[i] for s in shapes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for i in (1, 2))
-        images = np.empty((count, len(samples), 3, h, w), np.uint8)
+        images = np.empty((len(samples) + pairs, 3, h, w), np.uint8)
         images[:] = np.array(PADDING, np.uint8)[:, None, None]
-        targets: list[list[Target]] = [[] for _ in range(count)]
-        for i, (frames, _) in enumerate(samples):
+        targets: list[Target] = []
+        # All first frames, then the second ones.
+        drawn = [(s.frames, 0) for s in samples] + [(s.frames, 1) for s in samples[:pairs]]
+        for i, (frames, j) in enumerate(drawn):
             height, width = frames.images.shape[1:3]
-            images[:, i, :, :height, :width] = frames.images.transpose(0, 3, 1, 2)
+            # Ten times as fast as numpy's copy of a transposed picture.
+            planes = cv2.split(np.ascontiguousarray(frames.images[j]))
+            for plane, into in zip(planes, images[i], strict=True):
+                into[:height, :width] = plane
             labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
-            for j in range(count):
-                masks = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
-                targets[j].append(Target(labels, torch.from_numpy(masks)))
-        later = targets[1] if count == 2 else None
-        flat = torch.from_numpy(images.reshape(count * len(samples), 3, h, w))
-        return Batch(flat, targets[0], later, sum(s.unreadable for s in samples))
+            shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
+            # Strides are powers of two, so that nothing is rounded here or in taking it back.
+            pixels = (shares * cell).astype(np.uint8)
+            targets.append(Target(labels, torch.from_numpy(pixels)))
+        later = targets[len(samples) :] if pairs else None
+        return Batch(
+            torch.from_numpy(images),
+            targets[: len(samples)],
+            later,
+            sum(s.unreadable for s in samples),
+            cell,
+        )
 
 
 def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
@@ -196,10 +284,13 @@ def cell_shares(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
         (n, H / stride, W / stride) float32.
     """
     n, h, w = masks.shape
-    padded = np.zeros((n, *size), bool)
-    padded[:, :h, :w] = masks
-    cells = padded.reshape(n, size[0] // stride, stride, size[1] // stride, stride)
-    shares: np.ndarray = cells.mean(axis=(2, 4), dtype=np.float32)
+    shares = np.zeros((n, size[0] // stride, size[1] // stride), np.float32)
+    # Only the rows and columns of cells that the picture reaches; the rest stays outside.
+    rows, columns = -(-h // stride), -(-w // stride)
+    padded = np.zeros((rows * stride, columns * stride), np.float32)
+    for mask, share in zip(masks, shares, strict=True):
+        padded[:h, :w] = mask
+        share[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     return shares
 
 
@@ -210,6 +301,7 @@ def batches(
     first: int,
     process: int = 0,
     processes: int = 1,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """The batches of one process, from a given one onwards.
 
@@ -220,9 +312,9 @@ def batches(
         first: Number of batches to leave out because an earlier run has seen them.
         process: This process, from 0.
         processes: How many there are; they share the sequence of samples between them.
+        workers: Processes that read ahead for this one; 0 reads when a batch is asked for.
     """
     order = _Order(len(samples), batch, first, process, processes)
-    workers = samples.config.workers
     if workers:
         # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
         cv2.setNumThreads(1)
@@ -233,6 +325,7 @@ def batches(
             collate_fn=Collate(losses.mask_stride),
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
     )
 

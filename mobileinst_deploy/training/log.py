@@ -21,8 +21,10 @@ COLUMNS = (
     "objectness",
     "passed",
     "semantic",
+    "association",
     "gradient",
     "samples_per_s",
+    "waiting",
     "AP",
     "AP50",
     "AP75",
@@ -35,11 +37,16 @@ class TrainingLog:
     Args:
         path: The CSV file.
         iteration: The iteration that the run begins or resumes at; later rows are dropped.
+        write: Whether this process writes it; the others only read how far it went.
     """
 
-    def __init__(self, path: Path, iteration: int) -> None:
+    def __init__(self, path: Path, iteration: int, *, write: bool = True) -> None:
         self.path = path
         rows = [] if iteration == 0 else _rows_up_to(path, iteration)
+        #: Whether the evaluation at the iteration that the run resumes at is among its rows.
+        self.evaluated = any(int(r["iteration"]) == iteration and not r["loss"] for r in rows)
+        if not write:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
@@ -53,8 +60,18 @@ class TrainingLog:
         lr: float,
         losses: Mapping[str, float],
         samples_per_s: float,
+        waiting: float,
     ) -> None:
-        """Note the losses of an iteration; they are written with all their digits."""
+        """Note the losses of an iteration; they are written with all their digits.
+
+        Args:
+            iteration: Of the run.
+            stage: Its kind.
+            lr: Learning rate.
+            losses: By name.
+            samples_per_s: Of all processes, since this session began.
+            waiting: The share of the time since the last row that was spent waiting for data.
+        """
         self._append(
             {
                 "iteration": iteration,
@@ -62,6 +79,7 @@ class TrainingLog:
                 "lr": f"{lr:.3g}",
                 **losses,
                 "samples_per_s": f"{samples_per_s:.1f}",
+                "waiting": f"{waiting:.3f}",
             }
         )
 
@@ -80,8 +98,11 @@ def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = [r for r in rows if set(r) == set(COLUMNS)]
-    return [r for r in kept if whole(r["iteration"] or "", 0, iteration) is not None]
+    # An older version's rows lack what later ones note.
+    kept = [r for r in rows if set(r) <= set(COLUMNS)]
+    return [
+        {"loss": "", **r} for r in kept if whole(r.get("iteration") or "", 0, iteration) is not None
+    ]
 
 
 def _write(path: Path, text: str) -> None:

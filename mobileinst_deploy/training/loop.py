@@ -6,6 +6,7 @@ three are saved together; so a run that was killed continues as if it had not be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,20 +23,20 @@ from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.run_folder import LOG_FILE, WEIGHTS_FILE
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
 from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.curves import draw_curves
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
-from mobileinst_deploy.training.sources import CutoutSource, ShapesSource
+from mobileinst_deploy.training.pace import Pace
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource, stills_of
 from mobileinst_deploy.training.validate import picture_ap
-
-WEIGHTS_FILE = "model.safetensors"
-LOG_FILE = "training.csv"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class TrainReport:
         anew: Tensors that the whole weights to start from could not give, since they know other
             classes; these began with the seed's random values.
         note: Which weights of several in a file it started from; None where there was no choice.
+        waiting: The share of this session's steps that was spent waiting for data, 0 to 1.
     """
 
     iterations: int
@@ -64,6 +66,7 @@ class TrainReport:
     weights: Path
     anew: tuple[str, ...] = ()
     note: str | None = None
+    waiting: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -226,36 +229,41 @@ class _Run:
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         freeze(self.model, self.config.frozen)
-        self.log = TrainingLog(self.folder / LOG_FILE, self.iteration)
+        with self.accelerator.main_process_first():
+            self.log = TrainingLog(
+                self.folder / LOG_FILE, self.iteration, write=self.accelerator.is_main_process
+            )
 
     def go(self) -> TrainReport:
         """Run the iterations that are left."""
         config, began = self.config, time.perf_counter()
         seen = unreadable = 0
         loss: float | None = None
-        stream: Iterator[Batch] = iter(())
         current = -1
+        pace = Pace(config.data.workers, self.accelerator.num_processes)
+        self._evaluate_again()
         while self.iteration < config.iterations:
             number, within = config.stage_at(self.iteration)
             stage = config.stages[number]
-            if number != current:
-                current, stream = number, self._stream(number, within)
+            if number != current or pace.changes():
+                current = number
+                stream = pace.timed(self._stream(number, within, pace.workers))
             losses, read = self._step(stage, within, stream)
             self.iteration += 1
             unreadable += read
-            seen += stage.batch * config.accumulate * self.accelerator.num_processes
+            seen += stage.samples * config.accumulate * self.accelerator.num_processes
             ended = within + 1 == stage.iterations
             row_due = ended or self.iteration % config.log_every == 0
             if row_due:
-                loss = self._record(stage, within, losses, seen, time.perf_counter() - began)
+                speed = seen / (time.perf_counter() - began)
+                loss = self._record(stage, within, losses, speed, pace.waiting())
             self.progress(f"{stage.kind} stage", within + 1, stage.iterations)
-            evaluation_due = ended or (
-                config.evaluate_every > 0 and self.iteration % config.evaluate_every == 0
-            )
-            if evaluation_due:
-                self._evaluate(stage)
+            evaluation_due = self._evaluation_due(ended)
+            # Before the evaluation, which takes a while and must not cost the steps before it.
             if ended or evaluation_due or self.iteration % config.save_every == 0:
                 self._save()
+            if evaluation_due:
+                self._evaluate(stage)
         self._save()
         return TrainReport(
             self.iteration,
@@ -267,20 +275,39 @@ class _Run:
             self.folder / WEIGHTS_FILE,
             self.anew,
             self.note,
+            pace.waited_share,
         )
 
-    def _stream(self, number: int, within: int) -> Iterator[Batch]:
+    def _evaluation_due(self, ended: bool) -> bool:
+        every = self.config.evaluate_every
+        return ended or (every > 0 and self.iteration % every == 0)
+
+    def _evaluate_again(self) -> None:
+        """Make up for an evaluation that an earlier session was interrupted in."""
+        if self.iteration == 0:
+            return
+        number, within = self.config.stage_at(self.iteration - 1)
+        stage = self.config.stages[number]
+        ended = within + 1 == stage.iterations
+        if self._evaluation_due(ended) and not self.log.evaluated:
+            self._evaluate(stage)
+
+    def _stream(self, number: int, within: int, workers: int) -> Iterator[Batch]:
         accelerator, config = self.accelerator, self.config
         stage, seed = config.stages[number], (config.seed, number)
-        each = stage.batch * config.accumulate * accelerator.num_processes
-        samples = Samples(self._source(stage), config.data, stage, seed, stage.iterations * each)
+        each = stage.samples * config.accumulate * accelerator.num_processes
+        source = self._source(stage)
+        samples = Samples(
+            source, config.data, stage, seed, stage.iterations * each, stills_of(source)
+        )
         return batches(
             samples,
             config.losses,
-            stage.batch,
+            stage.samples,
             within * config.accumulate,
             accelerator.process_index,
             accelerator.num_processes,
+            workers,
         )
 
     def _source(self, stage: StageConfig) -> ClipSource:
@@ -312,7 +339,9 @@ class _Run:
                 self.accelerator.backward(losses["loss"] / config.accumulate)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
-        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(
+            self.objective.parameters(), config.clip_norm or math.inf
+        )
         good = self.folder / WEIGHTS_FILE
         if not bool(torch.isfinite(totals["loss"])):
             raise ConfigError(
@@ -332,21 +361,36 @@ class _Run:
         return totals, unreadable
 
     def _record(
-        self, stage: StageConfig, within: int, losses: dict[str, Tensor], seen: int, seconds: float
+        self,
+        stage: StageConfig,
+        within: int,
+        losses: dict[str, Tensor],
+        speed: float,
+        waiting: float,
     ) -> float:
         means = {
             name: float(self.accelerator.reduce(value, "mean")) for name, value in losses.items()
         }
         if self.accelerator.is_main_process:
-            self.log.row(self.iteration, stage.kind, stage.lr_at(within), means, seen / seconds)
+            lr = stage.lr_at(within)
+            self.log.row(self.iteration, stage.kind, lr, means, speed, waiting)
         return means["loss"]
 
     def _evaluate(self, stage: StageConfig) -> None:
-        if self.held_out is None or not self.accelerator.is_main_process:
+        if self.held_out is None:
             return
         with self._kept_weights():
-            self.metrics = picture_ap(self.model, self.held_out, self.progress)
-        self.log.evaluation(self.iteration, stage.kind, self.metrics)
+            self.metrics = picture_ap(
+                self.model,
+                self.held_out,
+                self.progress,
+                process=self.accelerator.process_index,
+                processes=self.accelerator.num_processes,
+                upright=self.config.data.upright,
+            )
+        if self.accelerator.is_main_process:
+            self.log.evaluation(self.iteration, stage.kind, self.metrics)
+            draw_curves(self.folder)
 
     def _save(self) -> None:
         """Write the weights, then the state: a run killed between them saves both again."""
@@ -367,6 +411,7 @@ class _Run:
         if self.ema is not None:
             state["ema"] = self.ema.state_dict()
         save_state(self.folder, state)
+        draw_curves(self.folder)
 
     @contextmanager
     def _kept_weights(self) -> Iterator[None]:

@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobileinst_deploy.core.tracker import TrackSettings
+
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 DICE_EPSILON = 1.0
+#: Cosine from which trackers take two kernels for one instance's.
+SAME_INSTANCE = TrackSettings().similarity
+_COSINE_SCALE = 0.1
 
 
 def sigmoid_focal(logits: Tensor, targets: Tensor) -> Tensor:
@@ -79,3 +84,28 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
     intersection = (inside & wanted).sum(1)
     union = (inside | wanted).sum(1)
     return intersection / union.clamp(min=1)
+
+
+def association(kernels: Tensor, instances: Tensor) -> tuple[Tensor, int]:
+    """Cross-entropy on whether two kernels are one instance's, from their cosine.
+
+    The logit is 0 at the cosine from which trackers take two for one, and pairs that are and that
+    are not weigh alike. Not the paper's.
+
+    Args:
+        kernels: (k, D) of the instances of both frames of a pair.
+        instances: (k,) which of the pair's instances each is.
+
+    Returns:
+        The loss, and 1, or 0 and 0 where no instance is in both frames.
+    """
+    directions = F.normalize(kernels, dim=1)
+    logits = (directions @ directions.T - SAME_INSTANCE) / _COSINE_SCALE
+    first, second = torch.triu_indices(len(kernels), len(kernels), 1)
+    logits, same = logits[first, second], instances[first] == instances[second]
+    if not bool(same.any()):
+        return kernels.sum() * 0.0, 0
+    total = F.softplus(-logits[same]).mean()
+    if not bool(same.all()):
+        total = total + F.softplus(logits[~same]).mean()
+    return total, 1

@@ -1,7 +1,12 @@
-"""Bipartite matching of queries to instances (paper section 3.6), by costs that are the losses.
+"""Bipartite matching of queries to instances (paper section 3.6), by one of two rules.
 
-The cost of a pair is what the pair would add to the loss, less what the query costs unmatched, with
-the same weights; so the assignment of least cost is the one that training then pulls tighter.
+SparseInst's (arXiv 2203.12827, section 3.4), which the paper follows: a pair is worth the query's
+probability of the instance's class, to the power of 0.2, times the dice coefficient of their masks,
+to the power of 0.8.
+
+By the losses: the cost of a pair is what the pair would add to the loss, less what the query costs
+unmatched, with the same weights; so the assignment of least cost is the one that training then
+pulls tighter.
 """
 
 from __future__ import annotations
@@ -13,7 +18,11 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mobileinst_deploy.training.config import LossConfig
 from mobileinst_deploy.training.losses import DICE_EPSILON, FOCAL_ALPHA, FOCAL_GAMMA
+
+_MASK_POWER = 0.8
+_SPARSEINST_EPSILON = 1e-4
 
 
 class Match(NamedTuple):
@@ -74,14 +83,28 @@ def bce_cost(logits: Tensor, masks: Tensor) -> Tensor:
     return (F.softplus(logits).sum(1)[:, None] - logits @ masks.T) / logits.shape[1]
 
 
+def sparseinst_worth(
+    class_logits: Tensor, mask_logits: Tensor, labels: Tensor, masks: Tensor
+) -> Tensor:
+    """What SparseInst's rule makes of every pair, 0 to 1; the arguments are :func:`match`'s.
+
+    Returns:
+        (N, n).
+    """
+    p = mask_logits.sigmoid()
+    total = p.square().sum(1)[:, None] + masks.square().sum(1)[None]
+    overlap = 2 * (p @ masks.T) / (total + _SPARSEINST_EPSILON)
+    probability = class_logits.sigmoid()[:, labels]
+    return overlap**_MASK_POWER * probability ** (1 - _MASK_POWER)
+
+
 @torch.no_grad()
 def match(
     class_logits: Tensor,
     mask_logits: Tensor,
     labels: Tensor,
     masks: Tensor,
-    class_weight: float,
-    mask_weight: float,
+    config: LossConfig,
 ) -> Match:
     """Assign queries to one picture's instances at least cost.
 
@@ -94,8 +117,7 @@ def match(
         mask_logits: (N, P), at the resolution of the loss.
         labels: (n,) int64; n may be 0.
         masks: (n, P), from 0 to 1.
-        class_weight: Weight of the focal loss.
-        mask_weight: Weight of dice and pixel BCE.
+        config: The rule, and the weights of the losses.
 
     Returns:
         min(N, n) pairs.
@@ -104,8 +126,11 @@ def match(
         empty = labels.new_zeros(0, dtype=torch.int64)
         return Match(empty, empty)
     logits, masks = mask_logits.float(), masks.float()
-    cost = class_weight * class_cost(class_logits.float(), labels)
-    cost = cost + mask_weight * (dice_cost(logits, masks) + bce_cost(logits, masks))
+    if config.matching == "sparseinst":
+        cost = -sparseinst_worth(class_logits.float(), logits, labels, masks)
+    else:
+        cost = config.class_weight * class_cost(class_logits.float(), labels)
+        cost += config.mask_weight * (dice_cost(logits, masks) + bce_cost(logits, masks))
     cost = torch.nan_to_num(cost, nan=1e6, posinf=1e6, neginf=-1e6)
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
     order = columns.argsort()

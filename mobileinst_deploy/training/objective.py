@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.network import Decoded, Features, MobileInst, apply_kernels
 from mobileinst_deploy.training.config import LossConfig
-from mobileinst_deploy.training.losses import dice, mask_iou, pixel_bce, sigmoid_focal
+from mobileinst_deploy.training.losses import association, dice, mask_iou, pixel_bce, sigmoid_focal
 from mobileinst_deploy.training.matching import Match, match
 
 _NO_CLASS = -1
@@ -85,17 +85,18 @@ class Objective(nn.Module):
         images: Tensor,
         targets: list[Target],
         later: list[Target] | None = None,
-        query_passing: bool = False,
+        query_passing: bool | str = False,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Args:
-            images: (B, 3, H, W) uint8 or float, RGB, 0 to 255. With ``later``, (2B, 3, H, W): first
-                the frames t, then the frames t + delta.
-            targets: B targets of the pictures, or of the frames t.
-            later: B targets of the frames t + delta, with the same instances in the same order.
-            query_passing: Whether pairs also get query passing. Without it their frames are trained
-                as pictures alone.
+            images: (B, 3, H, W) uint8 or float, RGB, 0 to 255. With ``later``, (B + L, 3, H, W):
+                the first L are frames t of pairs, the last L their frames t + delta, and between
+                them are pictures.
+            targets: B targets of all but the frames t + delta.
+            later: L targets of those, with the same instances in the same order as at frame t.
+            query_passing: Whether pairs also get query passing, and from which stage, as in the
+                recipe. Without it their frames are trained as pictures alone.
 
         Returns:
             Scalars by name; ``loss`` is their weighted sum.
@@ -117,18 +118,27 @@ class Objective(nn.Module):
                 losses["semantic"] = c.semantic_weight * self._semantic(
                     self.semantic(features.mask_features), everything
                 )
+            if later is not None and c.association_weight > 0:
+                losses["association"] = c.association_weight * _association(
+                    decoded.kernels.float(), picture.matches, len(later)
+                )
         if later is not None and query_passing:
-            b = len(targets)
+            b, pairs = len(targets), len(later)
             there = features.mask_features[b:]
             if features.context:
-                passed_on = [tensor[:b] for tensor in features.context]
+                passed_on = [tensor[:pairs] for tensor in features.context]
                 there = self.model.reuse_features(images[b:].float(), passed_on)
+            leaving = 1 if query_passing == "local-local" else 0
             passed = self.model.decode(
-                Features(there, None), queries=decoded.stage_queries[0][:b], first_stage=1
+                Features(there, None),
+                queries=decoded.stage_queries[leaving][:pairs],
+                first_stage=1,
             )
             with torch.autocast(images.device.type, enabled=False):
                 masks = apply_kernels(passed.kernels.float(), there.float())
-                losses["passed"] = c.mask_weight * self._masks(masks, later, picture.matches[:b])
+                losses["passed"] = c.mask_weight * self._masks(
+                    masks, later, picture.matches[:pairs]
+                )
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
 
@@ -151,8 +161,7 @@ class Objective(nn.Module):
                 masks[i],
                 target.labels[index],
                 flat[index],
-                self.config.class_weight,
-                self.config.mask_weight,
+                self.config,
             )
             found = Match(found.queries, index[found.instances])
             matches.append(found)
@@ -204,6 +213,26 @@ class Objective(nn.Module):
                 mask_logits, scale_factor=scale, mode="bilinear", align_corners=False
             )
         return mask_logits.flatten(2)
+
+
+def _association(kernels: Tensor, matches: list[Match], pairs: int) -> Tensor:
+    """The mean over the pairs of which an instance is in both frames.
+
+    Args:
+        kernels: (B + L, N, D), with L pairs: their earlier frames first, their later ones last.
+        matches: B + L of them.
+        pairs: L.
+    """
+    totals, count = [kernels.sum() * 0.0], 0
+    for i in range(pairs):
+        both = (i, len(matches) - pairs + i)
+        found, counts = association(
+            torch.cat([kernels[j, matches[j].queries] for j in both]),
+            torch.cat([matches[j].instances for j in both]),
+        )
+        totals.append(found)
+        count += counts
+    return torch.stack(totals).sum() / shared_count(count, kernels.device)
 
 
 def shared_count(count: int, device: torch.device) -> float:

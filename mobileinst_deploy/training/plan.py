@@ -36,7 +36,7 @@ class StagePlan:
         kind: ``image`` or ``video``.
         iterations: Optimiser steps; 0 where the stage is given in epochs and the data is not there.
         epochs: As the recipe gives them, or 0.
-        samples: Pictures or pairs, of all processes; 0 where unknown.
+        samples: Pictures and pairs, of all processes; 0 where unknown.
         rates: (first iteration, or epoch, learning rate) after the warm-up.
         size: (height, width) of the largest padded picture, pixels.
         step_seconds: Estimated time of an optimiser step here, s.
@@ -111,7 +111,10 @@ def plan_run(
         progress("measuring a few steps", number, len(config.stages))
         size = largest_size(stage, model)
         step = _step_seconds(objective, config, stage, size, device)
-        each = stage.batch * config.accumulate * processes
+        if stage.pictures and (pictures := stage.on_pictures()):
+            there = largest_size(pictures, model)
+            step += _step_seconds(objective, config, pictures, there, device)
+        each = stage.samples * config.accumulate * processes
         hours = known.iterations * step / 3600 if known.iterations else None
         stages.append(
             StagePlan(

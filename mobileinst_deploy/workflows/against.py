@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import (
@@ -21,13 +17,12 @@ from mobileinst_deploy.core.errors import (
 )
 from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.measure.host import CoreWatch, pinned_to_one_core
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
-from mobileinst_deploy.measure.samples import Sample, Schedule
+from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.slowdown import CONFIDENCE, Slowdown, paired, unpaired
 from mobileinst_deploy.runtimes import open_host
-from mobileinst_deploy.runtimes.host import HostRunner
-from mobileinst_deploy.workflows.bench_targets import BenchSettings, HostClips
+from mobileinst_deploy.workflows.bench_targets import BenchSettings
+from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 
 
 @dataclass(frozen=True)
@@ -209,47 +204,15 @@ def against_pair(
         BundleError: A graph or the golden data cannot be loaded.
         DeviceError: The runtime failed.
     """
-    used = settings.protocol
-    clips = [
-        HostClips(_loaded(each, runtime, progress), each, settings.live(each))
+    entries = [
+        HostEntry(open_host(each, runtime, progress=progress), each, settings.live(each))
         for each in (baseline, pair)
     ]
-    slowdowns = []
-    with pinned_to_one_core() as core:
-        watch = CoreWatch(core)
-        for each in clips:
-            each.warm_up(used.warmups, watch)
-        for length in settings.clip_lengths:
-            times: tuple[list[float], list[float]] = ([], [])
-            begun = time.perf_counter()
-            # Each pair gets the protocol's amount of its own.
-            for turn in itertools.count():
-                order = (0, 1) if turn % 2 else (1, 0)
-                for which in order:
-                    samples = clips[which].run(length, turn, begun, watch)
-                    times[which].append(sum(s.run_ms for s in samples))
-                progress(f"T = {length}, both in turn", min(turn + 1, used.runs), used.runs)
-                enough = time.perf_counter() - begun >= 2 * used.seconds
-                if turn + 1 >= used.runs and enough:
-                    break
-            slowdowns.append(paired(length, *times))
-    return GateResult(str(baseline.folder), True, fail_above, tuple(slowdowns))
-
-
-def clip_times(schedule: Schedule) -> list[float]:
-    """Time of each whole clip, ms."""
-    by_clip: dict[int, list[Sample]] = {}
-    for sample in schedule.samples:
-        by_clip.setdefault(sample.clip, []).append(sample)
-    times = [
-        float(np.sum([s.run_ms for s in runs]))
-        for runs in by_clip.values()
-        if len(runs) == schedule.clip_length
-    ]
-    return times
-
-
-def _loaded(pair: ExportBundle, runtime: str, progress: Progress) -> HostRunner:
-    runner = open_host(pair, runtime, progress=progress)
-    runner.load_both()
-    return runner
+    theirs, mine = measure_in_turn(
+        entries, settings.protocol, settings.clip_lengths, progress=progress
+    )
+    slowdowns = tuple(
+        paired(new.clip_length, clip_times(old), clip_times(new))
+        for old, new in zip(theirs.schedules, mine.schedules, strict=True)
+    )
+    return GateResult(str(baseline.folder), True, fail_above, slowdowns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,19 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.contract import IMAGE, KERNELS, ROLES, Role, is_carried
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure import protocol as protocols
-from mobileinst_deploy.measure.host import (
-    CoreWatch,
-    affinity,
-    host_facts,
-    host_state,
-    pinned_to_one_core,
-)
 from mobileinst_deploy.measure.protocol import PROTOCOLS
-from mobileinst_deploy.measure.samples import Sample, Schedule
 from mobileinst_deploy.measure.validity import Measured
 from mobileinst_deploy.phone.adb import choose_devices
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
@@ -33,6 +23,7 @@ from mobileinst_deploy.phone.shell import AdbDevice, CancelledError
 from mobileinst_deploy.phone.state import read_phone
 from mobileinst_deploy.runtimes import for_device, open_host
 from mobileinst_deploy.runtimes.host import HostRunner
+from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 
 DEFAULT_MAX_CELSIUS = 37.0
 
@@ -129,109 +120,11 @@ class HostTarget:
         progress: Progress,
     ) -> Measured:
         """See :class:`BenchTarget`."""
-        used = settings.protocol
-        load_ms = {}
-        for role in ROLES:
-            begun = time.perf_counter()
-            self._runner.load(role)
-            load_ms[role] = 1e3 * (time.perf_counter() - begun)
-        clips = HostClips(self._runner, pair, settings.live(pair))
-        with pinned_to_one_core() as pinned:
-            core = pinned if used.pinned else None
-            allowed = affinity()
-            before = host_state()
-            watch = CoreWatch(core)
-            clips.warm_up(used.warmups, watch)
-            schedules = []
-            for length in settings.clip_lengths:
-                begun, samples, clip = time.perf_counter(), list[Sample](), 0
-                while clip < used.runs or time.perf_counter() - begun < used.seconds:
-                    if cancel.is_set():
-                        raise CancelledError
-                    samples += clips.run(length, clip, begun, watch)
-                    clip += 1
-                    progress(f"T = {length}", min(clip, used.runs), used.runs)
-                wall_ms = 1e3 * (time.perf_counter() - begun)
-                schedules.append(Schedule(length, wall_ms, tuple(samples)))
-            after = host_state()
-        return Measured(
-            facts=host_facts(),
-            before=before,
-            after=after,
-            runtime=self.runtime,
-            core=core,
-            affinity=allowed,
-            schedules=tuple(schedules),
-            load_ms=load_ms,
+        entry = HostEntry(self._runner, pair, settings.live(pair))
+        (measured,) = measure_in_turn(
+            [entry], settings.protocol, settings.clip_lengths, cancel=cancel, progress=progress
         )
-
-
-class HostClips:
-    """Runs clips of one pair on this machine and times each run.
-
-    Args:
-        runner: Computes the graphs, loaded.
-        pair: For its golden pictures.
-        live: Kernels handed to reuse frames.
-    """
-
-    def __init__(self, runner: HostRunner, pair: ExportBundle, live: int) -> None:
-        golden = load_golden(pair)
-        self._runner = runner
-        self._images = [golden.image(i) for i in range(len(golden.images))]
-        self._live = live
-        self._next = 0
-
-    def warm_up(self, runs: int, watch: CoreWatch) -> None:
-        """Run both graphs untimed."""
-        for clip in range(runs):
-            self.run(2, clip, 0.0, watch)
-
-    def run(self, length: int, clip: int, origin: float, watch: CoreWatch) -> list[Sample]:
-        """One keyframe and its reuse frames.
-
-        Args:
-            length: T.
-            clip: Its index.
-            origin: Of the schedule, ``time.perf_counter()``.
-            watch: Tells core and clock.
-        """
-        outputs, sample = self._timed("frame", {}, clip, origin, watch)
-        samples = [sample]
-        carried = {name: array for name, array in outputs.items() if is_carried(name)}
-        carried[KERNELS] = carried[KERNELS][:, : self._live]
-        for _ in range(length - 1):
-            samples.append(self._timed("mask_head", carried, clip, origin, watch)[1])
-        return samples
-
-    def _timed(
-        self,
-        role: Role,
-        inputs: dict[str, np.ndarray],
-        clip: int,
-        origin: float,
-        watch: CoreWatch,
-    ) -> tuple[dict[str, np.ndarray], Sample]:
-        image = self._images[self._next % len(self._images)]
-        self._next += 1
-        start = time.perf_counter()
-        # A buffer of its own for every picture, as a camera gives.
-        own = {name: np.array(array) for name, array in {IMAGE: image, **inputs}.items()}
-        ready = self._runner.ready(role, own)
-        prepared = time.perf_counter()
-        ready.compute()
-        end = time.perf_counter()
-        cpu, khz = watch.read()
-        sample = Sample(
-            role,
-            clip,
-            1e3 * (start - origin),
-            1e3 * (prepared - start),
-            1e3 * (end - prepared),
-            cpu,
-            khz,
-        )
-        return ready.outputs(), sample
+        return measured
 
 
 class PhoneTarget:

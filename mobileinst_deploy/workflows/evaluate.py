@@ -1,56 +1,50 @@
-"""Average precision of a checkpoint or an exported pair, on pictures or on clips.
+"""Average precision of a checkpoint, an exported pair or a file of results.
 
-Pictures and clips stream: what the model finds in one is kept as run lengths in a journal and
-matched with the annotations at once. An interrupted evaluation goes on where it was.
+Pictures and clips stream: what the model finds in one is matched with the annotations at once. An
+interrupted evaluation goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
-from platformdirs import user_cache_path
 
-from mobileinst_deploy import __version__
-from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS
 from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import sha256_of
-from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
-from mobileinst_deploy.core.masks import Rle, encode, rle_area, side_by_side
+from mobileinst_deploy.core.masks import rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
-from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.text import whole
-from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
+from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import Media, read_frame
+from mobileinst_deploy.data.annotations import Media
 from mobileinst_deploy.data.segmentation import to_rle
-from mobileinst_deploy.measure.average_precision import (
-    CLIP_METRICS,
-    PICTURE_METRICS,
-    AveragePrecision,
-    Candidate,
-    Truth,
-)
-from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
+from mobileinst_deploy.measure.average_precision import PICTURE_METRICS, AveragePrecision, Truth
+from mobileinst_deploy.measure.track_precision import CLIP_METRICS, TrackPrecision
 from mobileinst_deploy.workflows.results import Kept, place as results_place
+from mobileinst_deploy.workflows.results_file import is_results_file, read_results
+from mobileinst_deploy.workflows.search import (
+    TRACK_SETTINGS,
+    Found,
+    Search,
+    search_journals,
+    search_settings,
+)
 from mobileinst_deploy.workflows.subject import Subject, open_subject
 
 DATASETS = ("coco", "ytvis")
 CLIP_LENGTHS = ("1", "3", "6")
 _Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool | None
-_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
-#: COCO's limit of (mask, class) pairs per picture, and ours per clip.
-MOST_FOUND = 100
-#: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
-TRACK_SETTINGS = TrackSettings(score=0.05)
+_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})( consecutive)?$")]
+#: What stands for the runtime, and for T, where a file of results is evaluated.
+RESULTS_FILE = "results file"
 
 
 @dataclass(frozen=True)
@@ -72,20 +66,10 @@ class Evaluated:
         """What was measured now, by what it was measured on: ``pictures``, or ``T = 3``."""
         if self.report.pictures is not None:
             return {"pictures": self.report.pictures}
-        return {f"T = {name}": block for name, block in self.report.clips.items()}
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a model finds in a picture or clip, and at what cost.
-
-    Attributes:
-        candidates: Masks, or tracks as their masks side by side.
-        keyframes: How many frames the frame graph ran on.
-    """
-
-    candidates: list[Candidate]
-    keyframes: int
+        return {
+            "clips" if name == RESULTS_FILE else f"T = {name}": block
+            for name, block in self.report.clips.items()
+        }
 
 
 def evaluate_pictures(
@@ -115,11 +99,8 @@ def evaluate_pictures(
         OutputError: The journal cannot be written.
     """
     data = AnnotatedSet(images, annotations, subject.config.classes)
-
-    def search(medium: Media) -> Found:
-        return find_in_picture(subject, read_frame(medium, 0, images))
-
-    return _evaluate(subject, data, annotations, search, PICTURE_METRICS, {}, journals, progress)
+    search = Search(subject, data, sha256_of(annotations), None, journals)
+    return _evaluate(search, annotations, progress)
 
 
 def evaluate_clips(
@@ -152,75 +133,46 @@ def evaluate_clips(
     """
     parse_schedule(schedule)
     data = AnnotatedSet(images, annotations, subject.config.classes, clips=True)
-
-    def search(medium: Media) -> Found:
-        frames = (read_frame(medium, t, images) for t in range(len(medium.files)))
-        return find_in_clip(subject, frames, medium.size, schedule, settings)
-
-    used = {"schedule": schedule, **asdict(settings)}
-    return _evaluate(subject, data, annotations, search, CLIP_METRICS, used, journals, progress)
+    search = Search(subject, data, sha256_of(annotations), schedule, journals, settings)
+    return _evaluate(search, annotations, progress)
 
 
-def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
-    """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    prepared, geometry = prepare(image, subject.config.input_size)
-    outputs = Graphs(subject.runner).frame(prepared)
-    scores = class_scores(outputs[CLASS_LOGITS][0], outputs[OBJECTNESS_LOGITS][0])
-    scores = settled_scores(subject.config, scores, outputs[MASK_LOGITS][0])
-    best = _best_pairs(scores)
-    rles = _encoded(outputs[MASK_LOGITS][0, list(best)], geometry)
-    candidates = [
-        Candidate(rle, pairs) for rle, pairs in zip(rles, best.values(), strict=True) if rle
-    ]
-    return Found(candidates, keyframes=1)
-
-
-def find_in_clip(
-    subject: Subject,
-    frames: Iterable[np.ndarray],
-    size: tuple[int, int],
-    schedule: str,
-    settings: TrackSettings = TRACK_SETTINGS,
-) -> Found:
-    """The tracks that a model finds in a clip, each as its masks side by side.
+def evaluate_results(results: Path, annotations: Path, *, clips: bool) -> EvalReport:
+    """AP of a file of results in the form that servers take, whoever made it.
 
     Args:
-        subject: The model.
-        frames: Pictures (H, W, 3) uint8 RGB, in order; one is in memory at a time.
-        size: (H, W) of them.
-        schedule: T, the frames per keyframe, or ``auto``.
-        settings: What counts as a track.
+        results: JSON, or a zip file that holds it.
+        annotations: Its pictures' or clips' annotations.
+        clips: Whether both are in YouTube-VIS's form, else in COCO's.
+
+    Raises:
+        DatasetError: A file is broken, or the results are of other data.
     """
-    tracker = Tracker(subject.runner, parse_schedule(schedule), settings)
-    shown: dict[int, dict[int, Rle]] = {}
-    count = keyframes = 0
-    for t, image in enumerate(frames):
-        prepared, geometry = prepare(image, subject.config.input_size)
-        frame = tracker.step(prepared)
-        rles = _encoded(frame.mask_logits, geometry)
-        for track, rle in zip(frame.ids.tolist(), rles, strict=True):
-            if rle:
-                shown.setdefault(track, {})[t] = rle
-        count += 1
-        keyframes += frame.keyframe
-    tracks = sorted(shown)
-    if not tracks:
-        return Found([], keyframes)
-    best = _best_pairs(np.stack([tracker.tracks[track].class_scores for track in tracks]))
-    candidates = [
-        Candidate(side_by_side([shown[tracks[i]].get(t) for t in range(count)], size), pairs)
-        for i, pairs in best.items()
-    ]
-    return Found(candidates, keyframes)
+    data = AnnotatedSet(None, annotations, clips=clips)
+    data.catalogue.require_objects("evaluate on")
+    found = read_results(results, data, clips=clips)
+    items = ((medium, Found(found.get(medium.id, []), len(medium.files))) for medium in data.media)
+    block = _matched(items, data, annotations, sha256_of(annotations), {}, clips=clips)
+    return EvalReport(
+        model_id=results.name,
+        model_sha256=sha256_of(results),
+        trained=None,
+        runtime=RESULTS_FILE,
+        input_size=None,
+        pictures=None if clips else block,
+        clips={RESULTS_FILE: block} if clips else {},
+    )
 
 
 def evaluate(
     model: str,
     *,
     dataset: str,
-    images: str | Path,
+    images: str | Path | None = None,
     annotations: str | Path,
     clip_lengths: Sequence[int | str] = (),
+    association: str = "remembering",
+    upright: bool = False,
     device: str = "cpu",
     report: str | Path | None = None,
     progress: Progress = silent,
@@ -231,11 +183,15 @@ def evaluate(
     when the result is kept.
 
     Args:
-        model: An exported pair's folder, a checkpoint, a model.toml or a zoo id.
+        model: An exported pair's folder, a run's folder, a checkpoint, a model.toml, a zoo id, or a
+            file of results as :func:`~mobileinst_deploy.workflows.predict.predict` writes it.
         dataset: The form of the annotations: ``coco`` for pictures, ``ytvis`` for clips.
-        images: Folder of the pictures.
+        images: Folder of the pictures; a file of results needs none.
         annotations: Their JSON file.
         clip_lengths: With clips: every T to measure at, or ``auto``; none means 1, 3 and 6.
+        association: With clips: ``remembering``, or the paper's ``consecutive``.
+        upright: Whether upright pictures are given to an input that is turned; see
+            :func:`~mobileinst_deploy.workflows.subject.open_subject`.
         device: ``cpu``; for a network also another device of PyTorch's.
         report: Where ``eval.json`` goes; by default under the model's folder.
         progress: Told of every picture or clip.
@@ -254,7 +210,7 @@ def evaluate(
         >>> 0 <= done.measured["pictures"].metrics["AP"] <= 1
         True
     """
-    images, annotations = Path(images), Path(annotations)
+    annotations = Path(annotations)
     where = None if report is None else Path(report)
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
@@ -265,12 +221,18 @@ def evaluate(
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
-    subject = open_subject(model, device)
+    settings = search_settings(association)
+    if is_results_file(Path(model)):
+        return _of_results(Path(model), annotations, where, clips=dataset == "ytvis")
+    if images is None:
+        raise ConfigError("a model needs the pictures", "Give --images", where="--images")
+    images = Path(images)
+    subject = open_subject(model, device, upright=upright)
     place = results_place(
         "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
     place.check()
-    journals = Journals(user_cache_path("mobileinst") / "evaluate")
+    journals = search_journals()
     pictures, clips = None, {}
     if dataset == "coco":
         pictures = evaluate_pictures(
@@ -278,8 +240,12 @@ def evaluate(
         )
     else:
         for schedule in schedules:
-            clips[schedule] = evaluate_clips(
-                subject, images, annotations, schedule, journals=journals, progress=progress
+            name = schedule if association == "remembering" else f"{schedule} {association}"
+            clips[name] = evaluate_clips(
+                *(subject, images, annotations, schedule),
+                journals=journals,
+                settings=settings,
+                progress=progress,
             )
     made = EvalReport(
         model_id=subject.id,
@@ -295,6 +261,13 @@ def evaluate(
     if kept.path is not None:
         journals.remove()
     return Evaluated(made, document, kept)
+
+
+def _of_results(results: Path, annotations: Path, where: Path | None, *, clips: bool) -> Evaluated:
+    place = results_place("eval", results.parent, "file", "results", results.stem, where)
+    place.check()
+    made = evaluate_results(results, annotations, clips=clips)
+    return Evaluated(made, made.to_dict(), place.keep(made.to_dict()))
 
 
 def with_earlier(report: EvalReport, path: Path) -> dict[str, Any]:
@@ -336,107 +309,64 @@ def _earlier(path: Path) -> _Earlier | None:
         return None
 
 
-def _by_length(schedule: str) -> tuple[bool, int]:
+def _by_length(name: str) -> tuple[bool, int, str]:
+    schedule, _, association = name.partition(" ")
     length = whole(schedule, 1, MAX_CLIP)
-    return (length is None, length or 0)
+    return (length is None, length or 0, association)
 
 
-def _evaluate(
-    subject: Subject,
+def _evaluate(search: Search, annotations: Path, progress: Progress) -> EvalBlock:
+    """Search every item that the journal does not know yet, and match all."""
+    data, clips = search.data, search.schedule is not None
+    data.catalogue.require_objects("evaluate on")
+    items = search.through(f"evaluate {annotations.name}", progress)
+    return _matched(items, data, annotations, search.sha256, search.used, clips=clips)
+
+
+def _matched(
+    items: Iterator[tuple[Media, Found]],
     data: AnnotatedSet,
     annotations: Path,
-    search: Callable[[Media], Found],
-    names: tuple[str, ...],
+    sha256: str,
     settings: Mapping[str, Any],
-    journals: Journals,
-    progress: Progress,
+    *,
+    clips: bool,
 ) -> EvalBlock:
-    """Search every item that the journal does not know yet, and match all."""
-    data.catalogue.require_objects("evaluate on")
-    sha256 = sha256_of(annotations)
-    key = {
-        "version": __version__,
-        "model": subject.sha256,
-        "runtime": subject.runtime,
-        "input_size": list(subject.config.input_size),
-        "annotations": sha256,
-        "settings": dict(settings),
-    }
-    label = f"evaluate {annotations.name}"
-    if "schedule" in settings:
-        label += f" at T = {settings['schedule']}"
-    precision = AveragePrecision(subject.config.classes)
-    with journals.journal(key) as journal:
-        known = journal.entries()
-        keyframes = 0
-        for number, medium in enumerate(data.media):
-            entry = next(known, None)
-            if entry is None:
-                found = search(medium)
-                journal.add(_entry(found))
-            else:
-                found = _found(entry)
-            keyframes += found.keyframes
-            size = medium.size[0], medium.size[1] * len(medium.files)
-            precision.add(size, _truth(medium), found.candidates)
-            progress(label, number + 1, len(data.media))
-        block = EvalBlock(
-            annotations=annotations.name,
-            annotations_sha256=sha256,
-            items=len(data.media),
-            objects=precision.objects,
-            frames=sum(len(medium.files) for medium in data.media),
-            keyframes=keyframes,
-            skipped=dict(data.left_out.counts),
-            examples=dict(data.left_out.examples),
-            settings=settings,
-            metrics=precision.metrics(names),
-            per_class=precision.per_class(),
-        )
-    return block
+    """Match what is found with what is there, item by item."""
+    precision: AveragePrecision | TrackPrecision = (
+        TrackPrecision(data.classes) if clips else AveragePrecision(data.classes)
+    )
+    keyframes = 0
+    for medium, found in items:
+        keyframes += found.keyframes
+        precision.add(medium.size, _truth(medium, clips), found.candidates)
+    return EvalBlock(
+        annotations=annotations.name,
+        annotations_sha256=sha256,
+        items=len(data.media),
+        objects=precision.objects,
+        frames=sum(len(medium.files) for medium in data.media),
+        keyframes=keyframes,
+        skipped=dict(data.left_out.counts),
+        examples=dict(data.left_out.examples),
+        settings=settings,
+        metrics=precision.metrics(CLIP_METRICS if clips else PICTURE_METRICS),
+        per_class=precision.per_class(),
+    )
 
 
-def _entry(found: Found) -> list[Any]:
-    """The journal's form of what was found."""
-    masks = [[c.mask["size"], c.mask["counts"], c.scores] for c in found.candidates]
-    return [found.keyframes, masks]
-
-
-def _found(entry: list[Any]) -> Found:
-    """What the journal says was found."""
-    keyframes, masks = entry
-    candidates = [
-        Candidate({"size": size, "counts": counts}, tuple((label, score) for label, score in pairs))
-        for size, counts, pairs in masks
-    ]
-    return Found(candidates, keyframes)
-
-
-def _truth(medium: Media) -> list[Truth]:
+def _truth(medium: Media, clips: bool) -> list[Truth]:
     """What a picture or clip shows, in the form to match with."""
     truth = []
-    for item in medium.objects:
+    for item in [*medium.objects, *medium.unseen]:
         rles = [None if s is None else to_rle(s, medium.size) for s in item.segmentations]
-        if len(rles) == 1 and rles[0] is not None:
-            mask, area = rles[0], item.area
+        if not clips and rles[0] is not None:
+            mask, area = rles[0], float(rle_area(rles[0]))
         else:
-            mask, area = side_by_side(rles, medium.size), None
-        truth.append(Truth(item.label, mask, rle_area(mask) if area is None else area, item.crowd))
+            mask, odd = side_by_side(rles, medium.size), dict(item.odd)
+            areas = [a for a in (*(rle_area(r) for r in rles if r), *odd.values()) if a]
+            area = sum(areas) / max(len(areas), 1)
+        if item.area is not None:
+            area = item.area
+        truth.append(Truth(item.label, mask, area, item.crowd, dict(item.odd)))
     return truth
-
-
-def _encoded(mask_logits: np.ndarray, geometry: Geometry) -> Iterator[Rle | None]:
-    """Masks at the picture's own size, None where empty; one at a time is in memory as pixels."""
-    for i in range(len(mask_logits)):
-        mask = unfit_masks(mask_logits[i : i + 1], geometry)[0]
-        yield encode(mask) if mask.any() else None
-
-
-def _best_pairs(scores: np.ndarray) -> dict[int, tuple[tuple[int, float], ...]]:
-    """The best (row, class) pairs of scores (n, C), by row: ``{row: ((class, score), ...)}``."""
-    flat = scores.ravel()
-    best: dict[int, list[tuple[int, float]]] = {}
-    for index in np.argsort(-flat, kind="stable")[:MOST_FOUND].tolist():
-        row, label = divmod(index, scores.shape[1])
-        best.setdefault(row, []).append((label, float(flat[index])))
-    return {row: tuple(pairs) for row, pairs in best.items()}

@@ -14,6 +14,8 @@ from mobileinst_deploy.core.files import require_replaceable, require_writable
 from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.run_folder import is_run, pair_of, upright_of
+from mobileinst_deploy.core.user_code import printing_aside
 from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
@@ -33,24 +35,32 @@ class Exported:
         rewritten: What optimising did to its graphs; empty when it was not asked for.
         verified: The verdict on it; None when it was not asked for.
         note: Which weights of several in a file were taken; None where there was no choice.
+        upright: The pair for upright pictures, where one was asked for.
     """
 
     pair: ExportBundle
     rewritten: tuple[GraphReport, ...]
     verified: Verified | None
     note: str | None = None
+    upright: Exported | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        document = {"folder": str(self.pair.folder), "pair_id": self.pair.pair_id}
-        if self.verified is None:
-            return document
-        return {**document, "parity": self.verified.report.to_dict()}
+        document: dict[str, Any] = {
+            "folder": str(self.pair.folder),
+            "pair_id": self.pair.pair_id,
+        }
+        if self.verified is not None:
+            document["parity"] = self.verified.report.to_dict()
+        if self.upright is not None:
+            document["upright"] = self.upright.to_dict()
+        return document
 
 
+@printing_aside()
 def export(
     model: str | None,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     network: str | None = None,
     weights: str | Path | None = None,
@@ -61,16 +71,18 @@ def export(
     simplify: bool = True,
     optimize: bool = False,
     verify: bool = True,
+    upright: bool = False,
     progress: Progress = silent,
 ) -> Exported:
     """Export a model as a frame graph and a mask-head graph, and climb the parity ladder with them.
 
     Args:
-        model: Id of the zoo or of a peer, the path of a model.toml, or a checkpoint that holds its
-            configuration; None with ``network``.
+        model: Id of the zoo or of a peer, the path of a model.toml, a run's folder, or a checkpoint
+            that holds its configuration; None with ``network``.
         network: ``package.module:factory`` of a kernel network of the caller's own code, which is
             imported and run.
-        output: Folder to write, all or nothing; it may hold an older pair and nothing else.
+        output: Folder to write, all or nothing; it may hold an older pair and nothing else. None
+            with a run's folder: its ``pair``.
         weights: Checkpoint to use instead of the model's own weights.
         size: (height, width) of the graphs' input in pixels, multiples of 64, of other networks
             than MobileInst of 32; None: the model's.
@@ -81,6 +93,9 @@ def export(
         simplify: Whether constants and shapes are folded.
         optimize: Whether both graphs are rewritten, as ``mobileinst optimize`` does.
         verify: Whether the ladder is climbed; its ``parity.json`` lies under the pair.
+        upright: Whether to export a second pair from the same weights, its input turned, into
+            ``OUTPUT-upright``. ``run``, ``segment`` and ``track`` choose between the two by the
+            picture.
         progress: Told of each step.
 
     Raises:
@@ -96,11 +111,15 @@ def export(
         >>> mobileinst.verify("new-pair").report.passed
         True
     """
-    output, weights = Path(output), None if weights is None else Path(weights)
+    weights = None if weights is None else Path(weights)
+    output = _output(model) if output is None else Path(output)
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
     source = _source(model, network, weights, size, reuse_context)
+    height, width = source.config.input_size
+    if upright and height == width:
+        raise ConfigError("a square input has no orientation", "Leave --upright out")
     from mobileinst_deploy.pair.export import export_model
 
     pair = export_model(
@@ -114,12 +133,36 @@ def export(
     rewritten: tuple[GraphReport, ...] = ()
     if optimize:
         pair, rewritten = optimize_pair(pair, output, progress=progress)
-    if not verify:
-        return Exported(pair, rewritten, None, source.note)
-    runner = CpuRunner(pair)
-    place = pair_place("parity", pair, runner.name, runner.runtime)
-    verified = climb(pair, runner, "PyTorch, at this export", place, progress)
-    return Exported(pair, rewritten, verified, source.note)
+    verified = None
+    if verify:
+        runner = CpuRunner(pair)
+        place = pair_place("parity", pair, runner.name, runner.runtime)
+        verified = climb(pair, runner, "PyTorch, at this export", place, progress)
+    turned = None
+    if upright:
+        turned = export(
+            model,
+            upright_of(output),
+            network=network,
+            weights=weights,
+            size=(width, height),
+            reuse_context=reuse_context,
+            opset=opset,
+            dynamic_kernels=dynamic_kernels,
+            simplify=simplify,
+            optimize=optimize,
+            verify=verify,
+            progress=progress,
+        )
+    return Exported(pair, rewritten, verified, source.note, turned)
+
+
+def _output(model: str | None) -> Path:
+    if model is None or not is_run(Path(model)):
+        raise ConfigError(
+            "only a run has a folder for its pair", "Say with -o which folder to write", where="-o"
+        )
+    return pair_of(Path(model))
 
 
 def _source(
@@ -130,7 +173,7 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
-    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
+    if model is not None and model.endswith(".toml"):
         load_model_toml(model)
     # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
     from mobileinst_deploy.network.loading import load_model

@@ -9,13 +9,14 @@ from typing import Annotated
 import msgspec
 
 from mobileinst_deploy.core.bundle import load_bundle
-from mobileinst_deploy.core.documents import Blame, Whole, read_json
+from mobileinst_deploy.core.documents import read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.core.pair_files import RESULTS
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
 from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import find_entry, read_history
+from mobileinst_deploy.workflows.kept import Evaluation, blame, read_counts, read_evaluation
 
 HISTORY = "history"
 #: A page is written within this size however much there is.
@@ -28,22 +29,6 @@ class _Parity(msgspec.Struct):
     device: str
     runtime: str
     tensors: list[Tensor]
-
-
-class _Counts(msgspec.Struct):
-    runtime: str
-    live_kernels: Whole
-    instructions: dict[str, Whole]
-
-
-class _Block(msgspec.Struct):
-    ap: _Share | None = msgspec.field(name="AP", default=None)
-
-
-class _Evaluation(msgspec.Struct):
-    runtime: str
-    pictures: _Block | None = None
-    clips: dict[str, _Block] = {}
 
 
 class _ShareRow(msgspec.Struct):
@@ -131,19 +116,17 @@ def _of_pair(folder: Path) -> Findings:
     precision: dict[str, float | None] = {}
     for path in sorted((folder / RESULTS).glob("*/*.json")):
         where = path.parent.name
-        blame = Blame(str(path), InputError, "Measure again")
         try:
             if path.stem == "latency":
                 records[where] = read_record(path)
             elif path.stem == "instructions":
-                counted = read_json(path, _Counts, blame)
-                counts[where] = counted.instructions
+                counts[where] = read_counts(path).instructions
             elif path.stem == "parity":
-                parity[where] = read_json(path, _Parity, blame).tensors
+                parity[where] = read_json(path, _Parity, blame(path)).tensors
             elif path.stem == "profile":
-                shares |= dict(_shares(where, read_json(path, _Profile, blame)))
+                shares |= dict(_shares(where, read_json(path, _Profile, blame(path))))
             elif path.stem == "eval":
-                precision |= dict(_precision(where, read_json(path, _Evaluation, blame)))
+                precision |= dict(_precision(where, read_evaluation(path)))
         except InputError as error:
             unreadable.append(error.cause)
     title = f"{pair.model_id}, {pair.form}"
@@ -158,7 +141,7 @@ def _shares(where: str, profile: _Profile) -> Iterator[tuple[str, list[tuple[str
                 yield f"{where}: {role} by {kind}", known[:14]
 
 
-def _precision(where: str, found: _Evaluation) -> Iterator[tuple[str, float | None]]:
+def _precision(where: str, found: Evaluation) -> Iterator[tuple[str, float | None]]:
     if found.pictures is not None:
         yield f"{where}, pictures", found.pictures.ap
     for length, block in found.clips.items():

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Needs
+from mobileinst_deploy.core.run_folder import trained_weights
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.zoo import zoo_ids
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
@@ -25,6 +27,10 @@ def source_of(
     """
     if isinstance(bundle.config, Needs):
         return _foreign(bundle, bundle.config, weights, network)
+    if weights is None and bundle.trained:
+        beside = trained_weights(bundle.folder.resolve().parent)
+        if beside is not None and sha256_of(beside) == bundle.checkpoint_sha256:
+            weights = beside
     if weights is None and bundle.trained:
         if bundle.model_id in zoo_ids():
             source = load_model(bundle.model_id, size=bundle.config.input_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobileinst_deploy.core.bundle import load_bundle
@@ -10,7 +10,9 @@ from mobileinst_deploy.core.contract import GraphRunner
 from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.run_folder import is_run, upright_of
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
+from mobileinst_deploy.media.letterbox import is_upright
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Subject:
         folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
         form: The pair's form, the checkpoint's name or the zoo id.
         runner: Computes its two graphs.
+        upright: The same for upright pictures, its input size turned.
     """
 
     id: str
@@ -38,15 +41,22 @@ class Subject:
     folder: Path
     form: str
     runner: GraphRunner
+    upright: Subject | None = None
+
+    def fitting(self, size: tuple[int, ...]) -> Subject:
+        """Itself, or what upright pictures are given to where there is that."""
+        return self.upright if self.upright and is_upright(size) else self
 
 
 @places(0)
-def open_subject(name: str, device: str = "cpu") -> Subject:
+def open_subject(name: str, device: str = "cpu", *, upright: bool = False) -> Subject:
     """Load what the user named.
 
     Args:
-        name: An exported folder, a checkpoint, a model.toml, or a zoo id.
+        name: An exported folder, a run's folder, a checkpoint, a model.toml, or a zoo id.
         device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
+        upright: Whether upright pictures are given to an input that is turned: of a network itself,
+            of a pair the one beside it that ``export --upright`` wrote.
 
     Raises:
         BundleError: It is a folder, but no whole exported pair.
@@ -54,9 +64,14 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
         ConfigError: There is no such model or device.
     """
     path = Path(name)
-    if path.is_dir():
-        return _pair(path, device)
-    return _network(name, device)
+    if path.is_dir() and not is_run(path) and not (path / MODEL_FILE).is_file():
+        pair = _pair(path, device)
+        return replace(pair, upright=_pair(upright_of(path), device)) if upright else pair
+    network = _network(name, device)
+    if not upright:
+        return network
+    height, width = network.config.input_size
+    return replace(network, upright=_network(name, device, (width, height)))
 
 
 def _pair(folder: Path, device: str) -> Subject:
@@ -81,12 +96,12 @@ def _pair(folder: Path, device: str) -> Subject:
     )
 
 
-def _network(name: str, device: str) -> Subject:
+def _network(name: str, device: str, size: tuple[int, int] | None = None) -> Subject:
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.network.loading import load_model
     from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
-    loaded = load_model(name)
+    loaded = load_model(name, size=size)
     try:
         runner = TorchRunner(loaded.model, device)
     except (RuntimeError, AssertionError) as error:
@@ -95,7 +110,10 @@ def _network(name: str, device: str) -> Subject:
             f"PyTorch cannot use the device {device!r}: {reason}", "Use cpu, or cuda with a GPU"
         ) from error
     path = Path(name)
-    folder = path.parent if path.is_file() else load_model_toml(name).folder
+    if path.is_dir():
+        folder = path
+    else:
+        folder = path.parent if path.is_file() else load_model_toml(name).folder
     # A model.toml is the model itself; of checkpoints there may be many in a folder.
     form = path.stem if path.is_file() and path.name != MODEL_FILE else loaded.model_id
     recipe = {"config": loaded.config.to_dict(), "seed": loaded.seed}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
+from mobileinst_deploy.network.loading import weights_named
 from mobileinst_deploy.training.config import TrainConfig, read_train_config
 from mobileinst_deploy.training.sources import left_out, open_sources
 
@@ -39,8 +40,8 @@ def train(
         data: What the recipe's data paths are relative to; None: the recipe's folder.
         resume: Whether to go on from the state in ``output``.
         init: Published backbone weights to start from.
-        weights: Whole weights to start from. They may know other classes; then the class head
-            begins anew.
+        weights: Whole weights to start from: a file, a run's folder or a zoo id. They may know
+            other classes; then the class head begins anew.
         changes: Fields of the recipe to change, as ``FIELD=VALUE``; see ``read_train_config``.
         progress: Told of every step.
         notice: Told, before the training begins, what of the annotations is left out and why.
@@ -79,7 +80,7 @@ def train(
         held_out=held_out,
         resume=resume,
         backbone=None if init is None else Path(init),
-        weights=None if weights is None else Path(weights),
+        weights=None if weights is None else weights_named(weights),
         progress=progress,
     )
 

@@ -14,13 +14,16 @@ from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
 from mobileinst_deploy.core.errors import VerificationFailed
 from mobileinst_deploy.core.golden import Golden
+from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
 from mobileinst_deploy.core.schedule import parse_schedule
-from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.core.tracker import TrackSettings, settings_of
+from mobileinst_deploy.core.user_code import printing_aside
+from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
-from mobileinst_deploy.media.video import Clip, open_clip
+from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
@@ -96,6 +99,7 @@ class Verified:
         return {**where, **asdict(self.located.divergence)}
 
 
+@printing_aside()
 def verify(
     folder: str | Path,
     *,
@@ -104,6 +108,7 @@ def verify(
     images: Sequence[str | Path] = (),
     clip: str | None = None,
     clip_length: str = "3",
+    association: str = "remembering",
     frames: int | None = None,
     device: str = "cpu",
     serial: str | None = None,
@@ -122,6 +127,7 @@ def verify(
         images: The user's own pictures as one clip, in place of the golden ones.
         clip: A video or a folder of pictures to follow as well.
         clip_length: With ``clip``: T, or ``auto``.
+        association: With ``clip``: ``remembering``, or the paper's ``consecutive``.
         frames: With ``clip``: only so many of its first frames.
         device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
         serial: Which phone.
@@ -150,6 +156,8 @@ def verify(
     place = pair_place("parity", bundle, device, runtime, where)
     place.check()
     schedule = parse_schedule(clip_length)
+    # Untrained scores are low; there, every query that shows anything is to be followed.
+    settings = settings_of(association, SCORE_THRESHOLD if bundle.trained else 0.0)
     opened = None if clip is None else open_clip(clip)
     golden, reference = load_golden(bundle), AT_EXPORT
     if weights is not None or images:
@@ -171,7 +179,9 @@ def verify(
             from mobileinst_deploy.workflows.source import source_of
 
             source = source_of(bundle, weights, network)
-            parity = _follow(bundle, runner, source, parity, opened, schedule, frames, progress)
+            parity = _follow(
+                *(bundle, runner, source, parity, opened, schedule, settings, frames), progress
+            )
     verified = Verified(folder, parity, place.keep(parity.to_dict()))
     if locate and not parity.passed:
         return _locate(bundle, golden, weights, network, verified)
@@ -194,6 +204,7 @@ def _follow(
     report: ParityReport,
     clip: Clip,
     schedule: Any,
+    settings: TrackSettings,
     frames: int | None,
     progress: Progress,
 ) -> ParityReport:
@@ -204,8 +215,6 @@ def _follow(
         for picture in islice(clip, frames):
             yield prepare(picture.pixels, bundle.config.input_size)[0]
 
-    # Untrained scores are low; there, every query that shows anything is to be followed.
-    settings = TrackSettings() if bundle.trained else TrackSettings(score=0.0)
     loop = None
     if isinstance(runner, DeviceRunner):
         loop = DeviceLoop(bundle, runner, schedule, settings, logits=True)

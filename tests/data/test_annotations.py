@@ -17,6 +17,7 @@ from pycocotools import mask as reference
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.masks import decode, encode, rle_runs
 from mobileinst_deploy.data.annotated import AnnotatedSet
+from mobileinst_deploy.data.annotations import UNSEEN
 from mobileinst_deploy.data.segmentation import (
     BROKEN,
     FEW_POINTS,
@@ -185,9 +186,13 @@ def test_an_annotation_that_shows_nothing_is_left_out_and_counted(folder, annota
     assert data.sample(0).track_ids.tolist() == [2]
 
 
-def test_a_track_without_any_mask_is_left_out_and_counted(folder):
+def test_a_track_without_any_mask_shows_nothing_and_is_counted_apart(folder):
+    """YouTube-VIS counts it as an object that was not found."""
     data = read_clips(folder, clips({"segmentations": [None] * 3}, {"segmentations": None}))
-    assert dict(data.left_out.counts) == {NO_MASK: 2}
+    assert dict(data.left_out.counts) == {}
+    assert dict(data.catalogue.unseen.counts) == {UNSEEN: 2}
+    assert len(data.media[0].unseen) == 2
+    assert data.media[0].objects == []
     assert len(data.sample(0, 1).labels) == 0
 
 

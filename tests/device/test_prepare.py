@@ -13,6 +13,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import filelock
 import pytest
 
 from mobileinst_deploy.core.errors import DeviceError, OutputError
@@ -142,6 +143,14 @@ class TestCache:
             thread.join(30)
         assert len(made) == 4
         assert workshop.asked.count("runner") == 1
+
+    def test_waiting_for_another_program_is_told(self, tmp_path: Path, workshop: Workshop):
+        told: list[str] = []
+        lock = filelock.FileLock(tmp_path / ".lock")
+        lock.acquire()
+        # The other program ends as soon as this one has said that it waits for it.
+        prepare_bundle(tmp_path, progress=lambda label, *_: (told.append(label), lock.release()))
+        assert told[0].startswith("wait for another mobileinst")
 
     def test_clean_removes_everything_and_says_how_much(self, tmp_path: Path, workshop: Workshop):
         prepare_bundle(tmp_path)

@@ -24,7 +24,7 @@ from mobileinst_deploy.core.masks import decode, iou
 from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.shapes import ShapesClip, clip_seed
-from mobileinst_deploy.media.video import Picture
+from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.export import export_model

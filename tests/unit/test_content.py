@@ -22,8 +22,8 @@ from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.external_data import has_external_data
 from mobileinst_deploy.core.files import folder_atomically
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
-from mobileinst_deploy.pair.ladder import static_checks
 from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.pair.static_rungs import static_checks
 from mobileinst_deploy.phone.storage import pair_files
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 

@@ -19,16 +19,15 @@ from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.measure.average_precision import CLIP_METRICS, PICTURE_METRICS
+from mobileinst_deploy.measure.average_precision import PICTURE_METRICS
+from mobileinst_deploy.measure.track_precision import CLIP_METRICS
 from mobileinst_deploy.workflows.evaluate import (
-    MOST_FOUND,
     evaluate,
     evaluate_clips,
     evaluate_pictures,
-    find_in_clip,
-    find_in_picture,
     with_earlier,
 )
+from mobileinst_deploy.workflows.search import MOST_FOUND, find_in_clip, find_in_picture
 from mobileinst_deploy.workflows.subject import Subject, open_subject
 
 SIZE = (64, 128)

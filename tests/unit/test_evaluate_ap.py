@@ -17,12 +17,12 @@ from pycocotools.cocoeval import COCOeval
 from mobileinst_deploy.core.masks import encode, rle_area, side_by_side
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip
 from mobileinst_deploy.measure.average_precision import (
-    CLIP_METRICS,
     PICTURE_METRICS,
     AveragePrecision,
     Candidate,
     Truth,
 )
+from mobileinst_deploy.measure.track_precision import CLIP_METRICS, TrackPrecision
 
 #: Where pycocotools keeps what we report, in its list of twelve.
 PLACES = dict(zip(PICTURE_METRICS, range(9), strict=True))
@@ -75,16 +75,20 @@ def some_items(
 
 
 def ours(items: list[Item], names: tuple[str, ...]) -> dict[str, float | None]:
-    precision = AveragePrecision(CLASSES)
+    precision = TrackPrecision(CLASSES) if names == CLIP_METRICS else AveragePrecision(CLASSES)
     for item in items:
         truth = [
-            Truth(label, joined(masks), rle_area(joined(masks)), crowd)
+            Truth(label, joined(masks), mean_area(masks), crowd)
             for label, masks, crowd in item.truth
         ]
         found = [Candidate(joined(masks), tuple(scores.items())) for scores, masks in item.found]
-        frames = len(item.truth[0][1]) if item.truth else 1
-        precision.add((item.size[0], item.size[1] * frames), truth, found)
+        precision.add(item.size, truth, found)
     return precision.metrics(names)
+
+
+def mean_area(masks: list[np.ndarray]) -> float:
+    areas = [int(mask.sum()) for mask in masks if mask.any()]
+    return sum(areas) / max(len(areas), 1)
 
 
 def of_pycocotools(items: list[Item]) -> np.ndarray:
@@ -144,11 +148,78 @@ def test_picture_ap_is_that_of_pycocotools(seed, scale):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_track_ap_is_that_of_pycocotools_on_frames_side_by_side(seed):
-    items = some_items(seed, frames=4)
+    """But for regions of many objects and sizes, for which YouTube-VIS has rules of its own."""
+    items = some_items(seed, frames=4, crowds=False)
     mine, theirs = ours(items, CLIP_METRICS), of_pycocotools(items)
     assert 0.05 < theirs[0] < 0.95
-    for name in CLIP_METRICS:
+    for name in set(CLIP_METRICS) - {"APs", "APm", "APl"}:
         assert mine[name] == pytest.approx(theirs[PLACES[name]], abs=5e-7)
+
+
+def square(size: tuple[int, int], *sides: int) -> list[np.ndarray]:
+    """A square at the upper left corner, of another side in every frame; 0 is none."""
+    masks = [np.zeros(size, bool) for _ in sides]
+    for mask, side in zip(masks, sides, strict=True):
+        mask[:side, :side] = True
+    return masks
+
+
+def one_class(truth: list[Truth], *found: tuple[list[np.ndarray], float]) -> TrackPrecision:
+    precision = TrackPrecision(["thing"])
+    candidates = [Candidate(joined(masks), ((0, score),)) for masks, score in found]
+    precision.add((64, 64), truth, candidates)
+    return precision
+
+
+def there(masks: list[np.ndarray], **changes: Any) -> Truth:
+    return Truth(0, joined(masks), mean_area(masks), **{"crowd": False, **changes})
+
+
+def test_a_track_inside_a_region_of_many_is_wrong_unless_it_covers_it():
+    """COCO would take a part of the region for found; YouTube-VIS asks for the IoU there, too."""
+    size, thing = (64, 64), there(square((64, 64), 8, 8))
+    region = there(square(size, 40, 40), crowd=True)
+    inside, whole = square(size, 20, 20), square(size, 38, 38)
+    found = (square(size, 8, 8), 0.5)
+    assert one_class([thing, region], (inside, 0.9), found).metrics(["AP"])["AP"] == pytest.approx(
+        0.5, abs=0.01
+    )
+    both = one_class([thing, region], (whole, 0.9), (whole, 0.8), found)
+    assert both.metrics(["AP50"])["AP50"] == pytest.approx(1)
+
+
+def test_a_track_that_no_frame_shows_is_missed():
+    size = (64, 64)
+    thing, unseen = there(square(size, 9, 9)), there(square(size, 0, 0))
+    precision = one_class([thing, unseen], (square(size, 9, 9), 0.9))
+    assert precision.metrics(["AR10"])["AR10"] == 0.5
+    assert precision.objects == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "overlap"),
+    [(0, 100 / 150), (30, 1.0)],
+    ids=["missed, it counts", "found, it does not"],
+)
+def test_a_frame_of_another_size_counts_only_where_nothing_was_found(second, overlap):
+    size = (64, 64)
+    thing = there(square(size, 10, 0), odd={1: 50})
+    metrics = one_class([thing], (square(size, 10, second), 0.9)).metrics(["AR1"])
+    assert metrics["AR1"] == pytest.approx((np.arange(0.5, 0.951, 0.05) <= overlap + 1e-9).mean())
+
+
+@pytest.mark.parametrize(
+    ("sides", "name"), [((128, 128), "APs"), ((129, 127), "APm"), ((300, 0), "APl")]
+)
+def test_a_tracks_size_is_the_mean_of_the_frames_that_show_it(sides, name):
+    size = (320, 320)
+    masks = square(size, *sides)
+    precision = TrackPrecision(["thing"])
+    precision.add(size, [there(masks)], [Candidate(joined(masks), ((0, 0.9),))])
+    expected = {n: pytest.approx(1) if n == name else None for n in ("APs", "APm", "APl")}
+    if name == "APs":  # 128 squared is the bound of both
+        expected["APm"] = pytest.approx(1)
+    assert precision.metrics(list(expected)) == expected
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -277,3 +348,16 @@ def test_every_class_has_its_own_figure():
     precision.add((8, 8), truth, [Candidate(encode(left), ((0, 0.9), (1, 0.8)))])
     assert precision.per_class() == {"a": pytest.approx(1), "b": 0, "c": None}
     assert precision.objects == 2
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_pictures_shared_between_processes_have_the_ap_of_one(processes):
+    items = some_items(0, frames=1)
+    parts = [AveragePrecision(CLASSES) for _ in range(processes)]
+    for number, item in enumerate(items):
+        truth = [Truth(c, joined(m), mean_area(m), crowd) for c, m, crowd in item.truth]
+        found = [Candidate(joined(m), tuple(scores.items())) for scores, m in item.found]
+        parts[number % processes].add(item.size, truth, found, number=number)
+    whole = AveragePrecision.of_states(CLASSES, [part.state() for part in parts])
+    assert whole.objects == sum(len(item.truth) for item in items)
+    assert whole.metrics(PICTURE_METRICS) == ours(items, PICTURE_METRICS)

@@ -160,3 +160,13 @@ def test_sampling_masks_near_positive_logits_alone_loses_nothing(seed):
     columns = np.sort(rng.uniform(-3, w + 3, 40))
     full = masks.threshold(masks.sample(logits, rows, columns))
     assert np.array_equal(masks.sample_masks(logits, rows, columns), full)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_side_by_side_come_apart_as_they_were(seed):
+    rng = np.random.default_rng(seed)
+    frames = [coarse_mask(rng, (23, 31)) for _ in range(4)]
+    frames[1][:] = seed % 2  # a frame without a pixel, or full to its last one
+    frames[2][:, 0] = frames[3][:, -1] = True
+    rles = [masks.encode(mask) if mask.any() else None for mask in frames]
+    assert masks.apart(masks.side_by_side(rles, (23, 31)), 4) == rles

@@ -5,20 +5,28 @@ from itertools import permutations
 import pytest
 import torch
 
+from mobileinst_deploy.training.config import LossConfig
 from mobileinst_deploy.training.losses import dice, pixel_bce, sigmoid_focal
-from mobileinst_deploy.training.matching import bce_cost, class_cost, dice_cost, match
+from mobileinst_deploy.training.matching import (
+    bce_cost,
+    class_cost,
+    dice_cost,
+    match,
+    sparseinst_worth,
+)
 
+BY_LOSSES = LossConfig(matching="losses")
 LEFT = torch.tensor([1.0, 1, 0, 0])
 RIGHT = torch.tensor([0.0, 0, 1, 1])
 
 
-def matched(class_logits, mask_logits, labels, masks, weights=(2.0, 2.0)):
+def matched(class_logits, mask_logits, labels, masks, config=BY_LOSSES):
     found = match(
         torch.tensor(class_logits, dtype=torch.float),
         torch.as_tensor(mask_logits, dtype=torch.float),
         torch.tensor(labels, dtype=torch.int64),
         masks,
-        *weights,
+        config,
     )
     return list(zip(found.queries.tolist(), found.instances.tolist(), strict=True))
 
@@ -77,7 +85,7 @@ def test_the_matching_has_the_least_loss_of_all_assignments(seed):
         mask_loss = dice(pairs, masks).sum() + pixel_bce(pairs, masks).sum()
         return (2 * sigmoid_focal(classes, targets).sum() + 2 * mask_loss).item()
 
-    found = match(classes, logits, labels, masks, 2.0, 2.0)
+    found = match(classes, logits, labels, masks, BY_LOSSES)
     best = min(loss(queries) for queries in permutations(range(n), instances))
     assert found.instances.tolist() == list(range(instances))
     assert loss(found.queries.tolist()) == pytest.approx(best, rel=1e-5)
@@ -99,3 +107,18 @@ def test_costs_are_the_losses_of_each_pair():
             change = sigmoid_focal(classes[i : i + 1], as_class).sum()
             change -= sigmoid_focal(classes[i : i + 1], as_background).sum()
             assert class_cost(classes, labels)[i, j] == pytest.approx(change.item(), abs=1e-5)
+
+
+def test_sparseinsts_rule_weighs_masks_by_four_fifths_and_classes_by_one():
+    """By hand: dice 2 * 0.5 * 1 / (0.5 + 1) of half a mask, probability one half."""
+    masks, logits = torch.tensor([[1.0, 1, 0, 0]]), torch.tensor([[30.0, -30, -30, -30]])
+    worth = sparseinst_worth(torch.zeros(1, 1), logits, torch.tensor([0]), masks)
+    assert worth.item() == pytest.approx((2 * 1 / (1 + 2)) ** 0.8 * 0.5**0.2, rel=1e-4)
+
+
+def test_the_rules_differ_where_a_sure_class_meets_a_poor_mask():
+    """The focal loss of the sure class outweighs the better mask; SparseInst's rule does not."""
+    logits = torch.stack([LEFT * 6 - 3, torch.tensor([3.0, -3, 3, -3])])
+    classes = [[-2.0], [6.0]]
+    assert matched(classes, logits, [0], LEFT[None]) == [(1, 0)]
+    assert matched(classes, logits, [0], LEFT[None], LossConfig()) == [(0, 0)]

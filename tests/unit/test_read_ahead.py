@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.media.read_ahead import ReadAhead
-from mobileinst_deploy.media.video import Picture
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 

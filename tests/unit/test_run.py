@@ -19,7 +19,9 @@ from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstErr
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.schedule import Every
 from mobileinst_deploy.core.tracker import TrackSettings
-from mobileinst_deploy.media.video import Picture, VideoFile, open_clip
+from mobileinst_deploy.media.clip import Picture
+from mobileinst_deploy.media.video import open_clip
+from mobileinst_deploy.media.video_file import VideoFile
 from mobileinst_deploy.workflows.run import STAGES, run_clip
 
 HEIGHT, WIDTH = 96, 160

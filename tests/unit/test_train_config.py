@@ -10,6 +10,7 @@ from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.training.config import (
     DataConfig,
     LossConfig,
+    PicturesConfig,
     StageConfig,
     TrainConfig,
     read_train_config,
@@ -58,6 +59,13 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path):
         ("lr = 1", "lr = nan", r"stages\[0\].lr is nan"),
         ("lr = 1", "", "lr"),
         ("lr = 1", "lr = 1\nquery_passing = true", "query_passing"),
+        ("lr = 1", "lr = 1\npictures = {batch = 2}", "pictures is set for a stage on pictures"),
+        ("passing = true", "passing = true\npictures = {batch = 0}", "pictures.batch is 0"),
+        (
+            "passing = true",
+            "passing = true\npictures = {batch = 2, zoom = [0.5, 1]}",
+            "zoom is .* with size",
+        ),
         ("lr = 1", "lr = 1\nshort_sides = 640", "not a list"),
         ("lr = 1", "lr = 1\nsize = [100, 100]", "multiples of 64"),
         ('model = "m"', "", "model"),
@@ -91,6 +99,25 @@ def test_warmup_rises_and_cosine_falls_to_a_hundredth():
     assert rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(1e-5, rel=0.05)
+
+
+def test_a_stage_on_pairs_says_how_its_pictures_are_varied():
+    pictures = PicturesConfig(6, size=(64, 128), zoom=(0.5, 2.0))
+    stage = replace(STAGE, kind="video", query_passing=True, pictures=pictures)
+    assert stage.samples == STAGE.batch + 6
+    alone = stage.on_pictures()
+    assert (alone.kind, alone.batch, alone.zoom) == ("image", 6, (0.5, 2.0))
+    assert replace(stage, pictures=None).on_pictures() is None
+    assert STAGE.on_pictures() is STAGE
+
+
+def test_pasting_needs_the_zoom_of_the_pictures_beside_pairs():
+    data = DataConfig("cutouts", "a.json", "images", paste=2)
+    stage = replace(STAGE, kind="video", pictures=PicturesConfig(2))
+    with pytest.raises(ConfigError, match="no zoom"):
+        TrainConfig("m", (stage,), data)
+    zoomed = PicturesConfig(2, size=(64, 64), zoom=(0.5, 1.0))
+    TrainConfig("m", (replace(stage, pictures=zoomed),), data)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,14 @@ from mobileinst_deploy.cli.train import train as train_command
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputError
 from mobileinst_deploy.network import build_model
-from mobileinst_deploy.network.checkpoint import load_checkpoint
+from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
 from mobileinst_deploy.training import loop
 from mobileinst_deploy.training.checkpoints import load_state
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.loop import train
 from mobileinst_deploy.training.sources import CLASSES, ShapesSource
+from mobileinst_deploy.training.validate import picture_ap
 
 MODEL = ModelConfig(
     "topformer-tiny", CLASSES, (64, 64), num_queries=6, width=16, num_heads=2, pool_size=2
@@ -101,6 +102,7 @@ def test_a_run_ends_with_weights_a_log_and_metrics(finished):
         "model.safetensors",
         "training.csv",
         "training.pt",
+        "training.svg",
     ]
 
 
@@ -372,10 +374,14 @@ def test_the_average_follows_and_steps_aside():
         assert module.weight.item() == 1.0
 
 
+HELD_OUT_FIVE = "validation_clips = 5"
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     """The losses of two processes are those of the two halves of one batch."""
     recipe(tmp_path)
+    (tmp_path / "train.toml").write_text(RECIPE.replace("validation_clips = 0", HELD_OUT_FIVE))
     script = tmp_path / "go.py"
     script.write_text(TRAIN.replace("resume=True", "resume=False"))
     port = 20000 + os.getpid() % 20000
@@ -386,6 +392,13 @@ def test_two_processes_train_one_model(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     rows = losses(tmp_path / "run")
     assert [row[0] for row in rows] == [str(i) for i in range(1, 13)]
+    # The held-out clips were shared, an odd number of them, and give what one process gives.
+    with (tmp_path / "run" / "training.csv").open(newline="") as file:
+        measured = [row["AP50"] for row in csv.DictReader(file) if row["AP50"]][-1]
+    model = build_model(MODEL, 0)
+    load_weights(model, tmp_path / "run" / "model.safetensors")
+    alone = picture_ap(model, ShapesSource("val", 0, 5, 6, (64, 64)))
+    assert measured == f"{alone['AP50']:.4f}"
     state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
     assert state["iteration"] == 12
 

@@ -1,5 +1,6 @@
 """What a step minimises: on pictures, on pairs by query passing, on batches that show nothing."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.network import Features, apply_kernels, build_model
 from mobileinst_deploy.training.config import LossConfig
-from mobileinst_deploy.training.losses import dice, pixel_bce
+from mobileinst_deploy.training.losses import association, dice, pixel_bce
 from mobileinst_deploy.training.matching import match
 from mobileinst_deploy.training.objective import Objective, Target
 
@@ -68,19 +69,22 @@ def test_query_passing_has_no_weights_of_its_own():
     assert {name for name, _ in Objective(model, LossConfig()).named_parameters()} == names
 
 
-def test_query_passing_is_the_global_queries_of_t_in_the_local_stage_of_later(objective):
+@pytest.mark.parametrize(("passing", "leaving"), [(True, 0), ("local-local", 1)])
+def test_query_passing_is_a_stages_queries_of_t_in_the_local_stage_of_later(
+    objective, passing, leaving
+):
     objective.model.eval()
     images = pictures(2)
     later = target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
-    losses = objective(images, [TWO], [later], query_passing=True)
+    losses = objective(images, [TWO], [later], query_passing=passing)
 
     model = objective.model
     features = model.features(images)
     decoded = model.decode(Features(features.mask_features[:1], features.memory[:1]))
     now = resized(apply_kernels(decoded.kernels, features.mask_features[:1]))
-    found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), 2.0, 2.0)
+    found = match(decoded.class_logits[0], now, TWO.labels, TWO.masks.flatten(1), LossConfig())
     passed = model.decode(
-        Features(features.mask_features[1:], None), decoded.stage_queries[0], first_stage=1
+        Features(features.mask_features[1:], None), decoded.stage_queries[leaving], first_stage=1
     )
     masks = resized(apply_kernels(passed.kernels, features.mask_features[1:]))[found.queries]
     truth = later.masks.flatten(1)[found.instances]
@@ -110,6 +114,55 @@ def test_without_query_passing_pairs_are_just_pictures(objective):
     assert "passed" not in pair
     alone = objective(pictures(2), [TWO, target((1, 1, 6, 6))])
     assert pair["loss"].item() == pytest.approx(alone["loss"].item(), rel=1e-6)
+
+
+def test_pictures_between_the_frames_of_pairs_change_nothing_for_the_pairs(objective):
+    objective.model.eval()
+    images, later = pictures(3), target((4, 4, 12, 12), (0, 8, 8, 16), labels=[0, 1])
+    pair = objective(images[[0, 2]], [TWO], [later], query_passing=True)
+    mixed = objective(images, [TWO, target()], [later], query_passing=True)
+    assert mixed["passed"].item() == pytest.approx(pair["passed"].item(), rel=1e-4)
+    assert mixed["dice"].item() == pytest.approx(pair["dice"].item(), rel=1e-4)
+    assert mixed["focal"].item() > pair["focal"].item()
+
+
+@pytest.mark.parametrize(
+    ("cosine", "instances", "low"),
+    [
+        (1.0, [0, 0], True),
+        (1.0, [0, 1, 0], False),
+        (0.0, [0, 1, 0], True),
+        (0.0, [0, 0], False),
+    ],
+)
+def test_kernels_of_one_instance_are_to_point_one_way_and_others_not(cosine, instances, low):
+    turn = math.acos(cosine)
+    kernels = torch.tensor([[1.0, 0.0], [math.cos(turn), math.sin(turn)], [5.0, 0.0]])
+    loss, counted = association(kernels[: len(instances)], torch.tensor(instances))
+    assert counted == 1
+    assert (loss.item() < 0.1) is low
+
+
+def test_frames_without_a_common_instance_teach_no_association():
+    kernels = torch.rand(3, 8, requires_grad=True)
+    loss, counted = association(kernels, torch.tensor([0, 1, 2]))
+    assert (loss.item(), counted) == (0.0, 0)
+    loss.backward()
+
+
+def test_the_association_loss_is_of_pairs_and_off_unless_asked_for(objective):
+    assert "association" not in objective(pictures(2), [TWO], [TWO])
+    asked = Objective(objective.model, LossConfig(mask_stride=4, association_weight=2.0)).eval()
+    assert "association" not in asked(pictures(2), [TWO, TWO])
+    # Matched kernels of two equal frames are equal: only telling the two instances apart costs.
+    twice = pictures(1).repeat(2, 1, 1, 1)
+    losses = asked(twice, [TWO], [TWO])
+    once = Objective(objective.model, LossConfig(mask_stride=4, association_weight=1.0)).eval()
+    assert losses["association"].item() == pytest.approx(
+        2 * once(twice, [TWO], [TWO])["association"].item(), rel=1e-5
+    )
+    losses["association"].backward()
+    assert objective.model.instance_decoder.queries.grad.abs().sum() > 0
 
 
 def test_a_vanished_instance_is_supervised_with_an_empty_mask(objective):

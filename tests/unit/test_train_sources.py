@@ -13,7 +13,7 @@ from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.training.data import Samples, batches
-from mobileinst_deploy.training.sources import ShapesSource, open_sources
+from mobileinst_deploy.training.sources import ShapesSource, open_sources, stills_of
 
 MODEL = ModelConfig("topformer-tiny", CLASSES, (64, 128), num_queries=6, width=16, num_heads=2)
 DRAWN = ShapesSource("val", 0, 2, 4, (64, 128))
@@ -127,3 +127,13 @@ def test_cut_out_clips_are_made_for_training_and_for_validation(tmp_path):
     assert frames.images.shape == (2, 64, 128, 3)
     assert frames.masks.shape == (len(frames.labels), 2, 64, 128)
     assert not np.array_equal(frames.images, apart.read(1, [0, 5]).images)
+
+
+def test_pictures_beside_cut_out_clips_are_their_photographs(tmp_path):
+    write_shapes(tmp_path, "val", 2, 4, (192, 320))
+    source, _ = opened(tmp_path, "cutouts", COCO_FILE, clips=5, frames=6)
+    photographs, _ = opened(tmp_path, "coco", COCO_FILE)
+    stills = stills_of(source)
+    assert len(stills) == len(photographs) == 8
+    assert np.array_equal(stills.read(3, [0]).masks, photographs.read(3, [0]).masks)
+    assert stills_of(photographs) is photographs

@@ -14,7 +14,9 @@ import pytest
 
 from mobileinst_deploy.core.errors import MediaError
 from mobileinst_deploy.media import picture_file
-from mobileinst_deploy.media.video import Camera, Picture, VideoFile, open_clip
+from mobileinst_deploy.media.clip import Picture
+from mobileinst_deploy.media.video import Camera, open_clip
+from mobileinst_deploy.media.video_file import VideoFile
 
 
 def quadrants(height: int, width: int) -> np.ndarray:

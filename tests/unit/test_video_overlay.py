@@ -14,6 +14,7 @@ from test_video import corners, quadrants, write_clip, write_tone
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.media import overlay_file
+from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.overlay import (
     KEYFRAME_COLOUR,
     REUSE_COLOUR,
@@ -23,7 +24,8 @@ from mobileinst_deploy.media.overlay import (
 )
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.pictures import read_picture
-from mobileinst_deploy.media.video import Clip, VideoFile, open_clip
+from mobileinst_deploy.media.video import open_clip
+from mobileinst_deploy.media.video_file import VideoFile
 
 
 def disc(height: int, width: int, y: float = 0.5, x: float = 0.5, r: float = 0.25) -> np.ndarray:

@@ -19,7 +19,11 @@ from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, static_shape
 from mobileinst_deploy.network.peers.attention import tokens
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.dense import best_cells
 from mobileinst_deploy.network.peers.fpn import Fpn
 from mobileinst_deploy.network.peers.layouts import detectron2, pyramid
@@ -74,20 +78,25 @@ class CellHead(nn.Module):
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
         self.controller = nn.Conv2d(PYRAMID, WEIGHTS, 3, padding=1)
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Five maps to logits (B, M, C), centreness (B, M, 1), sides (B, M, 4), weights."""
-        logits, centres, sides, weights = [], [], [], []
-        for x, scale in zip(maps, self.scales, strict=True):
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Five maps to logits (B, M, C), centreness (B, M, 1) and weights (B, M, 169)."""
+        logits, centres, weights = [], [], []
+        for x in maps:
             boxed = self.bbox_tower(x)
             logits.append(tokens(self.cls_logits(self.cls_tower(x))))
             centres.append(tokens(self.ctrness(boxed)))
-            sides.append(tokens(F.relu(scale(self.bbox_pred(boxed)))))
             weights.append(tokens(self.controller(boxed)))
-        return (
-            torch.cat(logits, 1),
-            torch.cat(centres, 1),
-            torch.cat(sides, 1),
-            torch.cat(weights, 1),
+        return torch.cat(logits, 1), torch.cat(centres, 1), torch.cat(weights, 1)
+
+    def boxes(self, maps: list[Tensor]) -> Tensor:
+        """Five maps to distances (B, M, 4) in px: left, top, right, bottom of each cell's place.
+
+        The authors suppress duplicates by them. Here masks decide (ADR 12), so that no graph holds
+        this layer.
+        """
+        levels = zip(maps, self.scales, STRIDES, strict=True)
+        return torch.cat(
+            [tokens(F.relu(s(self.bbox_pred(self.bbox_tower(x))))) * p for x, s, p in levels], 1
         )
 
 
@@ -152,6 +161,7 @@ class CondInst(KernelNetwork):
         classes: Class names.
         input_size: (height, width), multiples of 32, with TopFormer of 64.
         num_queries: N, the cells that are worth a kernel.
+        more: Numbers at the end of each kernel that the masks do not read.
     """
 
     def __init__(
@@ -160,15 +170,16 @@ class CondInst(KernelNetwork):
         classes: tuple[str, ...],
         input_size: tuple[int, int],
         num_queries: int = 200,
+        more: int = 0,
     ) -> None:
         super().__init__(
             Needs(
                 classes,
                 input_size,
                 num_queries,
-                WEIGHTS + 3,
+                WEIGHTS + 3 + more,
                 mask_stride=4,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 mean=(123.675, 116.28, 103.53),
                 std=(1.0, 1.0, 1.0),
                 channel_order="bgr",
@@ -207,26 +218,23 @@ class CondInst(KernelNetwork):
 
     def decode(self, features: Features) -> Decoded:
         """The N best cells."""
-        logits, centres, kernels, _ = self.cells(features)
+        logits, centres, kernels = self.cells(features)
         worth = logits.amax(-1).sigmoid() * centres[..., 0].sigmoid()
         logits, centres, kernels = best_cells(
             worth, self.needs.num_queries, logits, centres, kernels
         )
         return Decoded(logits, centres, kernels)
 
-    def cells(self, features: Features) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All M cells: logits (B, M, C), centreness (B, M, 1), kernels, boxes (B, M, 4) in px."""
-        logits, centres, sides, weights = self.cell_head(features.memory)
+    def cells(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """All M cells: logits (B, M, C), centreness (B, M, 1) and kernels (B, M, 172)."""
+        logits, centres, weights = self.cell_head(features.memory)
         sizes = [(h, w) for _, _, h, w in map(static_shape, features.memory)]
         cells = frozen_tensor(_cells(sizes), weights)
         b, m, _ = static_shape(weights)
-        kernels = torch.cat([weights, cells[..., 2:].expand(b, m, 3)], -1)
-        place = cells[..., :2]
-        boxes = torch.cat([place - sides[..., :2], place + sides[..., 2:]], -1)
-        return logits, centres, kernels, boxes
+        return logits, centres, torch.cat([weights, cells.expand(b, m, 3)], -1)
 
     def masks(self, kernels: Tensor, mask_features: Tensor) -> Tensor:
-        """The three layers of every instance; (B, n, 172) to (B, n, H/4, W/4)."""
+        """The three layers of every instance; (B, n, 172 or more) to (B, n, H/4, W/4)."""
         b, _, h, w = static_shape(mask_features)
         w0, w1, w2, b0, b1, b2 = torch.split(kernels[..., :WEIGHTS], list(SPLIT), -1)
         x, y, unit = (kernels[..., WEIGHTS + i : WEIGHTS + i + 1] for i in range(3))
@@ -254,11 +262,11 @@ def _pixels(height: int, width: int) -> np.ndarray:
 
 
 def _cells(sizes: list[tuple[int, int]]) -> np.ndarray:
-    """(1, M, 5) float32: each cell's x and y in pixels, both in its unit, and 1 / the unit."""
+    """(1, M, 3) float32: each cell's x and y in its unit, and 1 / the unit in pixels."""
     levels = []
     for (h, w), stride, scale in zip(sizes, STRIDES, SCALES, strict=True):
         y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
         place = np.stack([x.ravel(), y.ravel()], 1) * stride + stride // 2
         unit = np.full((len(place), 1), 1 / scale)
-        levels.append(np.concatenate([place, place / scale, unit], 1))
+        levels.append(np.concatenate([place / scale, unit], 1))
     return np.concatenate(levels)[None].astype(np.float32)

@@ -151,7 +151,7 @@ class ReproducedMobileInst(KernelNetwork):
             )
         )
         self.backbone = TopFormerMaps()
-        dim = sum(self.backbone.splits)
+        dim = self.backbone.channels[0] + sum(self.backbone.splits)
         self.encoder = Encoder((*self.backbone.channels[1:], dim))
         self.decoder = Decoder(num_queries, len(classes))
 

@@ -74,7 +74,7 @@ def as_ncnn(
     networks = _kept(bundle) or _convert(bundle, layers, progress)
     graphs: dict[Role, GraphFile] = {}
     for role, graph in bundle.graphs.items():
-        _check(role, networks[role], layers)
+        _check(graph, networks[role], layers)
         graphs[role] = replace(graph, files=networks[role])
     return replace(bundle, graphs=graphs)
 
@@ -177,13 +177,23 @@ def _run_pnnx(
         raise BundleError(f"pnnx cannot convert the {role} graph: {why}", _PLAIN)
     rename_blobs(param, _names(graph))
     files = (read_content(param), read_content(weights))
-    _check(role, files, layers)
+    _check(graph, files, layers)
     return files
 
 
-def _check(role: Role, files: tuple[Content, ...], layers: frozenset[str]) -> None:
+def _check(graph: GraphFile, files: tuple[Content, ...], layers: frozenset[str]) -> None:
+    role = graph.spec.role
     param, weights = files
     network = read_param(param)
+    # ncnn takes every blob that no layer reads for an output.
+    read = {blob for layer in network for blob in layer.inputs}
+    ends = {blob for layer in network for blob in layer.outputs} - read
+    if extra := sorted(ends - {tensor.name for tensor in graph.spec.outputs}):
+        raise BundleError(
+            f"pnnx made a network of the {role} graph that computes {', '.join(extra)} and reads it"
+            " nowhere",
+            "Let the network compute nothing that it leaves unread",
+        )
     unknown = sorted({layer.kind for layer in network} - layers)
     if unknown:
         raise BundleError(

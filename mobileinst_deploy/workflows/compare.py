@@ -1,0 +1,395 @@
+"""compare: several pairs measured in turn on one device, beside their costs and their AP.
+
+Models, forms and runtimes meet the same heat and neighbours, so that their ratio means more than
+two measurements made apart. The paper's Figure 1 is drawn of the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.core.contract import ROLES, Role
+from mobileinst_deploy.core.errors import (
+    BundleError,
+    ConfigError,
+    MeasurementInvalid,
+    MobileInstError,
+)
+from mobileinst_deploy.core.files import require_writable, write_atomically
+from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.measure.charts import Point, alone, scatter
+from mobileinst_deploy.measure.record import LatencyRecord, make_record
+from mobileinst_deploy.measure.samples import clip_times
+from mobileinst_deploy.measure.slowdown import Slowdown, paired
+from mobileinst_deploy.measure.validity import Measured
+from mobileinst_deploy.pair.onnx_file import count_graph_macs, load_graph
+from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb, open_host
+from mobileinst_deploy.workflows.bench import count_instructions
+from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget, open_targets
+from mobileinst_deploy.workflows.history import remember
+from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
+from mobileinst_deploy.workflows.kept import counts_of, precision_of
+from mobileinst_deploy.workflows.phone_rounds import joined, measure_in_rounds, middle_clip
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of those that are compared: a pair by a runtime.
+
+    Attributes:
+        name: For people.
+        pair: The pair.
+        runtime: ``onnxruntime`` or ``ncnn``.
+    """
+
+    name: str
+    pair: ExportBundle
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one entry.
+
+    Attributes:
+        entry: Of what.
+        macs: Multiply-accumulates of each graph as it is, convolutions and products; None where a
+            form's operators hide them.
+        instructions: Executed ARM instructions of each graph, counted now or before; None: never.
+        precision: AP, and on what; None where this pair was not evaluated.
+        record: Its latency; None under qemu.
+        ratios: Time of a frame over the reference's by clip length, with an interval of
+            confidence; empty on an emulated device.
+    """
+
+    entry: Entry
+    macs: Mapping[Role, int | None]
+    instructions: Mapping[str, int] | None
+    precision: tuple[float, str] | None
+    record: LatencyRecord | None = None
+    ratios: tuple[Slowdown, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; every sample is in the history, as of any measurement."""
+        pair, record = self.entry.pair, self.record
+        ap, on = self.precision or (None, None)
+        latency = None
+        if record is not None:
+            latency = {
+                "valid": record.valid,
+                "invalid": list(record.invalid),
+                "clips": [] if record.emulated else [c.to_dict() for c in record.clips],
+                "ratios": [ratio.to_dict() for ratio in self.ratios],
+            }
+        return {
+            "name": self.entry.name,
+            "folder": str(pair.folder),
+            "bundle_sha256": pair.sha256,
+            "model_id": pair.model_id,
+            "form": pair.form,
+            "trained": pair.trained,
+            "input_size": list(pair.config.input_size),
+            "runtime": self.entry.runtime if record is None else record.runtime,
+            "macs": dict(self.macs),
+            "instructions": None if self.instructions is None else dict(self.instructions),
+            "AP": ap,
+            "AP_on": on,
+            "latency": latency,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several entries beside each other.
+
+    Attributes:
+        device: ``cpu``, ``adb:SERIAL`` or ``qemu``.
+        emulated: Whether it is an emulated phone, whose times are not shown.
+        to: Name of the entry that the others are held against.
+        rows: In the order of the command line, a pair's runtimes together.
+    """
+
+    device: str
+    emulated: bool
+    to: str
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        rows = [row.to_dict() for row in self.rows]
+        return {**asdict(replace(self, rows=())), "schema": SCHEMA, "rows": rows}
+
+    @property
+    def failure(self) -> MobileInstError | None:
+        """A MeasurementInvalid when one of the measurements must not be believed, else None."""
+        for row in self.rows:
+            if row.record is not None and not row.record.valid:
+                return MeasurementInvalid(
+                    f"the measurement of {row.entry.name} must not be believed: "
+                    + "; ".join(row.record.invalid),
+                    "Measure again when that no longer holds",
+                )
+        return None
+
+    def instruction_ratio(self, row: Row, role: Role = "frame") -> float | None:
+        """Instructions of an entry's graph over the reference's; None where one is not counted."""
+        base = next(each for each in self.rows if each.entry.name == self.to).instructions
+        return None if base is None or row.instructions is None else _over(row, base, role)
+
+    def plot(self) -> str:
+        """Figure 1 as an SVG file: AP over latency on a phone, else over what is known instead.
+
+        Raises:
+            ConfigError: No entry was evaluated, or not all on the same set.
+        """
+        known = [row for row in self.rows if row.precision is not None]
+        check_plottable([row.precision for row in self.rows])
+        on_phone = self.device.startswith("adb:") and not self.emulated
+        counted = [row for row in known if row.instructions is not None]
+        if not on_phone and len(counted) == len(known):
+            label = "million ARM instructions of a keyframe, counted under qemu: not a latency"
+            xs = [row.instructions["frame"] / 1e6 for row in known if row.instructions is not None]
+        elif self.device == "qemu" or self.emulated:
+            raise ConfigError(
+                "there is no latency to draw, and not every pair's instructions were counted",
+                "Compare with --device qemu first",
+            )
+        else:
+            first = [row.record.clips[0] for row in known if row.record is not None]
+            where = "" if on_phone else ", on this computer: no phone"
+            label = f"ms a frame at T = {first[0].clip_length}{where}"
+            xs = [clip.amortised_ms for clip in first]
+        points = [
+            Point(row.entry.name, x, 100 * row.precision[0])
+            for row, x in zip(known, xs, strict=True)
+            if row.precision is not None
+        ]
+        on = next(row.precision[1] for row in known if row.precision is not None)
+        return alone(scatter(points, label, f"AP on {on}, %"))
+
+
+def _over(row: Row, base: Mapping[str, int], role: Role) -> float | None:
+    mine = None if row.instructions is None else row.instructions.get(role)
+    return None if mine is None or not base.get(role) else mine / base[role]
+
+
+def check_plottable(precisions: Sequence[tuple[float, str] | None]) -> None:
+    """Refuse a plot that nobody could read, before anything is measured.
+
+    Raises:
+        ConfigError: No entry was evaluated, or not all on the same set.
+    """
+    sets = sorted({known[1] for known in precisions if known is not None})
+    if not sets:
+        raise ConfigError(
+            "none of these pairs was evaluated, so there is no AP to draw",
+            "Run `mobileinst evaluate` of each of them first",
+        )
+    if len(sets) > 1:
+        raise ConfigError(
+            f"these pairs were evaluated on different sets: {', '.join(sets)}",
+            "Evaluate all of them on one set",
+        )
+
+
+def open_entries(folders: Sequence[Path], runtimes: Sequence[str]) -> tuple[Entry, ...]:
+    """The pairs, each by every runtime, under names that tell them apart.
+
+    Raises:
+        ConfigError: Fewer than two, one twice, or no such runtime.
+        BundleError: A pair cannot be loaded.
+    """
+    for runtime in runtimes:
+        known_runtime(runtime)
+    if len({folder.resolve() for folder in folders}) != len(folders):
+        raise ConfigError("one pair is named twice", "Name every pair once")
+    if len(set(runtimes)) != len(runtimes):
+        raise ConfigError("one runtime is named twice", "Name every runtime once")
+    if len(folders) * len(runtimes) < 2:
+        raise ConfigError(
+            "one pair by one runtime has nothing to be compared with",
+            "Name another pair, or another --runtime",
+        )
+    short = [folder.resolve().name for folder in folders]
+    names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    return tuple(
+        Entry(name if len(runtimes) == 1 else f"{name}, {runtime}", pair, runtime)
+        for name, pair in zip(names, map(load_bundle, folders), strict=True)
+        for runtime in runtimes
+    )
+
+
+def compare(
+    entries: Sequence[Entry],
+    settings: BenchSettings,
+    *,
+    device: str = "cpu",
+    serial: str | None = None,
+    to: Entry | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Measure every entry in turn on one device; under qemu, count instructions instead.
+
+    Args:
+        entries: From :func:`open_entries`.
+        settings: The same for all; each reuse frame is given all of its pair's kernels.
+        device: ``cpu``, ``adb`` or ``qemu``.
+        serial: Which phone; None means the only one.
+        to: The reference; None means the first.
+        progress: Told of each step.
+
+    Raises:
+        ConfigError: No such device.
+        BundleError: A pair cannot be converted for its runtime.
+        DeviceError: The device is missing or failed.
+        MeasurementInvalid: Two counts of one graph differ.
+    """
+    known_device(device)
+    only_adb({"--serial": serial}, device)
+    base = entries[0] if to is None else to
+    rows = [_row(entry) for entry in entries]
+    if device == "qemu":
+        counted = tuple(_counted(row, progress) for row in rows)
+        return Comparison("qemu", True, base.name, counted)
+    if device == "cpu":
+        where, measured, times = _on_this_machine(entries, settings, progress)
+    else:
+        where, measured, times = _on_a_phone(entries, settings, serial, progress)
+    records = _records(entries, settings, measured)
+    emulated = any(record.emulated for record in records)
+    reference = times[list(entries).index(base)]
+    ratios = [
+        () if emulated else tuple(paired(t, reference[t], mine[t]) for t in settings.clip_lengths)
+        for mine in times
+    ]
+    return Comparison(
+        where,
+        emulated,
+        base.name,
+        tuple(
+            replace(row, record=record, ratios=each)
+            for row, record, each in zip(rows, records, ratios, strict=True)
+        ),
+    )
+
+
+#: By clip length, one time for each turn, ms.
+_Times = dict[int, list[float]]
+
+
+def _on_this_machine(
+    entries: Sequence[Entry], settings: BenchSettings, progress: Progress
+) -> tuple[str, list[Measured], list[_Times]]:
+    opened = []
+    for entry in entries:
+        with _of(entry):
+            runner = open_host(entry.pair, entry.runtime, progress=progress)
+        opened.append(HostEntry(runner, entry.pair, settings.live(entry.pair)))
+    measured = measure_in_turn(opened, settings.protocol, settings.clip_lengths, progress=progress)
+    times = [{s.clip_length: clip_times(s) for s in each.schedules} for each in measured]
+    return "cpu", measured, times
+
+
+def _on_a_phone(
+    entries: Sequence[Entry], settings: BenchSettings, serial: str | None, progress: Progress
+) -> tuple[str, list[Measured], list[_Times]]:
+    """Rounds in which every entry has its turn, each a start of the runner of its own."""
+    targets: list[BenchTarget] = []
+    for entry in entries:
+        with _of(entry):
+            chosen = () if serial is None else (serial,)
+            targets += open_targets(
+                entry.pair, "adb", entry.runtime, serials=chosen, progress=progress
+            )
+    pairs = [(target, entry.pair) for target, entry in zip(targets, entries, strict=True)]
+    rounds = measure_in_rounds(pairs, settings, progress)
+    times = [
+        {t: [middle_clip(each, t) for each in mine] for t in settings.clip_lengths}
+        for mine in rounds
+    ]
+    return targets[0].name, [joined(each) for each in rounds], times
+
+
+def _records(
+    entries: Sequence[Entry], settings: BenchSettings, measured: Sequence[Measured]
+) -> list[LatencyRecord]:
+    """A record of each, as `bench` would make it, also kept in the history."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    records = []
+    for entry, found in zip(entries, measured, strict=True):
+        record = make_record(
+            entry.pair,
+            settings.protocol,
+            found,
+            live_kernels=settings.live(entry.pair),
+            core_wanted=settings.core,
+            max_celsius=settings.max_celsius if found.facts.kind == "adb" else None,
+            measured_at=now,
+        )
+        others = ", ".join(each.name for each in entries if each is not entry)
+        record = replace(record, notes=(*record.notes, f"measured in turn with {others}"))
+        remember(record)
+        records.append(record)
+    return records
+
+
+def _row(entry: Entry) -> Row:
+    pair = entry.pair
+    axes = {"n": pair.config.num_queries}
+    macs: dict[Role, int | None] = {
+        role: count_graph_macs(load_graph(pair.graphs[role].onnx), axes) for role in ROLES
+    }
+    return Row(entry, macs, counts_of(pair, entry.runtime), precision_of(pair, entry.runtime))
+
+
+def _counted(row: Row, progress: Progress) -> Row:
+    """The row with its instructions, counted unless that was done before."""
+    if row.instructions is not None:
+        return row
+    with _of(row.entry):
+        record, _ = count_instructions(row.entry.pair, row.entry.runtime, progress=progress)
+    return replace(row, instructions=dict(record.instructions))
+
+
+@contextmanager
+def _of(entry: Entry) -> Iterator[None]:
+    """Says of which entry a pair's own error speaks."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"{entry.name}: {error.cause}", error.next_step) from error
+
+
+def write_plot(found: Comparison, path: Path) -> None:
+    """Write Figure 1.
+
+    Raises:
+        ConfigError: There is nothing to draw.
+        OutputError: It cannot be written.
+    """
+    text = found.plot()
+    write_atomically(path, lambda temporary: _put(temporary, text))
+
+
+def check_plot(path: Path) -> None:
+    """Find out before anything is measured whether a plot can be written.
+
+    Raises:
+        ConfigError: Its name does not say that it is an SVG.
+        OutputError: It cannot be written.
+    """
+    if path.suffix != ".svg":
+        raise ConfigError(f"the plot {path} is written as SVG", "Give it a name that ends in .svg")
+    require_writable(path)
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,139 @@
+"""Own data, from three classes in COCO's form to a verified pair: what docs/own-data.md says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+
+PAGE = Path(__file__).parents[2] / "docs" / "own-data.md"
+#: Names for the page's classes; the pictures show drawn shapes, which no one need label.
+CLASSES = {"disc": "cup", "square": "plate", "triangle": "spoon"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The page's folder `kitchen`: pictures and annotations of three classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part, split in (("train", "train"), ("val", "val")):
+        write_shapes(tmp_path / part, split, 6 if part == "train" else 2, 2, (48, 80))
+        for name in (COCO_FILE, YTVIS_FILE):
+            document = json.loads((tmp_path / part / name).read_text())
+            kept = [c for c in document["categories"] if c["name"] in CLASSES]
+            numbers = {c["id"] for c in kept}
+            document["categories"] = [{**c, "name": CLASSES[c["name"]]} for c in kept]
+            document["annotations"] = [
+                a for a in document["annotations"] if a["category_id"] in numbers
+            ]
+            folder = tmp_path / "kitchen"
+            folder.mkdir(exist_ok=True)
+            ending = "" if name == COCO_FILE else "-clips"
+            (folder / f"{part}{ending}.json").write_text(json.dumps(document))
+    (tmp_path / "train" / FRAMES).rename(tmp_path / "kitchen" / "images")
+    (tmp_path / "val" / FRAMES).rename(tmp_path / "kitchen" / "val-images")
+    return tmp_path
+
+
+def mobileinst(*words: object):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+def commands_of_the_page() -> list[list[str]]:
+    blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    found = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("mobileinst ")]
+    assert [words[0] for words in found] == [
+        "new", "train", "train", "evaluate", "export", "verify", "run", "predict"
+    ]  # fmt: skip
+    return found
+
+
+def test_following_the_page_leads_to_a_verified_pair(here):
+    for words in commands_of_the_page():
+        # Two steps in place of hours; the page's own words are all kept.
+        short = ["--set", "stages.0.epochs=0", "--set", "stages.0.iterations=2"]
+        short += ["--set", "stages.0.batch=2", "--set", "data.workers=0"]
+        if words[:2] == ["train", "runs/kitchen"]:
+            words = [*words, *short]
+        code, out, err = mobileinst(*words)
+        assert code == 0, (words, out, err)
+    run = here / "runs" / "kitchen"
+    parity = next((run / "pair" / "results").rglob("parity.json"))
+    assert json.loads(parity.read_text())["passed"]
+    (measured,) = (run / "results").rglob("eval.json")
+    assert json.loads(measured.read_text())["trained"]
+    assert (here / "followed" / "tracks.json").is_file()
+    assert json.loads((here / "results.json").read_text()) is not None
+    assert "</svg>" in (run / "training.svg").read_text()
+
+
+def new(here: Path, *more: object):
+    return mobileinst(
+        *("new", "runs/x", "--annotations", "kitchen/train.json", "--images", "kitchen/images"),
+        *("--like", "mobileinst-demo", *more),
+    )
+
+
+def test_the_model_has_the_classes_that_are_annotated(here):
+    document = json.loads((here / "kitchen" / "train.json").read_text())
+    document["categories"].insert(0, {"id": 77, "name": 'a "quoted" one, with no object'})
+    document["categories"][-1]["name"] = 'löffel "groß"'
+    (here / "kitchen" / "train.json").write_text(json.dumps(document))
+    code, out, _ = new(here, "--json")
+    assert code == 0, out
+    made = json.loads(out)
+    model = tomllib.loads((here / "runs" / "x" / "model.toml").read_text())
+    assert model["config"]["classes"] == made["classes"]
+    assert set(made["classes"]) <= {"cup", "plate", 'löffel "groß"'}
+    assert sum(made["objects"].values()) == len(document["annotations"])
+    assert model["config"]["backbone"] == "topformer-tiny"
+
+
+def test_clips_get_a_video_stage_with_query_passing(here):
+    code, out, _ = new(here, "--dataset", "ytvis", "--annotations", "kitchen/train-clips.json")
+    assert code == 0, out
+    (stage,) = tomllib.loads((here / "runs" / "x" / "train.toml").read_text())["stages"]
+    assert (stage["kind"], stage["query_passing"]) == ("video", True)
+
+
+def test_nothing_is_replaced(here):
+    assert new(here)[0] == 0
+    before = (here / "runs" / "x" / "train.toml").read_bytes()
+    code, _, err = new(here)
+    assert code == 2
+    assert "there already" in err
+    assert (here / "runs" / "x" / "train.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--like", "mobileinst-nothing"), "mobileinst-nothing"),
+        (("--images", "nowhere"), "nowhere"),
+        (("--annotations", "none.json"), "none.json"),
+        (("--dataset", "voc"), "voc"),
+        (("--validation-annotations", "none.json"), "none.json"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_nothing_is_written(here, words, told):
+    code, out, err = new(here, *words)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert not (here / "runs").exists()
+
+
+def test_a_run_that_was_not_exported_says_so(here):
+    assert new(here)[0] == 0
+    code, _, err = mobileinst("verify", "runs/x")
+    assert code == 2
+    assert "pair does not exist" in err
