@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 #: Instructions of all pickles in a file; a checkpoint has about 20 for a tensor.
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 #: Values in one tuple, or characters in one text that is put together; tuples in tuples.
 MAX_SIZE = 100_000
 MAX_DEPTH = 64
