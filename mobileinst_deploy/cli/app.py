@@ -43,6 +43,7 @@ from mobileinst_deploy.core.errors import (
     MobileInstError,
 )
 from mobileinst_deploy.core.interrupt import Ended
+from mobileinst_deploy.core.text import shown
 
 EPILOG = (
     "Exit codes: 0 good; 1 verification failed; 2 bad input; 3 device not available; "
@@ -101,8 +102,9 @@ def _told(error: Exception) -> MobileInstError:
         return _usage(error)
     if isinstance(error, OSError):
         named = None if error.filename is None else str(error.filename)
-        next_step = "Check the path, its permissions and the space left"
-        return InputError(str(error), next_step, where=named)
+        reason = error.strerror or str(error)
+        cause = reason if named is None else f"{shown(named, 120)} cannot be used: {reason}"
+        return InputError(cause, "Check the path, its permissions and the space left", where=named)
     return _bug(error)
 
 

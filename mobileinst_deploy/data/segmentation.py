@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import hotcoco.mask
 import msgspec
@@ -83,12 +83,13 @@ def to_mask(raw: msgspec.Raw, size: tuple[int, int]) -> np.ndarray:
 
 def to_rle(raw: msgspec.Raw, size: tuple[int, int]) -> Rle:
     """The compressed run lengths of a segmentation without a :func:`problem`."""
-    segmentation: Any = msgspec.json.decode(raw)
+    # By the same types as above: what they pass over, such as a key that is no text, stays unread.
+    segmentation = _DECODER.decode(raw)
     if isinstance(segmentation, list):
         return _drawn(segmentation, size)
-    if isinstance(segmentation["counts"], str):
-        return {"size": list(size), "counts": segmentation["counts"]}
-    return encode(decode(segmentation))
+    if isinstance(segmentation.counts, str):
+        return {"size": list(size), "counts": segmentation.counts}
+    return encode(decode(msgspec.structs.asdict(segmentation)))
 
 
 def _is_flat(raw: msgspec.Raw) -> bool:

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 #: Instructions of all pickles in a file; a checkpoint has about 20 for a tensor.
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 #: Values in one tuple, or characters in one text that is put together; tuples in tuples.
 MAX_SIZE = 100_000
 MAX_DEPTH = 64
-# Whole numbers of more than 64 bits can be chosen so that a dict of them takes hours.
+#: Whole numbers of more than 64 bits, such as a generator's state has. A million of them can be
+#: chosen so that a dict of them takes hours.
+MAX_LONG_INTEGERS = 1000
 _INTEGERS = frozenset({"INT", "LONG", "LONG1", "LONG4"})
 _TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ"})
 _KEPT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _FETCHED = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_LEGACY_MARK = 0x1950A86A20F9469CFC6C
 _LEGACY_PICKLES = 5  # torch before 1.6: a mark, a version, the machine, the object, its storages
 
 
@@ -65,6 +66,7 @@ def require_bounded(path: Path) -> None:
 
 def _walk(file: IO[bytes], left: int) -> int:
     """Walk through one pickle, up to its end; how many instructions are left for others."""
+    long_integers = 0
     stack: list[_Value] = []
     memo: dict[int, _Value] = {}
     for instruction, given, _ in pickletools.genops(file):
@@ -73,8 +75,10 @@ def _walk(file: IO[bytes], left: int) -> int:
         if left < 0:
             raise ValueError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
         name = instruction.name
-        if name in _INTEGERS and argument != _LEGACY_MARK and int(argument).bit_length() > 64:
-            raise ValueError("it holds a whole number of more than 64 bits")
+        if name in _INTEGERS and int(argument).bit_length() > 64:
+            long_integers += 1
+            if long_integers > MAX_LONG_INTEGERS:
+                raise ValueError("it holds too many whole numbers of more than 64 bits")
         if name in _KEPT or name == "MEMOIZE":
             memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
         elif name in _FETCHED:

@@ -7,7 +7,6 @@ machine that plans it. Reading the data comes on top where it is not hidden behi
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.launcher import processes
 from mobileinst_deploy.training.objective import Objective, Target
 from mobileinst_deploy.training.sources import open_sources
 
@@ -93,13 +93,13 @@ def plan_run(
     Raises:
         DatasetError: The annotations are there, but broken.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    together = processes()
     found = config.data.kind == "shapes" or (folder / config.data.annotations).is_file()
     counted = config
     if found:
         source, _ = open_sources(config.data, folder, model)
         frames = sum(source.length(clip) for clip in range(len(source)))
-        counted = config.counted(frames, processes)
+        counted = config.counted(frames, together)
     elif not config.data.annotations:
         raise DatasetError("the recipe names no data", "Give data.annotations")
     if config.threads:
@@ -114,7 +114,7 @@ def plan_run(
         if stage.pictures and (pictures := stage.on_pictures()):
             there = largest_size(pictures, model)
             step += _step_seconds(objective, config, pictures, there, device)
-        each = stage.samples * config.accumulate * processes
+        each = stage.samples * config.accumulate * together
         hours = known.iterations * step / 3600 if known.iterations else None
         stages.append(
             StagePlan(
@@ -127,7 +127,7 @@ def plan_run(
     return TrainPlan(
         config.model,
         sum(p.numel() for p in objective.model.parameters()),
-        processes,
+        together,
         tuple(stages),
         peak_kib / 2**20,
         f"estimated from steps of 2 and 3 samples on {device.type}, {torch.get_num_threads()} "

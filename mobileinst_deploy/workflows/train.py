@@ -12,6 +12,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.network.loading import weights_named
 from mobileinst_deploy.training.config import TrainConfig, read_train_config
+from mobileinst_deploy.training.launcher import processes
 from mobileinst_deploy.training.sources import left_out, open_sources
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def train(
             "--init gives a backbone and --weights a whole network, backbone included",
             "Give one of them",
         )
+    processes()  # as the launcher says, or an error
     read, entry = _read(recipe, changes)
     source, held_out = open_sources(read.data, Path(data or recipe.parent), entry.config)
     if notice is not None:

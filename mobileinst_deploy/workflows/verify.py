@@ -13,13 +13,13 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
 from mobileinst_deploy.core.errors import VerificationFailed
-from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import TrackSettings, settings_of
+from mobileinst_deploy.core.user_code import printing_aside
 from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip

@@ -14,11 +14,13 @@ _HEAD = """\
 Written by the fault tests from what they saw:
 `MOBILEINST_WRITE_FAULTS=1 pytest tests/device -k fault`. Each row is a test. Phones are emulated
 ones with the real adbd, driven by the real adb; after every test nothing of ours may run on the
-phone. Serials, sizes and paths differ from run to run.
+phone. Serials, sizes and paths differ from run to run. Long sentences are cut here.
 
 | fault | exit | what the user is told |
 |---|---|---|
 """
+#: Of a sentence in the table; people see it whole.
+_MOST = 160
 _noted: dict[str, tuple[int, str]] = {}
 
 
@@ -47,6 +49,12 @@ def write() -> None:
     if not _noted:
         return
     rows = "".join(
-        f"| {name} | {code} | {text.replace('|', '/')} |\n" for name, (code, text) in _noted.items()
+        f"| {name} | {code} | {_short(text)} |\n" for name, (code, text) in _noted.items()
     )
     FAULTS.write_text(_HEAD + rows)
+
+
+def _short(text: str) -> str:
+    """A sentence for a cell: whole words, and an ellipsis where some are left out."""
+    text = text.replace("|", "/")
+    return text if len(text) <= _MOST else f"{text[:_MOST].rpartition(' ')[0]} ..."

@@ -35,7 +35,13 @@ def test_there_is_a_block_for_each_way():
     assert "-lstdc++ -lm" in commands
 
 
-@pytest.mark.parametrize("commands", [c for _, c in BLOCKS], ids=[t[:40] for t, _ in BLOCKS])
+def block(title: str, commands: str) -> object:
+    """A case; zig compiles its own C++ library first, which takes minutes with a cold cache."""
+    marks = [pytest.mark.slow] if "zig" in commands else []
+    return pytest.param(commands, id=title[:40], marks=marks)
+
+
+@pytest.mark.parametrize("commands", [block(*parts) for parts in BLOCKS])
 def test_a_block_builds_from_scratch(checkout: Path, commands: str):
     for word, program in NEEDS.items():
         if word in commands and shutil.which(program) is None:

@@ -1,4 +1,4 @@
-"""The user's own code runs in this process: a network named by ``--network``."""
+"""Code of the user's that a command runs, as it was named on the command line."""
 
 from __future__ import annotations
 
