@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Report
+from mobileinst_deploy.cli.options import Association, Json, Report, RuntimeName, Serial, Upright
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,9 +37,14 @@ def evaluate(
             help="With ytvis: frames per keyframe, one or more, or auto; default: 1,3,6.",
         ),
     ] = None,
+    association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
-        str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
+        str,
+        typer.Option(help="cpu; a pair also: adb or qemu; a checkpoint also: cuda, mps."),
     ] = "cpu",
+    runtime: RuntimeName = "onnxruntime",
+    serial: Serial = None,
     report: Report = None,
     json: Json = False,
 ) -> None:
@@ -56,7 +61,11 @@ def evaluate(
             images=images,
             annotations=annotations,
             clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
+            association=association,
+            upright=upright,
             device=device,
+            runtime=runtime,
+            serial=serial,
             report=report,
             progress=progress,
         )
@@ -66,6 +75,8 @@ def evaluate(
         note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
     if done.report.trained is False:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
+    if done.report.caveat is not None:
+        note(f"Note: {done.report.caveat}.", "yellow")
     note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")
     answer(done.document, json=json)
 

@@ -9,6 +9,10 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.settled import settled
+from mobileinst_deploy.core.text import shown, whole
+
+#: Frames from one keyframe to the next, here and in the tracker's C library; more is a slip.
+MAX_CLIP = 1_000_000
 
 
 class Schedule(Protocol):
@@ -145,9 +149,13 @@ def parse_schedule(text: str) -> Every | Auto:
     """
     if text == "auto":
         return Auto()
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"-T {text} is not a clip length", "Use 1, 2, 3 ... or auto")
-    return Every(int(text))
+    length = whole(text, 1, MAX_CLIP)
+    if length is None:
+        raise ConfigError(
+            f"-T {shown(text, 60)!r} is not a clip length from 1 to {MAX_CLIP:,}",
+            "Use 1, 2, 3 ... or auto",
+        )
+    return Every(length)
 
 
 def parse_rate(fps: float) -> Fraction:
