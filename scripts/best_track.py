@@ -36,7 +36,7 @@ for i, medium in enumerate(clips.media):
     about = listed[medium.id]
     if given.content and (about.get("is_union") or about.get("content") not in given.content):
         continue
-    samples = [clips.frame(i, t) for t in range(clips.length(i))]
+    samples = [clips.sample(i, t) for t in range(clips.length(i))]
     fitted = [prepare(sample.image, loaded.config.input_size) for sample in samples]
     overlaps: list[dict[int, float]] = []
     tracked = track_clip(runner, (image for image, _ in fitted), parse_schedule(given.T))

@@ -13,7 +13,7 @@ from forgery import edit_graph, rename
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Call
-from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.core.errors import BundleError, DeviceError, InputError
 from mobileinst_deploy.measure.host import pinned_to_one_core
 from mobileinst_deploy.runtimes.onnxruntime import (
     VERSION,
@@ -64,8 +64,11 @@ def test_a_graph_is_loaded_when_it_is_asked_for(pair: Path):
     ],
 )
 def test_inputs_that_do_not_fit_are_a_sentence(exported: ExportBundle, inputs):
+    runner = CpuRunner(exported)
+    with pytest.raises(InputError, match="the frame graph's image takes float32"):
+        runner.run("frame", inputs)
     with pytest.raises(DeviceError, match="ONNX Runtime failed in the frame graph: "):
-        CpuRunner(exported).run("frame", inputs)
+        runner.ready("frame", inputs).compute()
 
 
 def test_a_measurement_has_one_core_and_gives_the_others_back():
