@@ -78,7 +78,7 @@ def write_report(sources: Sequence[str], output: Path) -> tuple[Path, Findings]:
 
 
 def merged(found: Sequence[Findings]) -> Findings:
-    """Several sources as one; what has the same name in two of them is told apart by its number."""
+    """Several sources as one; what has one name in two of them is told apart by its model."""
     if len(found) == 1:
         return found[0]
     together = Findings(", ".join(each.title for each in found), {}, {}, {}, {}, {}, [])
@@ -86,7 +86,10 @@ def merged(found: Sequence[Findings]) -> Findings:
         for name in ("records", "counts", "parity", "shares", "precision"):
             into: dict[str, Any] = getattr(together, name)
             for key, value in getattr(each, name).items():
-                into[f"{key} ({number})" if key in into else key] = value
+                known = (record.pair.model_id for record in each.records.values())
+                model = next(known, each.title.partition(",")[0])
+                names = (key, f"{key} of {model}", f"{key} ({number})")
+                into[next(name for name in names if name not in into)] = value
     unreadable = tuple(cause for each in found for cause in each.unreadable)
     placed = tuple(point for each in found for point in each.placed)
     return replace(together, unreadable=unreadable, placed=placed)

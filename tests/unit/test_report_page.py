@@ -165,7 +165,7 @@ def test_several_sources_go_into_one_page(tmp_path: Path):
     alone.write_text(json.dumps(RECORD.to_dict()))
     page, found = write_report([str(farm), str(alone), str(alone)], tmp_path / "page.html")
     names = ["adb:a-onnxruntime-plain", "adb:b-onnxruntime-plain", "cpu-onnxruntime-plain"]
-    assert list(found.records) == [*names, "cpu-onnxruntime-plain (3)"]
+    assert list(found.records) == [*names, "cpu-onnxruntime-plain of tiny"]
     assert page.read_text().count("adb:b-onnxruntime-plain") > 1
 
 
