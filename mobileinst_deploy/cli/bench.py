@@ -8,25 +8,27 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName, only_with
+from mobileinst_deploy.cli.options import (
+    ClipLengths,
+    Json,
+    PairFolder,
+    Report,
+    Runs,
+    RuntimeName,
+    Seconds,
+    Warmup,
+    only_with,
+)
 from mobileinst_deploy.core.errors import ConfigError
 
 
 def bench(
     folder: PairFolder,
     device: Annotated[str, typer.Option(help="Where to measure: cpu, adb or qemu.")] = "cpu",
-    clip_lengths: Annotated[
-        str, typer.Option(help="Clip lengths T: a keyframe and T-1 reuse frames.")
-    ] = "1,3,6",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Keyframes per clip length, at least; default: 50.")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, help="Untimed runs before; default: 10.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, help="Seconds per clip length, at least; default: 10.")
-    ] = None,
+    clip_lengths: ClipLengths = "1,3,6",
+    runs: Runs = None,
+    warmup: Warmup = None,
+    seconds: Seconds = None,
     live_kernels: Annotated[
         int | None,
         typer.Option(min=1, help="Kernels handed to reuse frames; default: all."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Report, RuntimeName, Serial
+from mobileinst_deploy.cli.options import Association, Json, Report, RuntimeName, Serial, Upright
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +37,8 @@ def evaluate(
             help="With ytvis: frames per keyframe, one or more, or auto; default: 1,3,6.",
         ),
     ] = None,
+    association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
         str,
         typer.Option(help="cpu; a pair also: adb or qemu; a checkpoint also: cuda, mps."),
@@ -59,6 +61,8 @@ def evaluate(
             images=images,
             annotations=annotations,
             clip_lengths=() if clip_lengths is None else clip_lengths.split(","),
+            association=association,
+            upright=upright,
             device=device,
             runtime=runtime,
             serial=serial,

@@ -54,6 +54,13 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Climb the parity ladder afterwards.")
     ] = True,
+    upright: Annotated[
+        bool,
+        typer.Option(
+            "--upright",
+            help="Also export a pair for upright pictures, into OUTPUT-upright; run chooses.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Export a model as a frame graph and a mask-head graph, and prove them equal to PyTorch."""
@@ -74,15 +81,17 @@ def export(
             simplify=simplify,
             optimize=optimize,
             verify=verify,
+            upright=upright,
             progress=progress,
         )
-    tell_rewrites(exported.rewritten, json=json)
-    pair = exported.pair
-    show(f"Exported {pair.model_id} ({pair.weights_note}) to {pair.folder}", json=json)
+    failure = None
+    for made in filter(None, (exported, exported.upright)):
+        tell_rewrites(made.rewritten, json=json)
+        pair = made.pair
+        show(f"Exported {pair.model_id} ({pair.weights_note}) to {pair.folder}", json=json)
+        if made.verified is not None:
+            tell_verdict(made.verified, json=json)
+            failure = failure or made.verified.failure
     if exported.note:
         note(f"Note: {exported.note}.")
-    failure = None
-    if exported.verified is not None:
-        tell_verdict(exported.verified, json=json)
-        failure = exported.verified.failure
     answer(exported.to_dict(), failure, json=json)

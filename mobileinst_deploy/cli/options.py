@@ -25,6 +25,20 @@ Serials = Annotated[
     list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every phone that adb sees.")]
+ClipLengths = Annotated[
+    str, typer.Option("--clip-lengths", help="Clip lengths T: a keyframe and T-1 reuse frames.")
+]
+Runs = Annotated[
+    int | None,
+    typer.Option("--runs", min=1, help="Keyframes per clip length, at least; default: 50."),
+]
+Warmup = Annotated[
+    int | None, typer.Option("--warmup", min=0, help="Untimed runs before; default: 10.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option("--seconds", min=0, help="Seconds per clip length, at least; default: 10."),
+]
 Network = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +50,22 @@ Network = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Checkpoint to use instead of the model's own weights."),
+]
+Association = Annotated[
+    str,
+    typer.Option(
+        "--association",
+        help="How tracks go on at a keyframe: remembering, or consecutive, the paper's: the cosine "
+        "between the kernels of consecutive keyframes and nothing else.",
+    ),
+]
+Upright = Annotated[
+    bool,
+    typer.Option(
+        "--upright",
+        help="Give upright pictures to an input that is turned; a pair needs the one beside it "
+        "that export --upright wrote.",
+    ),
 ]
 Output = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json
+from mobileinst_deploy.cli.options import Association, Json, Upright
 
 
 def predict(
@@ -32,6 +32,8 @@ def predict(
             "-T", "--clip-length", help="With ytvis: frames per keyframe, or auto; default: 3."
         ),
     ] = None,
+    association: Association = "remembering",
+    upright: Upright = False,
     device: Annotated[
         str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
     ] = "cpu",
@@ -51,6 +53,8 @@ def predict(
             images=images,
             annotations=annotations,
             clip_length=clip_length,
+            association=association,
+            upright=upright,
             device=device,
             progress=progress,
         )

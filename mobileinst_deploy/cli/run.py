@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import DeviceName, Json, PairFolder, RuntimeName, Serial
+from mobileinst_deploy.cli.options import (
+    Association,
+    DeviceName,
+    Json,
+    PairFolder,
+    RuntimeName,
+    Serial,
+)
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.records import RunReport
@@ -30,6 +37,7 @@ def run(
         ),
     ] = "3",
     score: Annotated[float, typer.Option(help="Lowest score of an instance, 0 to 1.")] = 0.3,
+    association: Association = "remembering",
     fps: Annotated[
         float | None,
         typer.Option(
@@ -58,6 +66,7 @@ def run(
             output,
             clip_length=clip_length,
             score=score,
+            association=association,
             fps=None if fps is None else parse_rate(fps),
             device=device,
             serial=serial,

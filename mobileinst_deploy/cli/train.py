@@ -86,6 +86,7 @@ def train(
     if report.loss is not None:
         rate = report.samples / max(report.seconds, 1e-9)
         done += f", loss {report.loss:.4f}, {rate:.1f} samples/s"
+        done += f", waiting for data {report.waiting:.0%} of the time"
     show(done + (f", held-out {metrics}" if metrics else ""), json=json)
     if report.anew:
         note(f"The weights know other classes; these began anew: {', '.join(report.anew)}.")

@@ -46,6 +46,10 @@ def verify(
     frames: Annotated[
         int | None, typer.Option(min=1, help="With --clip: only so many of its first frames.")
     ] = None,
+    association: Annotated[
+        str | None,
+        typer.Option(help="With --clip: remembering, or consecutive, the paper's association."),
+    ] = None,
     device: DeviceName = "cpu",
     serial: Serial = None,
     runtime: RuntimeName = "onnxruntime",
@@ -58,7 +62,11 @@ def verify(
     """Prove an exported pair equal to PyTorch, rung by rung; exit 1 when anything is off."""
     from mobileinst_deploy.workflows.verify import verify as work
 
-    only_with("--clip", clip, {"--clip-length": clip_length, "--frames": frames})
+    only_with(
+        "--clip",
+        clip,
+        {"--clip-length": clip_length, "--association": association, "--frames": frames},
+    )
     with progress_bar() as progress:
         verified = work(
             folder,
@@ -67,6 +75,7 @@ def verify(
             images=image or (),
             clip=clip,
             clip_length=clip_length or "3",
+            association=association or "remembering",
             frames=frames,
             device=device,
             serial=serial,

@@ -31,7 +31,7 @@ from mobileinst_deploy.core.documents import (
     parse_json,
 )
 from mobileinst_deploy.core.errors import BundleError, InputError, places
-from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.external_data import fault_of
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import Golden, read_golden
 from mobileinst_deploy.core.manifest import SCHEMA, Manifest
@@ -275,11 +275,11 @@ def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Cont
 
 
 def _whole_graph(graph: Content) -> Content:
-    """A graph that keeps nothing in other files, which no checksum of the manifest would cover."""
+    """A graph that keeps nothing in other files and holds no loop."""
     try:
-        external = has_external_data(graph.data)
+        fault = fault_of(graph.data)
     except ValueError as error:
         raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
-    if external:
-        raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
+    if fault is not None:
+        raise BundleError(f"{graph.path} {fault}", _EXPORT_AGAIN)
     return graph

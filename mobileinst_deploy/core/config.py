@@ -10,13 +10,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from msgspec import Meta
 
 from mobileinst_deploy.core.documents import Blame, check, convert
 from mobileinst_deploy.core.errors import ConfigError
 
 Backbone = Literal[
-    "topformer-base", "topformer-small", "topformer-tiny", "seaformer-base", "mobilenetv2"
+    "topformer-base",
+    "topformer-small",
+    "topformer-tiny",
+    "seaformer-large",
+    "seaformer-base",
+    "seaformer-small",
+    "seaformer-tiny",
+    "mobilenetv2",
+    "resnet-50",
+    "resnet-18",
 ]
 Padding = Literal["even", "tensorflow"]
 Decoder = Literal["mobileinst", "fpn", "sparseinst"]
@@ -30,8 +40,13 @@ X6_CHANNELS: dict[Backbone, int] = {
     "topformer-base": 384,
     "topformer-small": 296,
     "topformer-tiny": 208,
+    "seaformer-large": 320,
     "seaformer-base": 256,
+    "seaformer-small": 192,
+    "seaformer-tiny": 160,
     "mobilenetv2": 320,
+    "resnet-50": 2048,
+    "resnet-18": 512,
 }
 MASK_STRIDE = 8
 SIZE_MULTIPLE = 64
@@ -56,12 +71,14 @@ Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
 class Tolerance:
     """How far an exported graph may be from PyTorch. It lives with the model, in its model.toml.
 
-    A tensor passes when every element satisfies ``|got - want| <= atol + rtol * |want|`` and its
-    cosine similarity with the reference is at least ``min_cosine``.
+    A tensor passes when every element satisfies ``|got - want| <= atol + rtol * |want| + of_largest
+    * max|want|`` and its cosine similarity with the reference is at least ``min_cosine``.
 
     Attributes:
         atol: Absolute part, in the tensor's own unit (logits).
         rtol: Relative part, a ratio.
+        of_largest: Part that grows with the tensor's largest element, a ratio. An element near 0 is
+            a sum of large terms that cancel, and keeps their rounding.
         min_cosine: Lowest cosine similarity of the flattened tensors, at most 1.
         min_mask_iou: Lowest IoU, in [0, 1], of a thresholded mask with its reference.
         edge_logit: A mask logit this close to 0 is on the mask's edge: rounding decides its side.
@@ -76,9 +93,17 @@ class Tolerance:
     rtol: Tolerated = 1e-3
     min_cosine: Agreement = 0.9999
     min_mask_iou: Agreement = 0.99
+    of_largest: Tolerated = 0.0
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
+
+    def allowed(self, want: np.ndarray) -> np.ndarray:
+        """How far each element of a tensor may be off; float64, of the reference's shape."""
+        size = np.abs(np.asarray(want, np.float64))
+        largest = float(size.max(initial=0.0))
+        allowed: np.ndarray = self.atol + self.rtol * size + self.of_largest * largest
+        return allowed
 
 
 @dataclass(frozen=True)

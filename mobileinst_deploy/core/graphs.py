@@ -50,6 +50,7 @@ class Graphs:
             The frame graph's outputs by tensor name.
 
         Raises:
+            InputError: The image is of another size.
             DeviceError: The runner failed or returned what the graph cannot have made.
         """
         return self.frames([image])[0]
@@ -74,17 +75,21 @@ class Graphs:
             Mask logits (1, n, H/8, W/8) float32.
 
         Raises:
+            InputError: The keyframe's results lack something, or are of another pair or size. That
+                kernels and context are of two keyframes cannot be told.
             DeviceError: As for :meth:`frame`.
         """
-        carried = {name: keyframe[name] for name in self._carried}
-        live = carried[KERNELS].shape[1]
-        if self._slots is not None:
-            missing = self._slots - live
-            carried[KERNELS] = np.pad(carried[KERNELS], ((0, 0), (0, missing), (0, 0)))
+        carried = {name: keyframe[name] for name in self._carried if name in keyframe}
+        kernels = carried.get(KERNELS)
+        live = 0 if kernels is None else kernels.shape[1]
+        if self._slots is not None and kernels is not None:
+            carried[KERNELS] = np.pad(kernels, ((0, 0), (0, self._slots - live), (0, 0)))
         call = Call("mask_head", {IMAGE: image, **carried})
         return self._call([call])[0][MASK_LOGITS][:, :live]
 
     def _call(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        for call in calls:
+            self._runner.specs[call.role].check_inputs(call.inputs)
         found = self._runner.outputs(calls)
         if len(found) != len(calls):
             raise DeviceError(

@@ -19,8 +19,26 @@ PADDING = (124, 116, 104)
 SCORE_THRESHOLD = 0.3
 #: A pixel belongs to a mask when its logit is above this.
 MASK_THRESHOLD = 0.0
+#: What decides whether an instance of a keyframe continues a track; see
+#: :class:`~mobileinst_deploy.core.tracker.TrackSettings`. ``consecutive`` is the paper's.
+ASSOCIATION_SETTINGS: dict[str, dict[str, float | int]] = {
+    "remembering": {
+        "keep": 0.5,
+        "similarity": 0.5,
+        "memory": 30,
+        "duplicate_iou": 0.5,
+        "remembered": 10,
+    },
+    "consecutive": {
+        "keep": 1.0,
+        "similarity": 0.5,
+        "memory": 0,
+        "duplicate_iou": 1.0,
+        "remembered": 1,
+    },
+}
 #: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
-KERNELS_REMEMBERED = 10
+KERNELS_REMEMBERED = int(ASSOCIATION_SETTINGS["remembering"]["remembered"])
 
 
 def picture_rules(config: Description) -> dict[str, Any]:
@@ -62,6 +80,12 @@ def picture_rules(config: Description) -> dict[str, Any]:
             "sample": "a + (b - a) * t in float32, along the row, then along the column",
             "threshold": MASK_THRESHOLD,
             "inside": "above the threshold, after resizing",
+        },
+        "association": {
+            "measure": "cosine of kernels",
+            "assignment": "one to one, of the greatest sum above the similarity",
+            "default": "remembering",
+            "kinds": {kind: dict(values) for kind, values in ASSOCIATION_SETTINGS.items()},
         },
         "reuse": {
             "kernels": "those of the keyframe's shown instances, as the frame graph gave them",

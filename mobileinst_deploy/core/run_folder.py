@@ -9,6 +9,7 @@
       training.csv, .svg  the log, and its curves                      mobileinst train
       training.pt         the state to go on from                      mobileinst train
       pair/               the exported pair                            mobileinst export
+      pair-upright/       the same for upright pictures                mobileinst export --upright
 
 Commands that need weights take the folder for its weights, those that need a pair for its pair.
 """
@@ -22,6 +23,12 @@ WEIGHTS_FILE = "model.safetensors"
 LOG_FILE = "training.csv"
 CURVES_FILE = "training.svg"
 PAIR_FOLDER = "pair"
+
+
+def upright_of(pair: Path) -> Path:
+    """Where the pair for upright pictures lies that belongs to a pair: beside it."""
+    absolute = pair_of(pair).absolute()
+    return absolute.with_name(f"{absolute.name}-upright")
 
 
 def is_run(folder: Path) -> bool:

@@ -25,7 +25,11 @@ from mobileinst_deploy.core.contract import (
 )
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.graphs import Graphs
-from mobileinst_deploy.core.picture_rules import KERNELS_REMEMBERED, SCORE_THRESHOLD
+from mobileinst_deploy.core.picture_rules import (
+    ASSOCIATION_SETTINGS,
+    KERNELS_REMEMBERED,
+    SCORE_THRESHOLD,
+)
 from mobileinst_deploy.core.schedule import Schedule
 
 
@@ -41,6 +45,8 @@ class TrackSettings:
         similarity: Lowest cosine similarity, in [-1, 1], of two kernels of one instance.
         memory: Keyframes that a hidden instance may miss before it is forgotten, from 0 up.
         duplicate_iou: Mask IoU, in (0, 1], from which the weaker of two queries is a duplicate.
+        remembered: Keyframes over which a track's kernel is averaged, from 1 up; with 1 it is that
+            of the last one.
     """
 
     score: float = SCORE_THRESHOLD
@@ -48,6 +54,7 @@ class TrackSettings:
     similarity: float = 0.5
     memory: int = 30
     duplicate_iou: float = 0.5
+    remembered: int = KERNELS_REMEMBERED
 
     def __post_init__(self) -> None:
         ranges = {
@@ -56,6 +63,7 @@ class TrackSettings:
             "similarity": (-1.0, 1.0),
             "duplicate_iou": (0.0, 1.0),
             "memory": (0.0, float("inf")),
+            "remembered": (1.0, float("inf")),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -63,6 +71,34 @@ class TrackSettings:
                 raise ConfigError(
                     f"{name} is {value}, not between {low:g} and {high:g}", "Correct it"
                 )
+
+
+def settings_of(association: str, score: float = SCORE_THRESHOLD) -> TrackSettings:
+    """The settings of a kind of kernel association.
+
+    Args:
+        association: ``remembering``, the default everywhere; or ``consecutive``, the paper's: the
+            cosine between the kernels of consecutive keyframes and nothing else. Then nothing is
+            known of keyframes before the last one, a weak instance does not continue a track, and
+            only queries of one and the same mask are duplicates.
+        score: Lowest score of an instance, in [0, 1].
+
+    Raises:
+        ConfigError: There is no such association, or the score is out of range.
+    """
+    if association not in ASSOCIATION_SETTINGS:
+        raise ConfigError(
+            f"there is no association {association!r}", f"Use {' or '.join(ASSOCIATION_SETTINGS)}"
+        )
+    chosen = ASSOCIATION_SETTINGS[association]
+    return TrackSettings(
+        score,
+        keep=chosen["keep"],
+        similarity=chosen["similarity"],
+        memory=int(chosen["memory"]),
+        duplicate_iou=chosen["duplicate_iou"],
+        remembered=int(chosen["remembered"]),
+    )
 
 
 class KnownTrack(Protocol):
@@ -91,7 +127,7 @@ class Track:
     Attributes:
         id: Its identity, from 1 up, in order of birth.
         kernel: (D,) the mean direction of its kernels, of length 1; the latest keyframe counts
-            1/n up to the tenth and 1/10 from then on.
+            1/n up to the last remembered one (ten by default), and no less from then on.
         class_logits: (C,) mean over the keyframes that showed it.
         objectness_logit: Mean over the same keyframes.
         keyframes: How many keyframes showed it.
@@ -120,10 +156,16 @@ class Track:
         """The score for that class."""
         return float(self.class_scores.max())
 
-    def saw(self, kernel: np.ndarray, class_logits: np.ndarray, objectness_logit: float) -> None:
-        """Take one more keyframe into account; the arguments are that keyframe's."""
+    def saw(
+        self,
+        kernel: np.ndarray,
+        class_logits: np.ndarray,
+        objectness_logit: float,
+        remembered: int = KERNELS_REMEMBERED,
+    ) -> None:
+        """Take one more keyframe into account; the first three arguments are that keyframe's."""
         self.keyframes += 1
-        share = min(self.keyframes, KERNELS_REMEMBERED)
+        share = min(self.keyframes, remembered)
         self.kernel = unit((self.kernel + (kernel - self.kernel) / share)[None])[0]
         self.missed = 0
         self.class_logits = self.class_logits + (class_logits - self.class_logits) / self.keyframes
@@ -240,7 +282,7 @@ class Tracker:
             seen = directions[query], class_logits[query], float(objectness[query])
             if which >= 0:
                 track = known[which]
-                track.saw(*seen)
+                track.saw(*seen, settings.remembered)
             elif scores[query] >= settings.score:
                 track = Track(len(self.tracks) + 1, *seen)
                 self.tracks[track.id] = track

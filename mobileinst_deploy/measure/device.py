@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mobileinst_deploy.core.text import whole
+
 PAPER_SOC = "SM7325"
 #: Android's names of PowerManager's thermal status.
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -195,15 +197,6 @@ def zones_of(files: Mapping[str, str]) -> dict[str, float]:
         if -40 <= celsius <= 150:  # switched-off sensors say things like -274 or 200
             zones[name] = celsius
     return zones
-
-
-def whole(text: str, low: int, high: int) -> int | None:
-    """A whole number within bounds, or None for anything else."""
-    text = text.strip()
-    if not re.fullmatch(r"-?[0-9]{1,10}", text):
-        return None
-    value = int(text)
-    return value if low <= value <= high else None
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import hotcoco.mask
 import numpy as np
 
-from mobileinst_deploy.core.masks import apart, rle_area
+from mobileinst_deploy.core.masks import Rle, apart, rle_area
 from mobileinst_deploy.measure.average_precision import Candidate, Truth
 
 #: YouTube-VIS's names; S, M and L are tracks up to 128^2, up to 256^2 and above, in pixels.
@@ -125,19 +125,19 @@ def _at(rest: str) -> slice:
     return slice(place, place + 1)
 
 
-def _mean_area(masks: Sequence[object]) -> float:
+def _mean_area(masks: Sequence[Rle | None]) -> float:
     areas = [rle_area(mask) for mask in masks if mask is not None]
     return sum(areas) / len(areas) if areas else 0.0
 
 
 def _overlaps(
-    found: list[Candidate], frames: list[list[object]], tracks: list[Truth]
+    found: list[Candidate], frames: list[list[Rle | None]], tracks: list[Truth]
 ) -> np.ndarray:
     """IoU (found, tracks) over all frames."""
     if not found or not tracks:
         return np.zeros((len(found), len(tracks)))
-    masks = [one.mask for one in found]
-    plain = hotcoco.mask.iou(masks, [one.mask for one in tracks], [False] * len(tracks))
+    masks = [dict(one.mask) for one in found]
+    plain = hotcoco.mask.iou(masks, [dict(one.mask) for one in tracks], [False] * len(tracks))
     ious = np.array(plain, np.float64).reshape(len(found), len(tracks))
     for j, track in enumerate(tracks):
         if track.odd:
@@ -146,17 +146,14 @@ def _overlaps(
     return ious
 
 
-def _odd_overlap(candidate: Candidate, frames: list[object], track: Truth) -> float:
+def _odd_overlap(candidate: Candidate, frames: list[Rle | None], track: Truth) -> float:
     """IoU where the track has masks of another size: such a frame counts only if it is missed."""
-    common = rle_area(_text(hotcoco.mask.merge([candidate.mask, track.mask], True)))
+    both = hotcoco.mask.merge([dict(candidate.mask), dict(track.mask)], True)
+    common = rle_area(dict(both))
     union = rle_area(candidate.mask) + rle_area(track.mask) - common
     for t, pixels in track.odd.items():
         union += pixels if frames[t] is None else -rle_area(frames[t])
     return common / union if union > 0 else 0.0
-
-
-def _text(rle: dict[str, object]) -> dict[str, object]:
-    return {"size": rle["size"], "counts": rle["counts"]}
 
 
 def _match(

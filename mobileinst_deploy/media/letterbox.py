@@ -40,6 +40,25 @@ class Geometry:
         )
 
 
+def turned_for(input_size: tuple[int, int], picture: tuple[int, ...]) -> tuple[int, int]:
+    """An input size of the same area in the orientation of a picture.
+
+    Args:
+        input_size: (height, width) in pixels.
+        picture: (height, width) of the picture; a square one lies.
+
+    Returns:
+        ``input_size``, turned where one is upright and the other is not.
+    """
+    height, width = input_size
+    return (width, height) if is_upright(input_size) != is_upright(picture) else input_size
+
+
+def is_upright(size: tuple[int, ...]) -> bool:
+    """Whether a picture of a size (height, width) is higher than wide."""
+    return size[0] > size[1]
+
+
 def geometry_of(original: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
     """The geometry of a picture of ``original`` (height, width) inside ``input_size``.
 

@@ -43,7 +43,12 @@ _IGNORED: dict[Backbone, tuple[str, ...]] = {
     "topformer-base": ("SIM.", *_HEADS),
     "topformer-small": ("SIM.", *_HEADS),
     "topformer-tiny": ("SIM.", *_HEADS),
+    "seaformer-large": _HEADS,
     "seaformer-base": _HEADS,
+    "seaformer-small": _HEADS,
+    "seaformer-tiny": _HEADS,
+    "resnet-50": _HEADS,
+    "resnet-18": _HEADS,
     "mobilenetv2": ("features.18.", *_HEADS),
 }
 _LOOKS_LIKE = {

@@ -17,10 +17,12 @@ from mobileinst_deploy.network.mobileinst import MobileInst
 MAX_PARAMETERS = 1 << 27
 #: Elements of the largest tensor between two layers, for one picture; 512 MiB in float32.
 MAX_ACTIVATION = 1 << 27
-#: MobileNetV2's widest map is its second block's, at half the picture; no backbone has a wider one.
+#: Channels of the widest map, at half the picture: MobileNetV2's in its second block, and of
+#: SeaFormer-Large likewise. No other backbone has a wider one.
 _WIDEST = 96
+_WIDEST_LARGE = 128
 #: Weights of the largest backbone, and half as many again.
-_BACKBONE = 20_000_000
+_BACKBONE = 36_000_000
 
 
 @lru_cache(maxsize=256)
@@ -42,8 +44,9 @@ def largest_activation(config: ModelConfig) -> int:
     height, width = config.input_size
     cells = (height // MASK_STRIDE) * (width // MASK_STRIDE)
     tokens = cells // config.pool_size**2
+    widest = _WIDEST_LARGE if config.backbone == "seaformer-large" else _WIDEST
     return max(
-        _WIDEST * (height // 2) * (width // 2),
+        widest * (height // 2) * (width // 2),
         max(config.num_queries, config.width) * cells,
         config.num_heads * config.num_queries * max(tokens, config.num_queries),
         config.num_queries * config.num_classes,

@@ -14,6 +14,7 @@ from mobileinst_deploy.network.layers import ConvBN
 from mobileinst_deploy.network.mask_decoder import build_mask_decoder
 from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
 from mobileinst_deploy.network.pyramid import Backbone, Pyramid
+from mobileinst_deploy.network.resnet import ResNet
 from mobileinst_deploy.network.seaformer import SeaFormer
 from mobileinst_deploy.network.topformer import TopFormer
 
@@ -86,8 +87,10 @@ def needs_of(config: ModelConfig) -> Needs:
 
 def build_backbone(config: ModelConfig) -> Backbone:
     """The backbone a configuration asks for, with torch's own initial weights."""
-    if config.backbone == "seaformer-base":
-        return SeaFormer()
+    if config.backbone.startswith("seaformer-"):
+        return SeaFormer(config.backbone)
+    if config.backbone.startswith("resnet-"):
+        return ResNet(int(config.backbone.removeprefix("resnet-")))
     if config.backbone == "mobilenetv2":
         return MobileNetV2(config.padding)
     return TopFormer(config.backbone)

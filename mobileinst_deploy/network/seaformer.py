@@ -1,4 +1,4 @@
-"""SeaFormer-Base (arXiv 2301.13156), without its segmentation head.
+"""SeaFormer (arXiv 2301.13156) in its four sizes, without their heads.
 
 Module names follow the published checkpoints, so that those load key by key.
 """
@@ -21,9 +21,6 @@ from mobileinst_deploy.network.topformer import (
     TransformerBlock,
 )
 
-STEM_CHANNELS = 16
-DEPTH = 4
-NUM_HEADS = 8
 VALUE_RATIO = 2
 POSITION_LENGTH = 16
 
@@ -36,14 +33,68 @@ class StageSpec(NamedTuple):
     mlp_ratio: int
 
 
-BLOCKS: tuple[tuple[BlockSpec, ...], ...] = (
-    (BlockSpec(3, 1, 16, 1), BlockSpec(3, 4, 32, 2), BlockSpec(3, 3, 32, 1)),
-    (BlockSpec(5, 3, 64, 2), BlockSpec(5, 3, 64, 1)),
-    (BlockSpec(3, 3, 128, 2), BlockSpec(3, 3, 128, 1)),
-    (BlockSpec(5, 4, 192, 2),),
-    (BlockSpec(3, 6, 256, 2),),
-)
-TRANSFORMERS = (StageSpec(192, 16, 2), StageSpec(256, 24, 4))
+class Spec(NamedTuple):
+    """One size.
+
+    Attributes:
+        blocks: Of the five convolution stages.
+        transformers: After the last stages, one each: after the last two, of Large the last three.
+        depth: Blocks of each transformer.
+        num_heads: Of its attention.
+    """
+
+    blocks: tuple[tuple[BlockSpec, ...], ...]
+    transformers: tuple[StageSpec, ...]
+    depth: int
+    num_heads: int
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels of the stem's map, which the first block keeps."""
+        return self.blocks[0][0].channels
+
+
+def _blocks(
+    widths: tuple[int, int, int, int, int, int], ratios: tuple[int, int, int]
+) -> tuple[tuple[BlockSpec, ...], ...]:
+    """The stages by their widths, the stem's first; ratios of the three that sizes differ in."""
+    stem, c2, c3, c4, c5, c6 = widths
+    first, second, fourth = ratios
+    return (
+        (BlockSpec(3, first, stem, 1), BlockSpec(3, 4, c2, 2), BlockSpec(3, second, c2, 1)),
+        (BlockSpec(5, second, c3, 2), BlockSpec(5, second, c3, 1)),
+        (BlockSpec(3, second, c4, 2), BlockSpec(3, second, c4, 1)),
+        (BlockSpec(5, fourth, c5, 2),),
+        (BlockSpec(3, 6, c6, 2),),
+    )
+
+
+SEAFORMERS = {
+    "seaformer-tiny": Spec(
+        _blocks((16, 16, 32, 64, 128, 160), (1, 3, 3)),
+        (StageSpec(128, 16, 2), StageSpec(160, 24, 4)),
+        depth=2,
+        num_heads=4,
+    ),
+    "seaformer-small": Spec(
+        _blocks((16, 24, 48, 96, 160, 192), (1, 3, 4)),
+        (StageSpec(160, 16, 2), StageSpec(192, 24, 4)),
+        depth=3,
+        num_heads=6,
+    ),
+    "seaformer-base": Spec(
+        _blocks((16, 32, 64, 128, 192, 256), (1, 3, 4)),
+        (StageSpec(192, 16, 2), StageSpec(256, 24, 4)),
+        depth=4,
+        num_heads=8,
+    ),
+    "seaformer-large": Spec(
+        _blocks((32, 64, 128, 192, 256, 320), (3, 4, 4)),
+        (StageSpec(192, 16, 2), StageSpec(256, 20, 4), StageSpec(320, 24, 6)),
+        depth=3,
+        num_heads=8,
+    ),
+}
 
 
 class ConvStage(nn.Sequential):
@@ -74,11 +125,12 @@ class AxialPosition(nn.Module):
 class SqueezeAxialAttention(nn.Module):
     """Attention along rows and along columns of the squeezed map, beside a convolution branch."""
 
-    def __init__(self, dim: int, key_dim: int) -> None:
+    def __init__(self, dim: int, key_dim: int, num_heads: int) -> None:
         super().__init__()
         self.key_dim = key_dim
+        self.num_heads = num_heads
         self.value_dim = VALUE_RATIO * key_dim
-        keys, values = key_dim * NUM_HEADS, self.value_dim * NUM_HEADS
+        keys, values = key_dim * num_heads, self.value_dim * num_heads
         self.to_q = ConvBN(dim, keys)
         self.to_k = ConvBN(dim, keys)
         self.to_v = ConvBN(dim, values)
@@ -114,43 +166,53 @@ class SqueezeAxialAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One axis: q and k (B, heads*key_dim, L), v (B, heads*value_dim, L) to v's shape."""
         b, values, length = static_shape(v)
-        q = q.reshape(b, NUM_HEADS, self.key_dim, length).permute(0, 1, 3, 2)
-        k = k.reshape(b, NUM_HEADS, self.key_dim, length)
-        v = v.reshape(b, NUM_HEADS, self.value_dim, length).permute(0, 1, 3, 2)
+        q = q.reshape(b, self.num_heads, self.key_dim, length).permute(0, 1, 3, 2)
+        k = k.reshape(b, self.num_heads, self.key_dim, length)
+        v = v.reshape(b, self.num_heads, self.value_dim, length).permute(0, 1, 3, 2)
         weights = (torch.matmul(q, k) * self.key_dim**-0.5).softmax(dim=-1)
         return torch.matmul(weights, v).permute(0, 1, 3, 2).reshape(b, values, length)
 
 
 class SeaFormer(Backbone):
-    """SeaFormer-Base: X3 and X4 from convolutions, X5 and X6 from its two transformers."""
+    """SeaFormer: X3 from convolutions, X5 and X6 from its last two transformers.
 
-    def __init__(self) -> None:
+    X4 is a convolution stage's, and of Large that of a transformer, too.
+
+    Args:
+        name: ``seaformer-tiny``, ``-small``, ``-base`` or ``-large``.
+    """
+
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.channels = (64, 128, 192, 256)
-        self.smb1 = ConvStage(STEM_CHANNELS, BLOCKS[0], stem=True)
-        self.smb2 = ConvStage(BLOCKS[0][-1].channels, BLOCKS[1])
-        self.smb3 = ConvStage(BLOCKS[1][-1].channels, BLOCKS[2])
-        self.smb4 = ConvStage(BLOCKS[2][-1].channels, BLOCKS[3])
-        self.smb5 = ConvStage(BLOCKS[3][-1].channels, BLOCKS[4])
-        self.trans1 = _transformer(TRANSFORMERS[0])
-        self.trans2 = _transformer(TRANSFORMERS[1])
+        spec = SEAFORMERS[name]
+        _, c3, c4, c5, c6 = (stage[-1].channels for stage in spec.blocks)
+        self.channels = (c3, c4, c5, c6)
+        channels = spec.stem_channels
+        for number, blocks in enumerate(spec.blocks, start=1):
+            self.add_module(f"smb{number}", ConvStage(channels, blocks, stem=number == 1))
+            channels = blocks[-1].channels
+        self.first = len(spec.blocks) - len(spec.transformers)
+        for number, stage in enumerate(spec.transformers, start=1):
+            self.add_module(f"trans{number}", _transformer(stage, spec.depth, spec.num_heads))
 
     def forward(self, image: Tensor, depth: int = 6) -> Pyramid:
         """See :meth:`Backbone.forward`."""
-        x3 = self.smb2(self.smb1(image))
-        x4 = self.smb3(x3) if depth > 3 else None
-        x5 = self.trans1(self.smb4(x4)) if depth > 4 else None
-        x6 = self.trans2(self.smb5(x5)) if depth > 5 else None
-        return Pyramid(x3, x4, x5, x6)
+        x, maps = image, []
+        for number in range(1, depth):
+            x = self.get_submodule(f"smb{number}")(x)
+            if number > self.first:
+                x = self.get_submodule(f"trans{number - self.first}")(x)
+            maps.append(x)
+        return Pyramid(*maps[1:])
 
 
-def _transformer(spec: StageSpec) -> Transformer:
+def _transformer(spec: StageSpec, depth: int, num_heads: int) -> Transformer:
     return Transformer(
         [
             TransformerBlock(
-                SqueezeAxialAttention(spec.dim, spec.key_dim),
+                SqueezeAxialAttention(spec.dim, spec.key_dim, num_heads),
                 ConvMlp(spec.dim, spec.dim * spec.mlp_ratio),
             )
-            for _ in range(DEPTH)
+            for _ in range(depth)
         ]
     )

@@ -22,7 +22,7 @@ def compare_tensor(
     """
     difference = np.abs(got.astype(np.float64) - want)
     size = np.abs(want.astype(np.float64))
-    excess = difference / np.maximum(tolerance.atol + tolerance.rtol * size, 1e-300)
+    excess = difference / np.maximum(tolerance.allowed(want), 1e-300)
     worst = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
     significant = size > tolerance.atol
     relative = difference[significant] / size[significant]

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.measure.device import (
     THERMAL_STATUS,
     DeviceFacts,
     DeviceState,
     cores_of,
     printable,
-    whole,
     zones_of,
 )
 from mobileinst_deploy.phone.shell import AdbDevice

@@ -90,8 +90,11 @@ def open_host(
         )
     if runtime == "ncnn":
         from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
+        from mobileinst_deploy.runtimes.ncnn.rehearsal import rehearse
 
-        return NcnnRunner(_as_ncnn(bundle, progress))
+        runner = NcnnRunner(_as_ncnn(bundle, progress))
+        rehearse(runner.bundle)
+        return runner
     from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
     return CpuRunner(bundle)

@@ -15,6 +15,7 @@ from mobileinst_deploy.core.config import Count, check_size
 from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
 from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.text import whole
 
 DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]
 StageKind = Literal["image", "video"]
@@ -79,6 +80,9 @@ class DataConfig:
         clips: Number of clips of shapes or cut-outs, made when they are needed.
         frames: Frames of each of them.
         validation_clips: Number of held-out ones.
+        upright: Whether upright pictures are fitted into upright sizes: a batch then holds pictures
+            of one orientation, and a stage's size is turned for the upright ones. They are drawn as
+            often as before.
         flip: Whether half of the samples are mirrored left to right.
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
@@ -97,6 +101,7 @@ class DataConfig:
     clips: Steps = 1_000_000
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
     validation_clips: StepsOrNone = 100
+    upright: bool = False
     flip: bool = True
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0
@@ -353,8 +358,9 @@ def _change(data: dict[str, Any], change: str) -> None:
         ) from error
     place: Any = data
     for step in way:
-        if isinstance(place, list) and step.isascii() and step.isdigit() and int(step) < len(place):
-            place = place[int(step)]
+        index = whole(step, 0, len(place) - 1) if isinstance(place, list) else None
+        if index is not None:
+            place = place[index]
         elif isinstance(place, dict):
             place = place.setdefault(step, {})
         else:

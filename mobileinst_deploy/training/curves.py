@@ -32,7 +32,7 @@ def _series(rows: Sequence[dict[str, str]], names: Sequence[str]) -> list[Series
     for name in names:
         points = [(float(r["iteration"]), float(r[name])) for r in rows if r.get(name)]
         if points:
-            found.append(Series(name, *zip(*points, strict=True)))
+            found.append(Series(name, [x for x, _ in points], [y for _, y in points]))
     return found
 
 

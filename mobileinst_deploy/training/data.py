@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,11 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
+from mobileinst_deploy.media.letterbox import turned_for
 from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
+#: Tells the draw of a batch's orientation from those of samples.
+_ORIENTATION = 0x0EA7
 
 
 class ClipSource(Protocol):
@@ -40,6 +44,10 @@ class ClipSource(Protocol):
 
     def length(self, clip: int) -> int:
         """Frames of a clip."""
+        ...
+
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
         ...
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
@@ -94,6 +102,19 @@ class Sample(NamedTuple):
     unreadable: int
 
 
+class Pool(NamedTuple):
+    """Clips to draw from: all of a source, or some of them."""
+
+    source: ClipSource
+    clips: np.ndarray | None = None
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a clip, all of them as likely."""
+        if self.clips is None:
+            return int(rng.integers(len(self.source)))
+        return int(self.clips[int(rng.integers(len(self.clips)))])
+
+
 @dataclass(frozen=True)
 class Samples(Dataset[Sample]):
     """The endless sequence of samples of one stage.
@@ -127,40 +148,71 @@ class Samples(Dataset[Sample]):
         stage, source = self.stage, self.source
         if index % stage.samples >= stage.batch:
             stage, source = stage.on_pictures() or stage, self.stills or source
+        pool = self._pool(source, index // self.stage.samples)
         for unreadable in range(MAX_UNREADABLE):
-            clip = int(rng.integers(len(source)))
+            clip = pool.draw(rng)
             try:
                 frames = source.read(clip, self._choose(rng, stage, source.length(clip)))
             except MediaError as error:
                 last = error
                 continue
-            return Sample(self._varied(frames, stage, source, rng), unreadable)
+            return Sample(self._varied(frames, stage, pool, rng), unreadable)
         raise DatasetError(
             f"{MAX_UNREADABLE} pictures in a row cannot be read, the last because {last.cause}",
             "Check the pictures' folder",
         )
 
+    def _pool(self, source: ClipSource, batch: int) -> Pool:
+        """What the samples of a batch are drawn from; with ``config.upright``, of one orientation.
+
+        That depends on the seed and on the batch's number alone, as a sample does on its own, and
+        each orientation is as frequent as its clips.
+        """
+        if not self.config.upright:
+            return Pool(source)
+        lying, upright = self._by_orientation[source is not self.source]
+        rng = np.random.default_rng([*self.seed, batch, _ORIENTATION])
+        first = self._by_orientation[0]
+        stands = rng.random() * sum(map(len, first)) < len(first[1])
+        chosen = upright if stands else lying
+        # Single pictures beside pairs may be of one orientation only.
+        return Pool(source, chosen if len(chosen) else None)
+
+    @cached_property
+    def _by_orientation(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The clips that lie and those that stand upright, of the source and of the stills."""
+        found = []
+        for source in (self.source, self.stills or self.source):
+            upright = np.array([source.upright(clip) for clip in range(len(source))], bool)
+            found.append((np.flatnonzero(~upright), np.flatnonzero(upright)))
+        return found
+
+    def _turned(self, stage: StageConfig, frames: LabelledFrames) -> StageConfig:
+        """The stage, its size turned for upright pictures where the recipe asks for that."""
+        if not (self.config.upright and len(stage.size) == 2):
+            return stage
+        height, width = stage.size
+        return replace(stage, size=turned_for((height, width), frames.images.shape[1:3]))
+
     def _varied(
         self,
         frames: LabelledFrames,
         stage: StageConfig,
-        source: ClipSource,
+        pool: Pool,
         rng: np.random.Generator,
     ) -> LabelledFrames:
-        config = self.config
+        config, stage = self.config, self._turned(stage, frames)
         frames = vary(frames, config.flip, stage, rng)
         if stage.kind == "image" and config.paste:
             for _ in range(int(rng.integers(config.paste + 1))):
-                frames = paste(frames, self._donor(stage, source, rng), rng)
+                frames = paste(frames, self._donor(stage, pool, rng), rng)
         if config.colour:
             frames = frames._replace(images=recolour(frames.images, config.colour, rng))
         return frames
 
-    def _donor(
-        self, stage: StageConfig, source: ClipSource, rng: np.random.Generator
-    ) -> LabelledFrames:
+    def _donor(self, stage: StageConfig, pool: Pool, rng: np.random.Generator) -> LabelledFrames:
         """A picture to paste from, itself varied; one that cannot be read has nothing to give."""
-        clip = int(rng.integers(len(source)))
+        clip, source = pool.draw(rng), pool.source
         try:
             frames = source.read(clip, [int(rng.integers(source.length(clip)))])
         except MediaError:
@@ -201,7 +253,10 @@ class Collate:
         drawn = [(s.frames, 0) for s in samples] + [(s.frames, 1) for s in samples[:pairs]]
         for i, (frames, j) in enumerate(drawn):
             height, width = frames.images.shape[1:3]
-            images[i, :, :height, :width] = frames.images[j].transpose(2, 0, 1)
+            # Ten times as fast as numpy's copy of a transposed picture.
+            planes = cv2.split(np.ascontiguousarray(frames.images[j]))
+            for plane, into in zip(planes, images[i], strict=True):
+                into[:height, :width] = plane
             labels = torch.from_numpy(np.ascontiguousarray(frames.labels, np.int64))
             shares = cell_shares(frames.masks[:, j], (h, w), self.mask_stride)
             # Strides are powers of two, so that nothing is rounded here or in taking it back.

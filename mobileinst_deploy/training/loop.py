@@ -54,6 +54,7 @@ class TrainReport:
         anew: Tensors that the whole weights to start from could not give, since they know other
             classes; these began with the seed's random values.
         note: Which weights of several in a file it started from; None where there was no choice.
+        waiting: The share of this session's steps that was spent waiting for data, 0 to 1.
     """
 
     iterations: int
@@ -65,6 +66,7 @@ class TrainReport:
     weights: Path
     anew: tuple[str, ...] = ()
     note: str | None = None
+    waiting: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -273,6 +275,7 @@ class _Run:
             self.folder / WEIGHTS_FILE,
             self.anew,
             self.note,
+            pace.waited_share,
         )
 
     def _evaluation_due(self, ended: bool) -> bool:
@@ -383,6 +386,7 @@ class _Run:
                 self.progress,
                 process=self.accelerator.process_index,
                 processes=self.accelerator.num_processes,
+                upright=self.config.data.upright,
             )
         if self.accelerator.is_main_process:
             self.log.evaluation(self.iteration, stage.kind, self.metrics)

@@ -34,6 +34,7 @@ class Pace:
         self._steps = 0
         self._since = self._auto_since = time.perf_counter()
         self._waited = self._auto_waited = 0.0
+        self._begun, self._all_waited = self._since, 0.0
 
     def timed(self, stream: Iterator[_T]) -> Iterator[_T]:
         """A stream, noting how long each item was waited for."""
@@ -46,10 +47,16 @@ class Pace:
             now = time.perf_counter()
             self._waited += now - began
             self._auto_waited += now - began
+            self._all_waited += now - began
             self._steps += 1
             if self._steps == 1:
                 self._auto_since, self._auto_waited = now, 0.0
             yield item
+
+    @property
+    def waited_share(self) -> float:
+        """The share of all time so far that was spent waiting, 0 to 1."""
+        return min(self._all_waited / max(time.perf_counter() - self._begun, 1e-9), 1.0)
 
     def waiting(self) -> float:
         """The share of the time since the last call, 0 to 1, that was spent waiting."""

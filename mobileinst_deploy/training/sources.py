@@ -53,6 +53,11 @@ class ShapesSource:
         del clip
         return self.frames
 
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
+        del clip
+        return self.size[0] > self.size[1]
+
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Draw some frames of a clip."""
         drawn_clip = ShapesClip(clip_seed(self.split, self.first + clip), self.frames, self.size)
@@ -77,6 +82,11 @@ class CutoutSource:
         """Frames of a clip."""
         del clip
         return self.cutouts.length
+
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
+        del clip
+        return self.cutouts.size[0] > self.cutouts.size[1]
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Make some frames of a clip."""
@@ -108,6 +118,11 @@ class AnnotatedSource:
     def length(self, clip: int) -> int:
         """Frames of a clip; a picture is a clip of one."""
         return self.media.length(clip)
+
+    def upright(self, clip: int) -> bool:
+        """Whether its pictures are higher than wide."""
+        height, width = self.media.media[clip].size
+        return height > width
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
         """Read some frames of a clip; one that is asked for twice is read once."""

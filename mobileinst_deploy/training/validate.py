@@ -16,7 +16,7 @@ from mobileinst_deploy.measure.average_precision import (
     Candidate,
     Truth,
 )
-from mobileinst_deploy.media.letterbox import prepare, unfit_masks
+from mobileinst_deploy.media.letterbox import prepare, turned_for, unfit_masks
 from mobileinst_deploy.network import MobileInst
 from mobileinst_deploy.training.data import ClipSource
 
@@ -34,6 +34,7 @@ def picture_ap(
     *,
     process: int = 0,
     processes: int = 1,
+    upright: bool = False,
 ) -> dict[str, float]:
     """Mask AP over one frame of every clip, its middle one.
 
@@ -43,6 +44,7 @@ def picture_ap(
         progress: Told of every clip.
         process: This process, from 0.
         processes: How many share the clips; all of them call this at once.
+        upright: Whether upright pictures are fitted into the model's size turned upright.
 
     Returns:
         COCO's metrics by name, from 0 to 1, without those that the data leaves undefined. Every
@@ -61,7 +63,10 @@ def picture_ap(
             for label, mask in zip(frames.labels, frames.masks[:, 0], strict=True)
             if mask.any()
         ]
-        ap.add(frames.images.shape[1:3], truth, _found(model, frames.images[0]), number=clip)
+        size = model.config.input_size
+        if upright:
+            size = turned_for(size, frames.images.shape[1:3])
+        ap.add(frames.images.shape[1:3], truth, _found(model, frames.images[0], size), number=clip)
         progress("evaluating", clip + 1, len(source))
         everyone = clip - process + processes <= len(source)
         if processes > 1 and everyone and clip // processes % _TOGETHER == 0:
@@ -83,9 +88,9 @@ def _merged(ap: AveragePrecision, classes: tuple[str, ...]) -> AveragePrecision:
     return AveragePrecision.of_states(classes, [state for state in states if state is not None])
 
 
-def _found(model: MobileInst, image: np.ndarray) -> list[Candidate]:
+def _found(model: MobileInst, image: np.ndarray, size: tuple[int, int]) -> list[Candidate]:
     """Every query of one picture with its classes above a low score."""
-    prepared, geometry = prepare(image, model.config.input_size)
+    prepared, geometry = prepare(image, size)
     device = next(model.parameters()).device
     output = model(torch.from_numpy(prepared).to(device))
     scores = class_scores(_numpy(output.class_logits[0]), _numpy(output.objectness_logits[0]))

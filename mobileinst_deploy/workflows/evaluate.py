@@ -20,7 +20,8 @@ from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
-from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media
@@ -29,13 +30,19 @@ from mobileinst_deploy.measure.average_precision import PICTURE_METRICS, Average
 from mobileinst_deploy.measure.track_precision import CLIP_METRICS, TrackPrecision
 from mobileinst_deploy.workflows.results import Kept, place as results_place
 from mobileinst_deploy.workflows.results_file import is_results_file, read_results
-from mobileinst_deploy.workflows.search import TRACK_SETTINGS, Found, Search, search_journals
+from mobileinst_deploy.workflows.search import (
+    TRACK_SETTINGS,
+    Found,
+    Search,
+    search_journals,
+    search_settings,
+)
 from mobileinst_deploy.workflows.subject import Subject, subject_on
 
 DATASETS = ("coco", "ytvis")
 CLIP_LENGTHS = ("1", "3", "6")
 _Figure = Whole | Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)] | str | bool | None
-_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})$")]
+_Schedule = Annotated[str, msgspec.Meta(pattern="^(auto|[0-9]{1,6})( consecutive)?$")]
 #: What stands for the runtime, and for T, where a file of results is evaluated.
 RESULTS_FILE = "results file"
 
@@ -164,6 +171,8 @@ def evaluate(
     images: str | Path | None = None,
     annotations: str | Path,
     clip_lengths: Sequence[int | str] = (),
+    association: str = "remembering",
+    upright: bool = False,
     device: str = "cpu",
     runtime: str = "onnxruntime",
     serial: str | None = None,
@@ -182,6 +191,9 @@ def evaluate(
         images: Folder of the pictures; a file of results needs none.
         annotations: Their JSON file.
         clip_lengths: With clips: every T to measure at, or ``auto``; none means 1, 3 and 6.
+        association: With clips: ``remembering``, or the paper's ``consecutive``.
+        upright: Whether upright pictures are given to an input that is turned; see
+            :func:`~mobileinst_deploy.workflows.subject.open_subject`.
         device: ``cpu``; for a pair also ``adb`` or ``qemu``, for a network another of PyTorch's.
         runtime: What runs a pair's graphs.
         serial: Which phone.
@@ -213,13 +225,17 @@ def evaluate(
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
+    search_settings(association)
     if is_results_file(Path(model)):
         return _of_results(Path(model), annotations, where, clips=dataset == "ytvis")
     if images is None:
         raise ConfigError("a model needs the pictures", "Give --images", where="--images")
     images = Path(images)
-    with subject_on(model, device, runtime, serial=serial, progress=progress) as subject:
-        return _measured(subject, dataset, images, annotations, schedules, where, progress)
+    opened = subject_on(model, device, runtime, serial=serial, upright=upright, progress=progress)
+    with opened as subject:
+        return _measured(
+            subject, dataset, images, annotations, schedules, association, where, progress
+        )
 
 
 def _measured(
@@ -228,10 +244,12 @@ def _measured(
     images: Path,
     annotations: Path,
     schedules: tuple[str, ...],
+    association: str,
     where: Path | None,
     progress: Progress,
 ) -> Evaluated:
     """Measure what was opened, and keep what was found."""
+    settings = search_settings(association)
     place = results_place(
         "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
@@ -244,8 +262,12 @@ def _measured(
         )
     else:
         for schedule in schedules:
-            clips[schedule] = evaluate_clips(
-                subject, images, annotations, schedule, journals=journals, progress=progress
+            name = schedule if association == "remembering" else f"{schedule} {association}"
+            clips[name] = evaluate_clips(
+                *(subject, images, annotations, schedule),
+                journals=journals,
+                settings=settings,
+                progress=progress,
             )
     made = EvalReport(
         model_id=subject.id,
@@ -310,8 +332,10 @@ def _earlier(path: Path) -> _Earlier | None:
         return None
 
 
-def _by_length(schedule: str) -> tuple[bool, int]:
-    return (False, int(schedule)) if schedule.isdigit() else (True, 0)
+def _by_length(name: str) -> tuple[bool, int, str]:
+    schedule, _, association = name.partition(" ")
+    length = whole(schedule, 1, MAX_CLIP)
+    return length is None, length or 0, association
 
 
 def _evaluate(search: Search, annotations: Path, progress: Progress) -> EvalBlock:
@@ -360,7 +384,7 @@ def _truth(medium: Media, clips: bool) -> list[Truth]:
     for item in [*medium.objects, *medium.unseen]:
         rles = [None if s is None else to_rle(s, medium.size) for s in item.segmentations]
         if not clips and rles[0] is not None:
-            mask, area = rles[0], rle_area(rles[0])
+            mask, area = rles[0], float(rle_area(rles[0]))
         else:
             mask, odd = side_by_side(rles, medium.size), dict(item.odd)
             areas = [a for a in (*(rle_area(r) for r in rles if r), *odd.values()) if a]

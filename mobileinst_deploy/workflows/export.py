@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import SIZE_MULTIPLE, ContextReuse, check_size
+from mobileinst_deploy.core.contract import DEFAULT_OPSET
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.core.run_folder import is_run, pair_of
-from mobileinst_deploy.network.loading import LoadedModel, load_model
-from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
-from mobileinst_deploy.network.user_network import load_network
+from mobileinst_deploy.core.run_folder import is_run, pair_of, upright_of
+from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
-from mobileinst_deploy.pair.export import export_model
-from mobileinst_deploy.pair.tracing import DEFAULT_OPSET
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.workflows.results import pair_place
 from mobileinst_deploy.workflows.verify import Verified, climb
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.network.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,29 @@ class Exported:
         rewritten: What optimising did to its graphs; empty when it was not asked for.
         verified: The verdict on it; None when it was not asked for.
         note: Which weights of several in a file were taken; None where there was no choice.
+        upright: The pair for upright pictures, where one was asked for.
     """
 
     pair: ExportBundle
     rewritten: tuple[GraphReport, ...]
     verified: Verified | None
     note: str | None = None
+    upright: Exported | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        document = {"folder": str(self.pair.folder), "pair_id": self.pair.pair_id}
-        if self.verified is None:
-            return document
-        return {**document, "parity": self.verified.report.to_dict()}
+        document: dict[str, Any] = {
+            "folder": str(self.pair.folder),
+            "pair_id": self.pair.pair_id,
+        }
+        if self.verified is not None:
+            document["parity"] = self.verified.report.to_dict()
+        if self.upright is not None:
+            document["upright"] = self.upright.to_dict()
+        return document
 
 
+@printing_aside()
 def export(
     model: str | None,
     output: str | Path | None = None,
@@ -62,6 +71,7 @@ def export(
     simplify: bool = True,
     optimize: bool = False,
     verify: bool = True,
+    upright: bool = False,
     progress: Progress = silent,
 ) -> Exported:
     """Export a model as a frame graph and a mask-head graph, and climb the parity ladder with them.
@@ -83,6 +93,9 @@ def export(
         simplify: Whether constants and shapes are folded.
         optimize: Whether both graphs are rewritten, as ``mobileinst optimize`` does.
         verify: Whether the ladder is climbed; its ``parity.json`` lies under the pair.
+        upright: Whether to export a second pair from the same weights, its input turned, into
+            ``OUTPUT-upright``. ``run``, ``segment`` and ``track`` choose between the two by the
+            picture.
         progress: Told of each step.
 
     Raises:
@@ -104,6 +117,11 @@ def export(
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
     source = _source(model, network, weights, size, reuse_context)
+    from mobileinst_deploy.pair.export import export_model
+
+    height, width = source.config.input_size
+    if upright and height == width:
+        raise ConfigError("a square input has no orientation", "Leave --upright out")
     pair = export_model(
         source,
         output,
@@ -115,12 +133,28 @@ def export(
     rewritten: tuple[GraphReport, ...] = ()
     if optimize:
         pair, rewritten = optimize_pair(pair, output, progress=progress)
-    if not verify:
-        return Exported(pair, rewritten, None, source.note)
-    runner = CpuRunner(pair)
-    place = pair_place("parity", pair, runner.name, runner.runtime)
-    verified = climb(pair, runner, "PyTorch, at this export", place, progress)
-    return Exported(pair, rewritten, verified, source.note)
+    verified = None
+    if verify:
+        runner = CpuRunner(pair)
+        place = pair_place("parity", pair, runner.name, runner.runtime)
+        verified = climb(pair, runner, "PyTorch, at this export", place, progress)
+    turned = None
+    if upright:
+        turned = export(
+            model,
+            upright_of(output),
+            network=network,
+            weights=weights,
+            size=(width, height),
+            reuse_context=reuse_context,
+            opset=opset,
+            dynamic_kernels=dynamic_kernels,
+            simplify=simplify,
+            optimize=optimize,
+            verify=verify,
+            progress=progress,
+        )
+    return Exported(pair, rewritten, verified, source.note, turned)
 
 
 def _output(model: str | None) -> Path:
@@ -139,6 +173,13 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
+    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
+        load_model_toml(model)
+    # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
+    from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
+    from mobileinst_deploy.network.user_network import load_network
+
     if (model is None) == (network is None):
         raise ConfigError(
             "give either a model or --network" + ("" if model is None else ", not both"),

@@ -12,7 +12,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.workflows.results_file import require_results_name, write_results
-from mobileinst_deploy.workflows.search import Search, search_journals
+from mobileinst_deploy.workflows.search import Search, search_journals, search_settings
 from mobileinst_deploy.workflows.subject import open_subject
 
 DATASETS = ("coco", "ytvis")
@@ -58,6 +58,8 @@ def predict(
     images: str | Path,
     annotations: str | Path,
     clip_length: int | str | None = None,
+    association: str = "remembering",
+    upright: bool = False,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Predicted:
@@ -72,6 +74,9 @@ def predict(
         images: Folder of the pictures.
         annotations: JSON file that lists them and the classes.
         clip_length: With clips: T, or ``auto``; 3 where nothing is said.
+        association: With clips: ``remembering``, or the paper's ``consecutive``.
+        upright: Whether upright pictures are given to an input that is turned; see
+            :func:`~mobileinst_deploy.workflows.subject.open_subject`.
         device: ``cpu``; for a network also another device of PyTorch's.
         progress: Told of every picture or clip.
 
@@ -103,9 +108,10 @@ def predict(
     schedule = str(clip_length or 3) if clips else None
     if schedule is not None:
         parse_schedule(schedule)
+    settings = search_settings(association)
     require_results_name(output)
     require_writable(output)
-    subject = open_subject(model, device)
+    subject = open_subject(model, device, upright=upright)
     data = AnnotatedSet(Path(images), annotations, subject.config.classes, clips=clips)
     lacking = tuple(
         name for name, number in zip(data.classes, data.category_ids, strict=True) if number is None
@@ -116,7 +122,7 @@ def predict(
             "Use a model and annotations of the same classes",
         )
     journals = search_journals()
-    search = Search(subject, data, sha256_of(annotations), schedule, journals)
+    search = Search(subject, data, sha256_of(annotations), schedule, journals, settings)
     found = search.through(f"predict {annotations.name}", progress)
     results = write_results(output, found, data, clips=clips)
     journals.remove()

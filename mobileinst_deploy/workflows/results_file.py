@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -154,7 +154,11 @@ def read_results(path: Path, data: AnnotatedSet, *, clips: bool) -> dict[int, li
     media = {medium.id: medium for medium in data.media}
     labels = {number: i for i, number in enumerate(data.category_ids) if number is not None}
     found: dict[int, list[Candidate]] = {}
-    entries = parse_json(text, list[_ClipResult] if clips else list[_PictureResult], blame)
+    entries: Sequence[_ClipResult | _PictureResult] = (
+        parse_json(text, list[_ClipResult], blame)
+        if clips
+        else parse_json(text, list[_PictureResult], blame)
+    )
     for n, entry in enumerate(entries):
         item = entry.video_id if isinstance(entry, _ClipResult) else entry.image_id
         medium, label = media.get(item), labels.get(entry.category_id)

@@ -20,16 +20,20 @@ from mobileinst_deploy.core.contract import Call, GraphRunner
 from mobileinst_deploy.core.errors import MobileInstError, OutputError
 from mobileinst_deploy.core.files import require_writable, write_atomically, write_json
 from mobileinst_deploy.core.masks import decode
+from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import RunReport
+from mobileinst_deploy.core.run_folder import upright_of
 from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
 from mobileinst_deploy.core.tracker import (
     KnownTrack,
     TrackedFrame,
     Tracker,
     TrackSettings,
+    settings_of,
 )
 from mobileinst_deploy.media.clip import Clip, Picture
+from mobileinst_deploy.media.letterbox import is_upright
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.read_ahead import ReadAhead
@@ -61,6 +65,7 @@ def run(
     *,
     clip_length: str = "3",
     score: float = SCORE,
+    association: str = "remembering",
     fps: Fraction | None = None,
     device: str = "cpu",
     serial: str | None = None,
@@ -71,11 +76,13 @@ def run(
     """Segment and track a clip with an exported pair; see :func:`run_clip` for what it writes.
 
     Args:
-        folder: The pair's.
+        folder: The pair's. Where a pair for upright pictures lies beside it, that one runs upright
+            clips.
         source: A video, a picture, a folder of pictures, or a camera's number.
         output: Folder for the results.
         clip_length: T, a keyframe every T frames, or ``auto``.
         score: Lowest score of an instance, in [0, 1].
+        association: ``remembering``, or the paper's ``consecutive``.
         fps: Frames per second of a raw stream or a folder of pictures, which say nothing of it.
         device: Where the graphs run: ``cpu``, ``adb`` or ``qemu``.
         serial: Which phone.
@@ -91,14 +98,29 @@ def run(
     known_runtime(runtime)
     bundle = as_computed(load_bundle(folder), runtime)
     schedule = parse_schedule(clip_length)
-    settings = TrackSettings(score=score)
+    settings = settings_of(association, score)
     clip = open_clip(source, fps)
+    bundle = _fitting(bundle, folder, clip)
     require_own(output)
     require_writable(output / RUN_FILE)
     with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
         return run_clip(
             bundle, runner, clip, output, schedule, settings, overlay=overlay, progress=progress
         )
+
+
+def _fitting(bundle: ExportBundle, folder: Path, clip: Clip) -> ExportBundle:
+    """The pair itself, or the one beside it for the other orientation, if the clip is of that.
+
+    Raises:
+        BundleError: The other pair is broken.
+        MediaError: The clip has no readable picture.
+    """
+    other = upright_of(folder)
+    if not (other / MANIFEST).is_file():
+        return bundle
+    size = next(iter(clip)).pixels.shape[:2]
+    return load_bundle(other) if is_upright(size) else bundle
 
 
 def require_own(folder: Path) -> None:

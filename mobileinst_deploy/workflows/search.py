@@ -22,7 +22,7 @@ from mobileinst_deploy.core.masks import Rle, encode, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
-from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores
+from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores, settings_of
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.annotations import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
@@ -35,7 +35,7 @@ MOST_FOUND = 100
 #: A device's runner is started for so many pictures.
 ON_DEVICE_AT_ONCE = 16
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
-TRACK_SETTINGS = TrackSettings(score=0.05)
+TRACK_SETTINGS = settings_of("remembering", 0.05)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ class Search:
     @property
     def used(self) -> Mapping[str, Any]:
         """The settings that the result depends on, as records have them."""
-        if self.schedule is None:
-            return {}
-        return {"schedule": self.schedule, **asdict(self.settings)}
+        used: dict[str, Any] = {}
+        if self.schedule is not None:
+            used = {"schedule": self.schedule, **asdict(self.settings)}
+        if self.subject.upright is not None:
+            used["upright"] = self.subject.upright.sha256
+        return used
 
     def through(self, label: str, progress: Progress = silent) -> Iterator[tuple[Media, Found]]:
         """Every picture or clip in order, with what is found in it.
@@ -119,15 +122,25 @@ class Search:
     def _some(self, first: int) -> list[Found]:
         """What is in one item; of pictures on a device, in as many as one start may take."""
         if self.schedule is not None:
-            return [self._in_clip(self.data.media[first])]
+            return [self._in_clip(self.data.media[first], self.schedule)]
         at_once = ON_DEVICE_AT_ONCE if isinstance(self.subject.runner, DeviceRunner) else 1
         media = self.data.media[first : first + at_once]
-        return find_in_pictures(self.subject, [read_frame(m, 0, self.data.folder) for m in media])
+        subject = self.subject.fitting(media[0].size)
+        return find_in_pictures(subject, [read_frame(m, 0, self.data.folder) for m in media])
 
-    def _in_clip(self, medium: Media) -> Found:
-        folder, schedule = self.data.folder, self.schedule or "1"
+    def _in_clip(self, medium: Media, schedule: str) -> Found:
+        folder, subject = self.data.folder, self.subject.fitting(medium.size)
         frames = (read_frame(medium, t, folder) for t in range(len(medium.files)))
-        return find_in_clip(self.subject, frames, medium.size, schedule, self.settings)
+        return find_in_clip(subject, frames, medium.size, schedule, self.settings)
+
+
+def search_settings(association: str) -> TrackSettings:
+    """What counts as a track, by a kind of association.
+
+    Raises:
+        ConfigError: There is no such association.
+    """
+    return settings_of(association, TRACK_SETTINGS.score)
 
 
 def search_journals() -> Journals:

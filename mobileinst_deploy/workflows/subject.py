@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
@@ -13,8 +13,9 @@ from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.core.run_folder import is_run
+from mobileinst_deploy.core.run_folder import is_run, upright_of
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder
+from mobileinst_deploy.media.letterbox import is_upright
 from mobileinst_deploy.runtimes import (
     as_computed,
     known_runtime,
@@ -38,6 +39,7 @@ class Subject:
         folder: Where its ``results`` belong: beside it, or here when it is the zoo's own.
         form: The pair's form, the checkpoint's name or the zoo id.
         runner: Computes its two graphs.
+        upright: The same for upright pictures, its input size turned.
         caveat: Why this is not the paper's protocol, or None.
     """
 
@@ -50,7 +52,12 @@ class Subject:
     folder: Path
     form: str
     runner: GraphRunner
+    upright: Subject | None = None
     caveat: str | None = None
+
+    def fitting(self, size: tuple[int, ...]) -> Subject:
+        """Itself, or what upright pictures are given to where there is that."""
+        return self.upright if self.upright and is_upright(size) else self
 
 
 @contextmanager
@@ -60,6 +67,7 @@ def subject_on(
     runtime: str = "onnxruntime",
     *,
     serial: str | None = None,
+    upright: bool = False,
     progress: Progress = silent,
 ) -> Iterator[Subject]:
     """Open what the user named where the user wants it, and let go of that place after.
@@ -69,6 +77,7 @@ def subject_on(
         device: Of a pair: ``cpu``, ``adb`` or ``qemu``; of a network: PyTorch's name.
         runtime: What runs a pair's graphs.
         serial: Which phone.
+        upright: As for :func:`open_subject`; not on a device, which has one pair at a time.
         progress: Told of what is built, converted and pushed.
 
     Raises:
@@ -86,20 +95,36 @@ def subject_on(
                 f"{runtime} runs an exported pair, and {name} is none",
                 "Export it first, or leave --runtime away",
             )
-        yield open_subject(name, device)
+        yield open_subject(name, device, upright=upright)
         return
-    bundle = as_computed(load_bundle(folder), runtime)
-    with open_runner(bundle, device, runtime, serial=serial, progress=progress) as runner:
-        yield _of_pair(bundle, folder, runner, runtime)
+    if upright and device != "cpu":
+        raise ConfigError(
+            f"upright pictures are not evaluated on {device}, which has one pair at a time",
+            "Evaluate both pairs one by one, or on --device cpu",
+            "--upright",
+        )
+    with ExitStack() as opened:
+
+        def of(folder: Path) -> Subject:
+            bundle = as_computed(load_bundle(folder), runtime)
+            runner = opened.enter_context(
+                open_runner(bundle, device, runtime, serial=serial, progress=progress)
+            )
+            return _of_pair(bundle, folder, runner, runtime)
+
+        subject = of(folder)
+        yield replace(subject, upright=of(upright_of(folder))) if upright else subject
 
 
 @places(0)
-def open_subject(name: str, device: str = "cpu") -> Subject:
+def open_subject(name: str, device: str = "cpu", *, upright: bool = False) -> Subject:
     """Load what the user named.
 
     Args:
         name: An exported folder, a run's folder, a checkpoint, a model.toml, or a zoo id.
         device: ``cpu``, or for PyTorch also torch's name of another device, such as ``cuda``.
+        upright: Whether upright pictures are given to an input that is turned: of a network itself,
+            of a pair the one beside it that ``export --upright`` wrote.
 
     Raises:
         BundleError: It is a folder, but no whole exported pair.
@@ -108,8 +133,13 @@ def open_subject(name: str, device: str = "cpu") -> Subject:
     """
     path = Path(name)
     if _is_pair(path):
-        return _pair(path, device)
-    return _network(name, device)
+        pair = _pair(path, device)
+        return replace(pair, upright=_pair(upright_of(path), device)) if upright else pair
+    network = _network(name, device)
+    if not upright:
+        return network
+    height, width = network.config.input_size
+    return replace(network, upright=_network(name, device, (width, height)))
 
 
 def _is_pair(path: Path) -> bool:
@@ -142,12 +172,12 @@ def _of_pair(bundle: ExportBundle, folder: Path, runner: GraphRunner, runtime: s
     )
 
 
-def _network(name: str, device: str) -> Subject:
+def _network(name: str, device: str, size: tuple[int, int] | None = None) -> Subject:
     from mobileinst_deploy.core.zoo import load_model_toml
     from mobileinst_deploy.network.loading import load_model
     from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
-    loaded = load_model(name)
+    loaded = load_model(name, size=size)
     try:
         runner = TorchRunner(loaded.model, device)
     except (RuntimeError, AssertionError) as error:

@@ -11,9 +11,11 @@ import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import Call, GraphRunner, GraphSpec, Role, Tensors
-from mobileinst_deploy.core.schedule import parse_schedule
-from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings
-from mobileinst_deploy.media.letterbox import prepare, unfit_masks
+from mobileinst_deploy.core.pair_files import MANIFEST
+from mobileinst_deploy.core.run_folder import upright_of
+from mobileinst_deploy.core.schedule import Schedule, parse_schedule
+from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings, settings_of
+from mobileinst_deploy.media.letterbox import is_upright, prepare, unfit_masks
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.runtimes import open_host
 
@@ -30,10 +32,16 @@ class Pair:
     Attributes:
         bundle: The pair on disk, checked against its manifest.
         runner: Computes its graphs.
+        upright: The pair for upright pictures that lies beside it, if there is one.
     """
 
     bundle: ExportBundle
     runner: GraphRunner = field(repr=False)
+    upright: Pair | None = field(default=None, repr=False)
+
+    def fitting(self, picture: np.ndarray) -> Pair:
+        """Itself, or the pair for upright pictures where there is one and the picture is."""
+        return self.upright if self.upright and is_upright(picture.shape) else self
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,7 +85,8 @@ def load_pair(
     """Open an exported pair, for :func:`segment` and :func:`track`.
 
     Args:
-        folder: What :func:`export` wrote.
+        folder: What :func:`export` wrote. A pair for upright pictures that lies beside it is opened
+            as well, and used for them.
         runtime: What computes the graphs on this machine: ``"onnxruntime"``, ``"ncnn"``, or two
             functions of your own, for the frame graph and the mask-head graph. Each takes the
             graph's inputs as a mapping from tensor name to float32 array and gives its outputs
@@ -110,9 +119,13 @@ def load_pair(
         3 True
     """
     bundle = load_bundle(Path(folder))
-    if isinstance(runtime, str):
-        return Pair(bundle, open_host(bundle, runtime))
-    return Pair(bundle, _Functions(bundle, *runtime))
+    if not isinstance(runtime, str):
+        return Pair(bundle, _Functions(bundle, *runtime))
+    other, upright = upright_of(Path(folder)), None
+    if (other / MANIFEST).is_file():
+        turned = load_bundle(other)
+        upright = Pair(turned, open_host(turned, runtime))
+    return Pair(bundle, open_host(bundle, runtime), upright)
 
 
 def segment(pair: Pair, picture: np.ndarray, *, score: float = SCORE) -> Frame:
@@ -148,6 +161,7 @@ def track(
     *,
     clip_length: int | str = 3,
     score: float = SCORE,
+    association: str = "remembering",
 ) -> Iterator[Frame]:
     """Follow the instances through a clip: kernel reuse and association (paper 3.4 and 3.5).
 
@@ -160,12 +174,14 @@ def track(
         clip_length: T: a keyframe, then T-1 reuse frames; or ``"auto"``, a keyframe when the scene
             asks for one.
         score: Lowest score of an instance, in [0, 1].
+        association: ``remembering``, or the paper's ``consecutive``; see
+            :func:`~mobileinst_deploy.core.tracker.settings_of`.
 
     Yields:
         One result per picture, as soon as it is there.
 
     Raises:
-        ConfigError: ``clip_length`` or ``score`` is out of range.
+        ConfigError: ``clip_length`` or ``score`` is out of range, or there is no such association.
         MediaError: The clip cannot be read; results of the pictures before have been given.
         DeviceError: The runtime failed.
 
@@ -180,16 +196,22 @@ def track(
         3 False (48, 64, 3)
     """
     schedule = parse_schedule(str(clip_length))
-    tracker = Tracker(pair.runner, schedule, TrackSettings(score=score))
+    settings = settings_of(association, score)
     if isinstance(clip, str | Path):
         pictures: Iterable[np.ndarray] = (picture.pixels for picture in open_clip(str(clip)))
     else:
         pictures = clip
-    return _frames(pair, tracker, pictures)
+    return _frames(pair, schedule, settings, pictures)
 
 
-def _frames(pair: Pair, tracker: Tracker, pictures: Iterable[np.ndarray]) -> Iterator[Frame]:
+def _frames(
+    pair: Pair, schedule: Schedule, settings: TrackSettings, pictures: Iterable[np.ndarray]
+) -> Iterator[Frame]:
+    tracker = None
     for picture in pictures:
+        if tracker is None:
+            pair = pair.fitting(picture)
+            tracker = Tracker(pair.runner, schedule, settings)
         result, masks = step(tracker, picture, pair.input_size)
         yield Frame(
             index=result.index,

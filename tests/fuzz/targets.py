@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import read_golden
+from mobileinst_deploy.core.masks import encode
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.measure.node_times import read_profile
@@ -45,6 +47,7 @@ from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
 from mobileinst_deploy.training.checkpoints import load_state, require_state_of
 from mobileinst_deploy.training.config import read_train_config
 from mobileinst_deploy.workflows.evaluate import _earlier
+from mobileinst_deploy.workflows.results_file import read_results
 
 SECONDS = 5.0
 MOST_CHARACTERS = 4000
@@ -160,6 +163,32 @@ def _ytvis_seeds() -> list[bytes]:
     track = {"id": 1, "video_id": 1, "category_id": 7, "iscrowd": 0, "areas": [96, None]}
     tracks = [{**track, "segmentations": [_RLE, None]}, {**track, "segmentations": [[_TRIANGLE]]}]
     return _texts({"videos": [video], "annotations": tracks[:1], "categories": _CATEGORIES})
+
+
+# Results for servers
+
+
+def _results(name: str, listed: Callable[[], list[bytes]], *, clips: bool) -> Callable:
+    def read(data: bytes) -> object:
+        known = AnnotatedSet(None, _file("listed.json", listed()[0]), clips=clips)
+        return read_results(_file(name, data), known, clips=clips)
+
+    return read
+
+
+def _results_seeds(*, clips: bool) -> list[bytes]:
+    mask = encode(np.eye(24, 32) > 0)
+    result = {"category_id": 7, "score": 0.5}
+    if clips:
+        return _texts([{**result, "video_id": 1, "segmentations": [mask, None]}])
+    return _texts([{**result, "image_id": 1, "segmentation": mask}])
+
+
+def _zipped_results() -> list[bytes]:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.json", _results_seeds(clips=False)[0])
+    return [packed.getvalue()]
 
 
 # A pair
@@ -348,6 +377,15 @@ TARGETS: dict[str, Target] = {
     "train_toml": Target(_train_toml, lambda: _zoo("train*.toml")),
     "coco": Target(_coco, _coco_seeds),
     "ytvis": Target(_ytvis, _ytvis_seeds),
+    "coco_results": Target(
+        _results("r.json", _coco_seeds, clips=False), lambda: _results_seeds(clips=False)
+    ),
+    "ytvis_results": Target(
+        _results("r.json", _ytvis_seeds, clips=True), lambda: _results_seeds(clips=True)
+    ),
+    "zipped_results": Target(
+        _results("r.zip", _coco_seeds, clips=False), _zipped_results, text=False
+    ),
     "manifest": Target(_manifest, _manifest_seeds, share=0.3),
     "golden": Target(_golden, _pair_files("golden.npz"), text=False, share=0.4),
     "onnx": Target(_onnx, _pair_files("frame.onnx", "mask_head.onnx"), text=False, share=0.3),

@@ -531,6 +531,26 @@ class TestBackboneImporters:
         )
         return state | {"linear.weight": torch.zeros(1000, 256), "linear.bias": torch.zeros(1000)}
 
+    def large_seaformer(self, model: MobileInst) -> dict[str, torch.Tensor]:
+        state = weights_of(model.backbone)
+        assert state["trans1.transformer_blocks.2.attn.pos_emb_rowq.pos_embed"].shape[1] == 128
+        assert state["trans3.transformer_blocks.2.mlp.fc1.c.weight"].shape[0] == 320 * 6
+        return state | {"linear.weight": torch.zeros(1000, 320), "linear.bias": torch.zeros(1000)}
+
+    def resnet(self, model: MobileInst) -> dict[str, torch.Tensor]:
+        """torchvision's, which timm's files share."""
+        state = weights_of(model.backbone)
+        assert {
+            "conv1.weight",
+            "bn1.running_mean",
+            "layer1.1.conv2.weight",
+            "layer2.0.downsample.0.weight",
+            "layer2.0.downsample.1.running_var",
+            "layer4.1.bn2.bias",
+        } <= state.keys()
+        width = model.backbone.channels[3]
+        return state | {"fc.weight": torch.zeros(1000, width), "fc.bias": torch.zeros(1000)}
+
     def mobilenetv2(self, model: MobileInst) -> dict[str, torch.Tensor]:
         state = weights_of(model.backbone)
         assert {
@@ -553,7 +573,10 @@ class TestBackboneImporters:
         [
             ("topformer-base", "topformer"),
             ("seaformer-base", "seaformer"),
+            ("seaformer-large", "large_seaformer"),
             ("mobilenetv2", "mobilenetv2"),
+            ("resnet-18", "resnet"),
+            ("resnet-50", "resnet"),
         ],
     )
     @pytest.mark.parametrize("wrapper", [None, "state_dict_ema"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
-from mobileinst_deploy.core.config import ModelConfig
+from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.network import (
     MobileInst,
     apply_kernels,
@@ -18,7 +19,7 @@ from mobileinst_deploy.network import (
 )
 from mobileinst_deploy.network.instance_decoder import sine_position
 
-BACKBONES = ("topformer-tiny", "topformer-small", "topformer-base", "seaformer-base", "mobilenetv2")
+BACKBONES = get_args(Backbone)
 TINY = ModelConfig(
     backbone="topformer-tiny",
     classes=("cat", "dog", "bird"),

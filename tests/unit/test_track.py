@@ -21,6 +21,7 @@ from mobileinst_deploy.core.tracker import (
     Tracker,
     TrackSettings,
     class_scores,
+    settings_of,
     track_clip,
 )
 
@@ -264,3 +265,39 @@ class TestGraphs:
 
         with pytest.raises(DeviceError, match="fake returned no usable"):
             Graphs(Broken()).frame(image(**RED))
+
+
+def test_the_default_association_is_the_default_of_the_settings():
+    assert settings_of("remembering") == TrackSettings()
+
+
+def test_consecutive_association_knows_the_last_keyframe_only():
+    """The paper's: a keyframe that misses an instance ends its track, ours goes on."""
+    there, away = image(**RED), image()
+    clip = [there, away, there]
+    ids = {
+        kind: [
+            f.ids.tolist() for f in track_clip(ColourRunner(), clip, Every(1), settings_of(kind))
+        ]
+        for kind in ("remembering", "consecutive")
+    }
+    assert ids == {"remembering": [[1], [], [1]], "consecutive": [[1], [], [2]]}
+
+
+def test_consecutive_association_compares_with_the_last_kernel_alone():
+    track = Track(1, np.array([1.0, 0.0]), np.zeros(3), 0.0)
+    track.saw(np.array([0.0, 1.0]), np.zeros(3), 0.0, settings_of("consecutive").remembered)
+    assert track.kernel.tolist() == [0.0, 1.0]
+
+
+def test_consecutive_association_keeps_what_overlaps():
+    masks = np.full((2, 4, 4), -1.0)
+    masks[0, :2], masks[1, :2] = 1.0, 1.0
+    masks[1, 2, 0] = 1.0
+    iou = settings_of("consecutive").duplicate_iou
+    assert distinct_instances(np.array([0.9, 0.8]), masks, 0.1, iou).tolist() == [0, 1]
+
+
+def test_another_association_is_refused():
+    with pytest.raises(ConfigError, match="no association 'hungarian'"):
+        settings_of("hungarian")

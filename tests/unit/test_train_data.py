@@ -1,9 +1,11 @@
 """What is drawn for training: the same for the same seed, masks where the picture is."""
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.shapes import CLASSES
@@ -16,6 +18,7 @@ from mobileinst_deploy.training.data import (
     batches,
     cell_shares,
 )
+from mobileinst_deploy.training.pace import Pace, enough_workers
 from mobileinst_deploy.training.sources import ShapesSource, aligned
 
 IMAGE = StageConfig("image", 2, 1e-3, 10)
@@ -150,7 +153,7 @@ def test_a_batch_is_padded_right_and_bottom_and_padding_is_no_instance():
         )
         for h, w in ((60, 100), (64, 30))
     ]
-    batch = Collate(4)(samples)
+    batch = Collate(4)(samples).to(torch.device("cpu"))
     assert batch.images.shape == (2, 3, 64, 128)
     assert (batch.images[1, :, :, :30] == 9).all()
     assert batch.images[1, :, 0, 40].tolist() == [124, 116, 104]
@@ -212,3 +215,115 @@ def test_cell_shares_are_the_means_of_the_cells_to_the_last_bit(stride, shape):
     cells = padded.reshape(3, 64 // stride, stride, 64 // stride, stride)
     want = cells.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
     assert np.array_equal(cell_shares(masks, (64, 64), stride), want)
+
+
+def test_workers_hand_masks_over_as_numbers_of_pixels_and_lose_nothing():
+    """A quarter of the bytes of shares; every share of a cell is a whole number of its pixels."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 1, 61, 90)) < 0.3
+    frames = LabelledFrames(np.zeros((1, 61, 90, 3), np.uint8), np.zeros(3, np.int64), masks)
+    for stride in (1, 2, 4, 8):
+        batch = Collate(stride)([Sample(frames, 0)])
+        assert batch.targets[0].masks.dtype == torch.uint8
+        shares = batch.to(torch.device("cpu")).targets[0].masks.numpy()
+        assert np.array_equal(shares, cell_shares(masks[:, 0], (64, 128), stride))
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds", "waited", "enough"),
+    [(1, 10.0, 0.1, 1), (1, 10.0, 5.0, 3), (2, 10.0, 5.0, 5), (1, 10.0, 9.9, 8), (4, 10.0, 0.0, 4)],
+    ids=["keeps up", "half the time", "of two", "no more than cores", "is not lowered"],
+)
+def test_workers_are_as_many_as_keep_up_by_measurement(workers, seconds, waited, enough):
+    assert enough_workers(workers, seconds, waited, most=8) == enough
+
+
+def test_waiting_is_the_share_of_time_that_a_step_waits_for_data():
+    pace = Pace(0, 1)
+
+    def slow():
+        for i in range(3):
+            time.sleep(0.02)
+            yield i
+
+    for _ in pace.timed(slow()):
+        time.sleep(0.02)
+    assert 0.2 < pace.waiting() < 0.8
+    assert pace.waiting() < 0.2
+
+
+def test_the_number_of_workers_changes_once_and_the_samples_go_on():
+    pace = Pace("auto", 1)
+    assert pace.workers == 1
+    pace._most = 4
+    taken = []
+    for i in pace.timed(iter(range(100))):
+        taken.append(i)
+        pace._auto_waited += 0.01  # as if every batch had been waited for
+        if pace.changes():
+            break
+    assert 2 <= pace.workers <= 4
+    assert taken == list(range(len(taken)))
+    assert not pace.changes()
+
+
+class Mixed:
+    """Pictures of which every fourth stands upright; their colour is their number."""
+
+    classes = CLASSES
+
+    def __len__(self):
+        return 40
+
+    def length(self, clip):
+        return 1
+
+    def upright(self, clip):
+        return clip % 4 == 0
+
+    def read(self, clip, frames):
+        size = (96, 64) if self.upright(clip) else (64, 96)
+        masks = np.zeros((1, 1, *size), bool)
+        masks[0, 0, 20:50, 20:50] = True
+        return LabelledFrames(np.full((1, *size, 3), clip, np.uint8), np.array([clip % 2]), masks)
+
+
+UPRIGHT = DataConfig(upright=True, flip=False)
+
+
+@pytest.mark.parametrize("paste", [0, 2])
+def test_with_upright_a_batch_is_of_one_orientation_and_upright_ones_are_as_frequent(paste):
+    stage = StageConfig("image", 4, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
+    samples = Samples(Mixed(), replace(UPRIGHT, paste=paste), stage, (0, 0), 4 * 200)
+    sizes = []
+    for start in range(0, 4 * 200, 4):
+        shapes = {
+            samples[start + i].frames.images.shape[1:3] for i in range(4 if start < 80 else 1)
+        }
+        assert len(shapes) == 1
+        sizes.append(shapes.pop())
+    assert set(sizes) == {(64, 128), (128, 64)}
+    assert 0.15 < sizes.count((128, 64)) / len(sizes) < 0.35
+
+
+class Tall(Mixed):
+    """All of them upright."""
+
+    def upright(self, clip):
+        return True
+
+
+@pytest.mark.parametrize(("upright", "pixels"), [(False, 20 * 20), (True, 30 * 30)])
+def test_an_upright_picture_keeps_its_scale_in_an_upright_size(upright, pixels):
+    """96x64 fits 64x128 at two thirds, and 128x64 as it is."""
+    stage = StageConfig("image", 1, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
+    samples = Samples(Tall(), replace(UPRIGHT, upright=upright), stage, (0, 0), 8)
+    for i in range(8):
+        assert samples[i].frames.masks.sum() == pytest.approx(pixels, rel=0.05)
+
+
+def test_without_upright_samples_are_what_they_were():
+    config = replace(UPRIGHT, upright=False)
+    stages = [StageConfig("image", batch, 1e-3, 10) for batch in (1, 4)]
+    first, second = (Samples(Mixed(), config, stage, (0, 0), 20) for stage in stages)
+    assert all(same(first[i].frames, second[i].frames) for i in range(20))

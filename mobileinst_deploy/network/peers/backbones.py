@@ -1,7 +1,6 @@
 """The peers' backbones: four maps at 1/4, 1/8, 1/16 and 1/32 of the picture.
 
-ResNet is here; MobileNetV2 and TopFormer are the project's own, seen through the four maps that the
-peers' pyramids ask for.
+They are the project's own, seen through the four maps that the peers' pyramids ask for.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 
 from mobileinst_deploy.network.layers import resize_like
 from mobileinst_deploy.network.mobilenetv2 import MobileNetV2
+from mobileinst_deploy.network.resnet import ResNetBody
 from mobileinst_deploy.network.topformer import TopFormer
 
 PeerBackbone = Literal["resnet-50", "resnet-18", "mobilenetv2", "topformer-base"]
 Maps = tuple[Tensor, Tensor, Tensor, Tensor]
 
-#: Blocks in each of ResNet's four stages (ResNet paper, table 1), and whether they are bottlenecks.
-_RESNETS = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
 _SIM_CHANNELS = 256
 
 
@@ -39,92 +37,21 @@ class FourMaps(nn.Module):
         """A normalised picture (B, 3, H, W), sides multiples of 32, to four maps."""
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions with a shortcut (ResNet-18)."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int, stride_first: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(in_channels, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, Cin, h, w) to (B, width, h/stride, w/stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with a shortcut (ResNet-50)."""
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, width: int, stride: int, stride_first: bool) -> None:
-        super().__init__()
-        out_channels = width * self.expansion
-        first, second = (stride, 1) if stride_first else (1, stride)
-        self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, Cin, h, w) to (B, 4*width, h/stride, w/stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
-
-
-class ResNet(FourMaps):
-    """ResNet-18 or -50 (arXiv 1512.03385) in torchvision's key layout, without its classifier.
+class ResNetMaps(ResNetBody, FourMaps):
+    """ResNet's C2 to C5.
 
     Args:
         depth: 18 or 50.
-        stride_first: Whether a bottleneck that halves the map does so in its first 1x1, as in the
-            original weights (MSRA's), and not in its 3x3, as in torchvision's.
+        stride_first: See :class:`~mobileinst_deploy.network.resnet.ResNetBody`.
     """
 
     def __init__(self, depth: int, stride_first: bool = False) -> None:
-        super().__init__()
-        blocks, deep = _RESNETS[depth]
-        block = Bottleneck if deep else Basic
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels, widths = 64, (64, 128, 256, 512)
-        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
-            layers = nn.Sequential()
-            for i in range(count):
-                stride = 2 if i == 0 and stage > 1 else 1
-                layers.append(block(channels, width, stride, stride_first))
-                channels = width * block.expansion
-            self.add_module(f"layer{stage}", layers)
-        c2, c3, c4, c5 = (width * block.expansion for width in widths)
-        self.channels = (c2, c3, c4, c5)
+        super().__init__(depth, stride_first)
+        self.channels = self.widths
 
     def forward(self, image: Tensor) -> Maps:
         """See :meth:`FourMaps.forward`."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, padding=1)
-        c2 = self.get_submodule("layer1")(x)
-        c3 = self.get_submodule("layer2")(c2)
-        c4 = self.get_submodule("layer3")(c3)
-        c5 = self.get_submodule("layer4")(c4)
+        c2, c3, c4, c5 = self.maps(image)
         return c2, c3, c4, c5
 
 
@@ -210,15 +137,20 @@ class TopFormerMaps(FourMaps):
         return maps[0], c3, c4, c5, tokens
 
 
+def size_multiple(name: PeerBackbone) -> int:
+    """What both sides of a picture are multiples of: a backbone's deepest map is at 1/that."""
+    return 64 if name == "topformer-base" else 32
+
+
 def build_peer_backbone(name: PeerBackbone, stride_first: bool = False) -> FourMaps:
     """A backbone by its name.
 
     Args:
         name: Which one.
-        stride_first: See :class:`ResNet`.
+        stride_first: See :class:`~mobileinst_deploy.network.resnet.ResNetBody`.
     """
     if name == "mobilenetv2":
         return MobileNetMaps()
     if name == "topformer-base":
         return TopFormerMaps()
-    return ResNet(int(name.removeprefix("resnet-")), stride_first)
+    return ResNetMaps(int(name.removeprefix("resnet-")), stride_first)
