@@ -91,9 +91,8 @@ def converted(path: Path, spec: GraphSpec, folder: Path) -> tuple[GraphSpec, lis
 
 def bundle(runtime: Runtime, folder: Path) -> DeviceBundle:
     """What runs graphs under qemu: the package's own, or ncnn with more layers, built once."""
-    own = prepare_bundle(runtime=runtime)
     if runtime == "onnxruntime":
-        return own
+        return prepare_bundle()
     made = folder / "runners" / runtime
     if not made.exists():
         archive = ncnn_build.fetch_source(default_cache(), force=False)
@@ -101,7 +100,7 @@ def bundle(runtime: Runtime, folder: Path) -> DeviceBundle:
         with scratch_folder() as scratch:
             ncnn_build.build_runner(archive, runtime, made, scratch, EXTRA_LAYERS)
         (made / ncnn_build.RUNNERS[runtime]).chmod(0o755)
-    return replace(own, folder=made)
+    return DeviceBundle(made, (), "", runtime, ncnn_build.VERSION, "as the package's own")
 
 
 def count(path: Path, runtime: Runtime, folder: Path) -> dict[str, int]:

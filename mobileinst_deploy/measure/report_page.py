@@ -13,7 +13,7 @@ import numpy as np
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.text import shown
-from mobileinst_deploy.measure.charts import Bar, Series, bars, histogram, lines
+from mobileinst_deploy.measure.charts import Bar, Point, Series, bars, histogram, lines, scatter
 from mobileinst_deploy.measure.instructions import MACS, InstructionRecord, bound
 from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table
 from mobileinst_deploy.measure.record import LatencyRecord
@@ -59,6 +59,27 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A pair of which both latency and AP are known: a point of the paper's Figure 1.
+
+    Attributes:
+        name: Of the pair, its form and runtime.
+        device: Where the latency was measured.
+        on: What AP was measured on.
+        clip_length: T of the latency, the shortest measured.
+        ms: An average frame.
+        ap: In [0, 1].
+    """
+
+    name: str
+    device: str
+    on: str
+    clip_length: int
+    ms: float
+    ap: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything that the page can show; what is empty is left out.
 
@@ -70,6 +91,7 @@ class Findings:
         shares: Part or operator and its share of a graph's time, by caption.
         precision: AP by what was evaluated.
         unreadable: Results that could not be read, with the reason.
+        placed: Pairs of which both latency and AP are known.
     """
 
     title: str
@@ -79,6 +101,7 @@ class Findings:
     shares: Mapping[str, Sequence[tuple[str, float]]]
     precision: Mapping[str, float | None]
     unreadable: Sequence[str] = ()
+    placed: Sequence[Placed] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +207,21 @@ def _sections(found: Findings) -> Iterator[_Section]:
             for what, value in found.precision.items()
         ]
         yield _Section("Average precision", [_Figure("AP", bars(rows, scale=1.0))])
+    if found.placed:
+        yield _Section("Accuracy and speed", list(_figure_1(found.placed)), _FIGURE_1)
+
+
+def _figure_1(placed: Sequence[Placed]) -> Iterator[_Figure]:
+    """AP over latency, for each device, T and set of annotations by itself."""
+    alike: dict[tuple[str, str, int], list[Placed]] = defaultdict(list)
+    for each in placed:
+        alike[each.device, each.on, each.clip_length].append(each)
+    for (device, on, length), some in alike.items():
+        points = [Point(each.name, each.ms, 100 * each.ap) for each in some]
+        yield _Figure(
+            shown(f"{device}, AP on {on}"),
+            scatter(points, f"ms a frame at T = {length}", "AP, %"),
+        )
 
 
 def _kinds(counts: Mapping[str, Counted]) -> LatencyTable | None:
@@ -205,6 +243,10 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+_FIGURE_1 = (
+    "As the paper's Figure 1: up is more accurate, left is faster. Pairs of several sources go "
+    "into one picture where device, T and annotations are the same.",
+)
 _AMORTISED = (
     "Points were measured at that T. The line is (keyframe + (T-1) reuse) / T with the figures of "
     "the longest clips measured.",

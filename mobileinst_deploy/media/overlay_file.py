@@ -107,7 +107,8 @@ class OverlayFile:
                     width - pixels.shape[1],
                     cv2.BORDER_REPLICATE,
                 )
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            # Over the same memory: copying it costs as much as turning it into YUV.
+            frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), format="rgb24")
             frame = frame.reformat(
                 format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED
             )
@@ -174,7 +175,8 @@ class OverlayFile:
                 "even sides"
             )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "superfast", "crf": "23"} if h264 else {"q:v": "3"}
+        # As near to the picture as superfast at 23, in a little over half of its time.
+        stream.options = {"preset": "ultrafast", "crf": "25"} if h264 else {"q:v": "3"}
         base = self._clip.time_base
         # MPEG-4 part 2 keeps its time base in 16 bits.
         if not h264 and base.denominator > 65535:

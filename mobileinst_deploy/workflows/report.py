@@ -15,7 +15,7 @@ from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.core.pair_files import RESULTS
 from mobileinst_deploy.measure.record import LatencyRecord, read_record, read_records
-from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
+from mobileinst_deploy.measure.report_page import Counted, Findings, Placed, Tensor, report_page
 from mobileinst_deploy.workflows.history import find_entry, read_history
 from mobileinst_deploy.workflows.kept import Evaluation, blame, read_counts, read_evaluation
 
@@ -78,7 +78,7 @@ def write_report(sources: Sequence[str], output: Path) -> tuple[Path, Findings]:
 
 
 def merged(found: Sequence[Findings]) -> Findings:
-    """Several sources as one; what has the same name in two of them is told apart by its number."""
+    """Several sources as one; what has one name in two of them is told apart by its model."""
     if len(found) == 1:
         return found[0]
     together = Findings(", ".join(each.title for each in found), {}, {}, {}, {}, {}, [])
@@ -86,9 +86,13 @@ def merged(found: Sequence[Findings]) -> Findings:
         for name in ("records", "counts", "parity", "shares", "precision"):
             into: dict[str, Any] = getattr(together, name)
             for key, value in getattr(each, name).items():
-                into[f"{key} ({number})" if key in into else key] = value
+                known = (record.pair.model_id for record in each.records.values())
+                model = next(known, each.title.partition(",")[0])
+                names = (key, f"{key} of {model}", f"{key} ({number})")
+                into[next(name for name in names if name not in into)] = value
     unreadable = tuple(cause for each in found for cause in each.unreadable)
-    return replace(together, unreadable=unreadable)
+    placed = tuple(point for each in found for point in each.placed)
+    return replace(together, unreadable=unreadable, placed=placed)
 
 
 def gather(source: str) -> Findings:
@@ -140,6 +144,7 @@ def _of_pair(folder: Path) -> Findings:
     parity: dict[str, list[Tensor]] = {}
     shares: dict[str, list[tuple[str, float]]] = {}
     precision: dict[str, float | None] = {}
+    evaluated: dict[str, Evaluation] = {}
     for path in sorted((folder / RESULTS).glob("*/*.json")):
         where = path.parent.name
         try:
@@ -153,11 +158,30 @@ def _of_pair(folder: Path) -> Findings:
             elif path.stem == "profile":
                 shares |= dict(_shares(where, read_json(path, _Profile, blame(path))))
             elif path.stem == "eval":
-                precision |= dict(_precision(where, read_evaluation(path)))
+                evaluated[where] = read_evaluation(path)
+                precision |= dict(_precision(where, evaluated[where]))
         except InputError as error:
             unreadable.append(error.cause)
     title = f"{pair.model_id}, {pair.form}"
-    return Findings(title, records, counts, parity, shares, precision, unreadable)
+    placed = [
+        point
+        for where, record in records.items()
+        if (point := _placed(record, evaluated.get(where))) is not None
+    ]
+    return Findings(title, records, counts, parity, shares, precision, unreadable, placed)
+
+
+def _placed(record: LatencyRecord, evaluation: Evaluation | None) -> Placed | None:
+    """A point of Figure 1, where there is a latency to believe and an AP of pictures."""
+    block = None if evaluation is None else evaluation.pictures
+    if block is None or block.ap is None or record.emulated or not record.valid:
+        return None
+    clip = min(record.clips, key=lambda each: each.clip_length)
+    runtime = record.runtime.split(" ")[0]
+    name = f"{record.pair.model_id} {record.pair.form}, {runtime}"
+    return Placed(
+        name, record.device.name, block.annotations, clip.clip_length, clip.amortised_ms, block.ap
+    )
 
 
 def _shares(where: str, profile: _Profile) -> Iterator[tuple[str, list[tuple[str, float]]]]:

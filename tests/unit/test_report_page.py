@@ -125,6 +125,21 @@ def test_a_pair_is_reported_with_all_that_was_measured_of_it(pair: Path, tmp_pat
     assert "parity.json" in path.read_text()
 
 
+def test_accuracy_is_set_over_speed_where_both_are_known(pair: Path, tmp_path: Path):
+    home = pair / "results" / "cpu-onnxruntime-plain"
+    home.mkdir(parents=True)
+    (home / "latency.json").write_text(json.dumps(RECORD.to_dict()))
+    block = {"AP": 0.25, "annotations": "val.json"}
+    (home / "eval.json").write_text(json.dumps({"runtime": "onnxruntime", "pictures": block}))
+    page, found = write_report([str(pair), str(pair)], tmp_path / "report.html")
+    assert [(p.name, p.ap, p.clip_length) for p in found.placed] == [
+        ("tiny plain, onnxruntime", 0.25, 1)
+    ] * 2
+    assert "cpu, AP on val.json" in page.read_text()
+    (home / "latency.json").write_text(json.dumps(replace(RECORD, invalid=("hot",)).to_dict()))
+    assert write_report([str(pair)], tmp_path / "report.html")[1].placed == []
+
+
 @pytest.mark.parametrize("source", ["nothing/here", "missing.json", "20990101"])
 def test_a_source_that_is_not_there_is_refused(source, tmp_path: Path):
     with pytest.raises(ConfigError):
@@ -150,7 +165,7 @@ def test_several_sources_go_into_one_page(tmp_path: Path):
     alone.write_text(json.dumps(RECORD.to_dict()))
     page, found = write_report([str(farm), str(alone), str(alone)], tmp_path / "page.html")
     names = ["adb:a-onnxruntime-plain", "adb:b-onnxruntime-plain", "cpu-onnxruntime-plain"]
-    assert list(found.records) == [*names, "cpu-onnxruntime-plain (3)"]
+    assert list(found.records) == [*names, "cpu-onnxruntime-plain of tiny"]
     assert page.read_text().count("adb:b-onnxruntime-plain") > 1
 
 
