@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
-"""Measure peers at one small size, and keep the figures for the documents' tables.
+"""Measure peers at one small size: parity in each runtime, and executed instructions.
 
-scripts/peer_figures.py NAME...      measure these, peers or models of the zoo; several minutes each
-scripts/peer_figures.py --missing    all of Tables 1 and 2 that have no figures yet
+scripts/peer_figures.py ID...      peers or models of the zoo; minutes each; a line of JSON each
 
-Weights are random: parity and instructions do not ask for trained ones. Each figure goes to
-``peer_figures.json`` beside this script as soon as it is there; ``scripts/docs.py`` makes tables.
+Weights are random: parity and instructions do not ask for trained ones.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import MobileInstError
-from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.network.loading import load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
 from mobileinst_deploy.pair.export import export_model
@@ -31,10 +28,8 @@ from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.pytorch import TorchRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 
-RECORD = Path(__file__).with_name("peer_figures.json")
 #: The smallest that every network and ncnn take: a count under qemu then takes a minute.
 SIZE = (128, 128)
-OWN = ("mobileinst-topformer-640", "mobileinst-topformer-vis")
 
 
 def calls_of(pair: ExportBundle) -> list[Call]:
@@ -87,19 +82,11 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 def main() -> int:
     """Measure what is named; the exit code is that of the command line's errors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--missing", action="store_true", help="all that have no figures yet")
-    asked = parser.parse_args()
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    names = asked.names or [n for n in (*OWN, *PEERS) if asked.missing and n not in known]
+    parser.add_argument("names", nargs="+", metavar="ID")
     try:
-        for name in names:
+        for name in parser.parse_args().names:
             with tempfile.TemporaryDirectory() as folder:
-                found = measure(name, Path(folder))
-            # Somebody else may have written in the meantime.
-            known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-            write_json(RECORD, dict(sorted({**known, name: found}.items())))
-            print(f"{name}: {json.dumps(found)}", flush=True)
+                print(f"{name}: {json.dumps(measure(name, Path(folder)))}", flush=True)
     except MobileInstError as error:
         print(error, file=sys.stderr)
         return error.exit_code
