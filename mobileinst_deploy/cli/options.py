@@ -18,7 +18,7 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="Where the graphs run: cpu, adb or qemu.")
 ]
 RuntimeName = Annotated[
-    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
+    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime, ncnn or ncnn-fp16.")
 ]
 Serial = Annotated[str | None, typer.Option("--serial", help="Which phone, with --device adb.")]
 Serials = Annotated[

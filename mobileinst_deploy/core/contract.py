@@ -33,7 +33,6 @@ MASK_LOGITS = "mask_logits"
 #: ONNX operator sets that the graphs can be written in.
 OPSETS = range(13, 21)
 DEFAULT_OPSET = 17
-
 _FROM_THE_KEYFRAME = "Hand over what this pair's frame graph gave for the latest keyframe"
 _FROM_A_PICTURE = "Prepare pictures for the model's own input size"
 

@@ -74,16 +74,17 @@ def _found(model: bytes) -> set[str]:
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
                     found.add("external data")
                 continue
-            if kind == "node" and number == _OP_TYPE and _is_loop(value):
+            if (
+                kind == "node"
+                and number == _OP_TYPE
+                and isinstance(value, memoryview)
+                and value.tobytes() in _LOOPS
+            ):
                 found.add("loop")
             inner = _FIELDS[kind].get(number)
             if inner is not None and isinstance(value, memoryview):
                 open_messages.append((value, inner, depth + 1))
     return found
-
-
-def _is_loop(name: memoryview | int) -> bool:
-    return isinstance(name, memoryview) and bytes(name) in _LOOPS
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:

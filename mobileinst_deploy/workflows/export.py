@@ -11,11 +11,11 @@ from mobileinst_deploy.core.config import SIZE_MULTIPLE, ContextReuse, check_siz
 from mobileinst_deploy.core.contract import DEFAULT_OPSET
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import is_run, pair_of, upright_of
-from mobileinst_deploy.core.user_code import printing_aside
 from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
@@ -117,11 +117,11 @@ def export(
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
     source = _source(model, network, weights, size, reuse_context)
+    from mobileinst_deploy.pair.export import export_model
+
     height, width = source.config.input_size
     if upright and height == width:
         raise ConfigError("a square input has no orientation", "Leave --upright out")
-    from mobileinst_deploy.pair.export import export_model
-
     pair = export_model(
         source,
         output,
@@ -173,7 +173,7 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
-    if model is not None and model.endswith(".toml"):
+    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
         load_model_toml(model)
     # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
     from mobileinst_deploy.network.loading import load_model

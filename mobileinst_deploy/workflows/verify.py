@@ -13,13 +13,13 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
 from mobileinst_deploy.core.errors import VerificationFailed
+from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.golden import Golden
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import TrackSettings, settings_of
-from mobileinst_deploy.core.user_code import printing_aside
 from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
@@ -28,7 +28,7 @@ from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
 from mobileinst_deploy.pair.onnx_file import load_graph
-from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
@@ -152,7 +152,8 @@ def verify(
     """
     folder, weights = Path(folder), None if weights is None else Path(weights)
     where = None if report is None else Path(report)
-    bundle = load_bundle(folder)
+    known_runtime(runtime)
+    bundle = as_computed(load_bundle(folder), runtime)
     place = pair_place("parity", bundle, device, runtime, where)
     place.check()
     schedule = parse_schedule(clip_length)

@@ -1,4 +1,4 @@
-"""Code of the user's that a command runs, as it was named on the command line."""
+"""The user's own code runs in this process: a network named by ``--network``."""
 
 from __future__ import annotations
 
