@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import canonical_sha256
+
+#: Of one entry; nothing that is kept comes near it.
+MOST_BYTES = 1 << 28
 
 
 class Journal:
@@ -39,17 +44,26 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def entries(self) -> Iterator[Any]:
-        """What earlier work left, in order; read it to its end before adding to it."""
+    def entries(self, kind: Any = Any) -> Iterator[Any]:
+        """What earlier work left, in order; read it to its end before adding to it.
+
+        Args:
+            kind: What an entry is, as msgspec knows types; what is none ends the journal there.
+        """
+        decoder = msgspec.json.Decoder(kind)
         file = self._opened()
         file.seek(0)
         good = 0
-        for line in iter(file.readline, b""):
+        for line in iter(lambda: file.readline(MOST_BYTES), b""):
             text = line[9:-1]
             if line[-1:] != b"\n" or line[:9] != b"%08x " % zlib.crc32(text):
                 break
+            try:
+                entry = decoder.decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                break
             good += len(line)
-            yield json.loads(text)
+            yield entry
         with _refusals(self.path):
             file.truncate(good)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MESSAGE_CHARACTERS = 600
 _CUT = "..."
 
@@ -29,8 +31,7 @@ def shape_text(shape: tuple[int | str, ...]) -> str:
 def whole(text: str, low: int, high: int) -> int | None:
     """The whole number within bounds that a text is, in plain digits; None for anything else."""
     text = text.strip()
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
+    if not re.fullmatch(r"-?[0-9]{1,12}", text):
         return None
     value = int(text)
     return value if low <= value <= high else None

@@ -75,14 +75,15 @@ def _walk(file: IO[bytes], left: int) -> int:
         if left < 0:
             raise ValueError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
         name = instruction.name
-        if name in _INTEGERS and int(argument).bit_length() > 64:
+        number = argument if isinstance(argument, int) else 0
+        if name in _INTEGERS and number.bit_length() > 64:
             long_integers += 1
             if long_integers > MAX_LONG_INTEGERS:
                 raise ValueError("it holds too many whole numbers of more than 64 bits")
         if name in _KEPT or name == "MEMOIZE":
-            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
+            memo[len(memo) if name == "MEMOIZE" else number] = stack[-1]
         elif name in _FETCHED:
-            stack.append(memo[int(argument)])
+            stack.append(memo[number])
         else:
             taken = _taken(stack, instruction)
             made = instruction.stack_after

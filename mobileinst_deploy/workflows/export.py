@@ -173,7 +173,7 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
-    if model is not None and model.endswith(".toml"):
+    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
         load_model_toml(model)
     # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
     from mobileinst_deploy.network.loading import load_model

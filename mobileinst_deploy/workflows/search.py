@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS, Tensors
+from mobileinst_deploy.core.documents import Whole
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, side_by_side
@@ -106,7 +108,7 @@ class Search:
             parse_schedule(self.schedule)
             label += f" at T = {self.schedule}"
         with self.journals.journal(key) as journal:
-            known = journal.entries()
+            known = journal.entries(_Entry)
             ahead: deque[Found] = deque()
             for number, medium in enumerate(self.data.media):
                 entry = next(known, None)
@@ -213,13 +215,19 @@ def find_in_clip(
     return Found(candidates, keyframes)
 
 
+_Size = Annotated[list[Whole], msgspec.Meta(min_length=2, max_length=2)]
+_Score = Annotated[float, msgspec.Meta(ge=0, le=1.01)]  # a mean may be rounded up
+#: Keyframes, and of each candidate its mask's size and run lengths, and its classes with scores.
+_Entry = tuple[Whole, list[tuple[_Size, str, list[tuple[Whole, _Score]]]]]
+
+
 def _entry(found: Found) -> list[Any]:
     """The journal's form of what was found."""
     masks = [[c.mask["size"], c.mask["counts"], c.scores] for c in found.candidates]
     return [found.keyframes, masks]
 
 
-def _found(entry: list[Any]) -> Found:
+def _found(entry: tuple[Any, Any]) -> Found:
     """What the journal says was found."""
     keyframes, masks = entry
     candidates = [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.core.zoo import ZooEntry, load_model_toml
 from mobileinst_deploy.network.loading import weights_named
 from mobileinst_deploy.training.config import TrainConfig, read_train_config
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     # PyTorch takes seconds to load: what is wrong with a recipe or its data is said before.
     from mobileinst_deploy.training.loop import TrainReport
     from mobileinst_deploy.training.plan import TrainPlan
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def train(
@@ -72,19 +77,20 @@ def train(
         for part, kept in (("training", source), ("held-out", held_out)):
             for line in left_out(kept):
                 notice(f"Left out of the {part} data: {line}.")
-    from mobileinst_deploy.training.loop import train as run_recipe
+    with _torch_cache():
+        from mobileinst_deploy.training.loop import train as run_recipe
 
-    return run_recipe(
-        replace(read, model=entry.id),
-        entry.config,
-        source,
-        Path(output),
-        held_out=held_out,
-        resume=resume,
-        backbone=None if init is None else Path(init),
-        weights=None if weights is None else weights_named(weights),
-        progress=progress,
-    )
+        return run_recipe(
+            replace(read, model=entry.id),
+            entry.config,
+            source,
+            Path(output),
+            held_out=held_out,
+            resume=resume,
+            backbone=None if init is None else Path(init),
+            weights=None if weights is None else weights_named(weights),
+            progress=progress,
+        )
 
 
 def plan(
@@ -112,6 +118,20 @@ def plan(
     from mobileinst_deploy.training.plan import plan_run
 
     return plan_run(replace(read, model=entry.id), entry.config, folder, progress=progress)
+
+
+@contextmanager
+def _torch_cache() -> Iterator[None]:
+    """A place for what PyTorch keeps between compilations: its own would stay for good."""
+    if _CACHE in os.environ:
+        yield
+        return
+    with scratch_folder() as folder:
+        os.environ[_CACHE] = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(_CACHE, None)
 
 
 def _read(recipe: Path, changes: Sequence[str]) -> tuple[TrainConfig, ZooEntry]:

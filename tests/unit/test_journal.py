@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
+from mobileinst_deploy.core.documents import Whole
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.journal import Journal
 
@@ -73,3 +76,19 @@ def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError), Journal(tmp_path / "file" / "below", KEY):
         pass
+
+
+@pytest.mark.parametrize("strange", [None, [], [1], [1, "x", 2], ["1", "x"], [-1, "x"], {"a": 1}])
+def test_an_entry_of_another_form_ends_the_journal(tmp_path, strange):
+    """A checksum is no signature: whoever writes a line can write its checksum, too."""
+    written(tmp_path, [[1, "x"], strange, [2, "y"]])
+    with Journal(tmp_path, KEY) as journal:
+        assert list(journal.entries(tuple[Whole, str])) == [(1, "x")]
+    assert read(tmp_path) == [[1, "x"]]
+
+
+def test_an_entry_nested_too_deeply_ends_the_journal(tmp_path):
+    path = written(tmp_path, [1])
+    text = b"[" * 100_000
+    path.write_bytes(path.read_bytes() + b"%08x %s\n" % (zlib.crc32(text), text))
+    assert read(tmp_path) == [1]
