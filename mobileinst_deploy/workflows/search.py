@@ -23,7 +23,7 @@ from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores, settings_of
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import Media, read_frame
+from mobileinst_deploy.data.samples import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
 from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
 from mobileinst_deploy.workflows.subject import Subject
