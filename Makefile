@@ -39,8 +39,9 @@ test: setup lint  ## Everything that CI runs
 test-slow: setup  ## The checks that take minutes: full-size models, long clips
 	$(BIN)/python -m pytest -m slow
 
-fuzz: setup  ## Try a million inputs on every reader (hours; CASES=20000 for a while)
-	cd tests && nice -n 10 ../$(BIN)/python -m fuzz $(or $(CASES),1_000_000)
+fuzz: setup  ## Try a million inputs on the readers and the C library (hours; CASES=20000 MINUTES=1 for a while)
+	cd tests && nice -n 10 ../$(BIN)/python -m fuzz $(or $(CASES),1_000_000) $(if $(SEED),--seed=$(SEED))
+	scripts/fuzz-native $$(( 60 * $(or $(MINUTES),10) ))
 
 docs: setup  ## Write the generated parts of the documents again, and build the site
 	$(BIN)/python scripts/docs.py

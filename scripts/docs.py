@@ -10,16 +10,30 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 import typer
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.network.macs import count_macs, count_network_macs
+from mobileinst_deploy.network.peers.catalogue import PEERS
 from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models, peers as list_peers
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "networks.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "docs" / "networks.md",
+    ROOT / "docs" / "tables.md",
+)
+FIGURES = ROOT / "scripts" / "peer_figures.json"
+#: MobileInst with TopFormer in the paper's tables, by table, and its milliseconds there.
+OWN = {1: "mobileinst-topformer-640", 2: "mobileinst-topformer-vis"}
+OWN_MS = {"mobileinst-topformer-640": 433, "mobileinst-topformer-vis": 188}
 WIDTH = 120
 
 
@@ -69,6 +83,81 @@ def peers() -> str:
             f"| `{row.id}` | {height}x{width} | {row.parameters / 1e6:.2f} M | {giga:.2f} G "
             f"| {row.reuse_macs / 1e9:.2f} G {figures}|"
         )
+    return "\n".join(rows)
+
+
+def _figures() -> dict[str, dict[str, Any]]:
+    """What scripts/peer_figures.py measured, by network."""
+    known: dict[str, dict[str, Any]] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return known
+
+
+def parity() -> str:
+    """A row per network: how far each runtime is from PyTorch, and what it executes."""
+    rows = [
+        "| network | largest mask logit | ONNX on the host | ONNX Runtime, qemu | ncnn, qemu "
+        "| instructions, ONNX Runtime | ncnn | of ONNX Runtime |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in _figures().items():
+        ort, ncnn = found["onnxruntime"], found["ncnn"]
+        counted = ort["instructions"]["frame"]
+        cells = f"| {ort['qemu']:.1e} | refused | {counted / 1e6:,.0f} M | | |"
+        if "qemu" in ncnn:
+            other = ncnn["instructions"]["frame"]
+            cells = (
+                f"| {ort['qemu']:.1e} | {ncnn['qemu']:.1e} | {counted / 1e6:,.0f} M "
+                f"| {other / 1e6:,.0f} M | {other / counted:.3f} |"
+            )
+        rows.append(f"| `{name}` | {found['largest']:.3g} | {found['onnx']:.1e} {cells}")
+    return "\n".join(rows)
+
+
+def refusals() -> str:
+    """A line per network that ncnn does not take, with its reason."""
+    lines = [
+        textwrap.fill(f"- `{name}`: {found['ncnn']['refused']}.", WIDTH, subsequent_indent="  ")
+        for name, found in _figures().items()
+        if "refused" in found["ncnn"]
+    ]
+    return "\n".join(lines) or "None is refused."
+
+
+def ratios() -> str:
+    """A row per network with a published latency: the paper's ratio to MobileInst beside ours."""
+    rows = [
+        "| network | paper ms | of MobileInst's | MACs | ONNX Runtime | ncnn |",
+        "|---|---|---|---|---|---|",
+    ]
+    figures = _figures()
+    full, small = {}, {}
+    for name, found in figures.items():
+        network = PEERS.get(name)
+        size = (found["size"][0], found["size"][1])
+        if network is not None:
+            full[name] = count_network_macs(network.weightless()).total
+            with torch.device("meta"):
+                small[name] = count_network_macs(network.network(size).eval()).total
+        else:
+            config = load_model_toml(name).config
+            full[name] = count_macs(config).total
+            small[name] = count_macs(replace(config, input_size=size)).total
+    for name in figures:
+        published = PEERS[name].published if name in PEERS else None
+        if published is None:
+            continue
+        own = OWN[published.table]
+        if own not in figures:
+            continue
+        cells = [f"`{name}`", f"{published.ms:g}", f"{published.ms / OWN_MS[own]:.2f}"]
+        cells.append(f"{full[name] / full[own]:.2f}")
+        for runtime in ("onnxruntime", "ncnn"):
+            each = [
+                figures[n][runtime].get("instructions", {}).get("frame", 0) * full[n] / small[n]
+                for n in (name, own)
+            ]
+            cells.append(f"{each[0] / each[1]:.2f}" if all(each) else "")
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -126,6 +215,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "zoo": zoo,
     "peers": peers,
+    "parity": parity,
+    "refusals": refusals,
+    "ratios": ratios,
     "map": module_map,
 }
 

@@ -5,7 +5,7 @@ scripts/peer_figures.py NAME...      measure these, peers or models of the zoo; 
 scripts/peer_figures.py --missing    all of Tables 1 and 2 that have no figures yet
 
 Weights are random: parity and instructions do not ask for trained ones. Each figure goes to
-``peer_figures.json`` beside this script as soon as it is there; ``scripts/docs.py`` makes the tables.
+``peer_figures.json`` beside this script as soon as it is there; ``scripts/docs.py`` makes tables.
 """
 
 from __future__ import annotations

@@ -126,3 +126,60 @@ class Renamed(Spots):
 
     def own_name(self, name):
         return None if name.startswith("step") else name.replace("body.", "stem.")
+
+
+class Beside(Spots):
+    """One output more than the contract has."""
+
+    def features(self, image):
+        seen = super().features(image).mask_features
+        return Features(seen, context=(seen,))
+
+
+class Chance(Spots):
+    """Every run gives other kernels."""
+
+    def decode(self, features):
+        found = super().decode(features)
+        return found._replace(kernels=found.kernels + torch.rand_like(found.kernels))
+
+
+class Spoils(Spots):
+    """Writes into the picture that it is given."""
+
+    def normalise(self, image):
+        return super().normalise(image.mul_(0.5))
+
+
+class Whole(Spots):
+    def decode(self, features):
+        found = super().decode(features)
+        return found._replace(kernels=found.kernels.long())
+
+
+class Listed(Spots):
+    def features(self, image):
+        return [super().features(image).mask_features]
+
+
+class Loud(Spots):
+    def __init__(self):
+        super().__init__()
+        print("built")
+
+    def decode(self, features):
+        print("decoding")
+        return super().decode(features)
+
+
+def wants_more(needed):
+    return Spots()
+
+
+def endless():
+    return endless()
+
+
+class Text(Spots):
+    def decode(self, features):
+        raise ValueError("\x1b[31mfirst line\nsecond line")

@@ -64,7 +64,7 @@ int find(const std::vector<const char*>& names, const std::vector<int>& indexes,
 }  // namespace
 
 struct Runtime::Impl {
-  std::string version = std::string(NCNN_VERSION_STRING) + (MOBILEINST_FP16 ? " fp16" : "");
+  std::string version = NCNN_VERSION_STRING;
 };
 
 Runtime::Runtime(const std::string& library) : impl_(std::make_unique<Impl>()) {
@@ -77,7 +77,7 @@ Runtime::Runtime(const std::string& library) : impl_(std::make_unique<Impl>()) {
 #endif
 }
 Runtime::~Runtime() = default;
-const char* Runtime::name() const { return "ncnn"; }
+const char* Runtime::name() const { return MOBILEINST_FP16 ? "ncnn-fp16" : "ncnn"; }
 const std::string& Runtime::version() const { return impl_->version; }
 
 struct Graph::Impl {

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -55,6 +56,26 @@ void write(Json& json, const std::vector<Sample>& samples) {
   json.close(']');
 }
 
+// A camera of so many frames a second with room for one: whoever is ready takes the newest frame
+// and misses those that it was too slow for.
+class Camera {
+ public:
+  Camera(double pace, const Instant& origin) : pace_(pace), origin_(origin) {}
+
+  // Waits for a frame that was not taken yet.
+  void wait() {
+    if (pace_ <= 0.0) return;
+    const double arrived = std::floor(ms_between(origin_, now()) * pace_ / 1e3);
+    taken_ = std::max(arrived, taken_ + 1.0);
+    sleep_until(origin_, taken_ * 1e3 / pace_);
+  }
+
+ private:
+  double pace_;
+  Instant origin_;
+  double taken_ = -1.0;
+};
+
 // At most one line a second, so that telling does not disturb what is measured.
 class Progress {
  public:
@@ -97,10 +118,15 @@ void run_bench(Engine& engine, const Plan& plan, Json& json) {
     origin = now();
     double wall_ms = 0.0;
     const double least_ms = plan.seconds * 1e3;
+    Camera camera(plan.pace, origin);
     for (int clip = 0; clip < plan.runs || wall_ms < least_ms; ++clip) {
       if (samples.size() + static_cast<std::size_t>(clip_length) > kMaxSamples) break;
+      camera.wait();
       recorder.run(frame, clip, origin, samples);
-      for (int t = 1; t < clip_length; ++t) recorder.run(*reuse, clip, origin, samples);
+      for (int t = 1; t < clip_length; ++t) {
+        camera.wait();
+        recorder.run(*reuse, clip, origin, samples);
+      }
       wall_ms = ms_between(origin, now());
       const double share =
           std::min((clip + 1.0) / plan.runs, least_ms > 0 ? wall_ms / least_ms : 1.0);

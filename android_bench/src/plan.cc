@@ -155,6 +155,9 @@ class Parser {
       plan_.runs = static_cast<int>(whole(value, 1, 100000, refuse));
     } else if (keyword == "seconds") {
       plan_.seconds = real(value, 0, 3600, refuse, " of seconds");
+    } else if (keyword == "pace") {
+      plan_.pace = real(value, 0, 1000, refuse, " of frames a second");
+      if (plan_.pace <= 0.0) refuse("a pace at which no frame comes");
     } else if (keyword == "limit") {
       plan_.limit_seconds = static_cast<int>(whole(value, 1, 86400, refuse));
     } else if (keyword == "clips") {
@@ -241,6 +244,8 @@ class Parser {
          {"mode", "library", "folder", "core", "warmups", "runs", "seconds", "clips", "limit"}) {
       need(seen_.count(keyword) == 1, "the plan has no line " + quoted(keyword));
     }
+    need(plan_.mode == Mode::bench || seen_.count("pace") == 0,
+         "the mode bench alone takes a line 'pace'");
     const bool tracks = plan_.mode == Mode::track;
     for (const char* keyword : {"model", "picture", "tracking", "frames"}) {
       need(tracks == (seen_.count(keyword) == 1), std::string("the mode track ") +

@@ -72,6 +72,7 @@ struct Plan {
   int runs = 0;
   double seconds = 0.0;
   std::vector<int> clip_lengths;
+  double pace = 0.0;  // frames that arrive a second, of which the newest is taken; 0: at once
   int limit_seconds = 0;
   std::map<Role, std::string> graphs;
   std::vector<Call> calls;  // in the mode `track` the two that its lines stand for

@@ -8,25 +8,27 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, PairFolder, Report, RuntimeName
+from mobileinst_deploy.cli.options import (
+    ClipLengths,
+    Json,
+    PairFolder,
+    Report,
+    Runs,
+    RuntimeName,
+    Seconds,
+    Warmup,
+    only_with,
+)
 from mobileinst_deploy.core.errors import ConfigError
 
 
 def bench(
     folder: PairFolder,
     device: Annotated[str, typer.Option(help="Where to measure: cpu, adb or qemu.")] = "cpu",
-    clip_lengths: Annotated[
-        str, typer.Option(help="Clip lengths T: a keyframe and T-1 reuse frames.")
-    ] = "1,3,6",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Keyframes per clip length, at least; default: 50.")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, help="Untimed runs before; default: 10.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, help="Seconds per clip length, at least; default: 10.")
-    ] = None,
+    clip_lengths: ClipLengths = "1,3,6",
+    runs: Runs = None,
+    warmup: Warmup = None,
+    seconds: Seconds = None,
     live_kernels: Annotated[
         int | None,
         typer.Option(min=1, help="Kernels handed to reuse frames; default: all."),
@@ -63,9 +65,24 @@ def bench(
     fail_above: Annotated[
         str, typer.Option(help="With --against: how much slower is too much.")
     ] = "5%",
+    repeat: Annotated[
+        int, typer.Option(min=1, max=100, help="Measure so often; a phone cools before each turn.")
+    ] = 1,
+    sustained: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Let frames arrive for so long at each T, until one T holds."
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="With --sustained: frames a second; default: 30.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
+
+    With --sustained frames arrive as from a camera; told are missed deadlines, latency, clock and
+    temperature over time, and the smallest T that keeps up.
 
     With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
     forbids an answer.
@@ -79,16 +96,20 @@ def bench(
         instructions_table,
         latency_table,
         slowdown_table,
+        sustained_table,
     )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb
+    from mobileinst_deploy.measure.repeats import agreement
+    from mobileinst_deploy.measure.sustained import Load
+    from mobileinst_deploy.runtimes import as_computed, known_device, known_runtime, only_adb
     from mobileinst_deploy.workflows import against as gate, bench as workflow
     from mobileinst_deploy.workflows.bench_targets import (
         DEFAULT_MAX_CELSIUS,
         BenchSettings,
         open_targets,
     )
+    from mobileinst_deploy.workflows.sustained import sustain
 
     known_device(device)
     known_runtime(runtime)
@@ -115,13 +136,39 @@ def bench(
         max_temp,
         live_kernels=live_kernels,
     )
-    pair = load_bundle(folder)
+    pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
+    only_with("--sustained", sustained, {"--fps": fps})
+    if sustained is not None:
+        alone = {
+            "--against": against,
+            "--explain": explain or None,
+            "--runs": runs,
+            "--seconds": seconds,
+            "--all": every or None,
+            "--repeat": None if repeat == 1 else repeat,
+        }
+        if given := [name for name, value in alone.items() if value is not None]:
+            raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")
+        load = Load(sustained, 30.0 if fps is None else fps)
+        with progress_bar() as progress:
+            (target,) = open_targets(pair, device, runtime, serials=serial or (), progress=progress)
+            borne = sustain(pair, target, settings, load, report=report, progress=progress)
+        show(sustained_table(borne.record), json=json)
+        if borne.kept.note is not None:
+            note(f"Note: {borne.kept.note}.", "yellow")
+        answer(borne.record.to_dict(), borne.failure, json=json)
+        return
     share = gate.parse_share(fail_above)
     if against is None and fail_above != "5%":
         raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
     if against is not None and device == "qemu":
         raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
+    if repeat > 1 and (against is not None or device == "qemu"):
+        raise ConfigError(
+            "--repeat speaks of latencies, each measured by itself",
+            "Use it with --device cpu or adb, and without --against",
+        )
     baseline = None if against is None else gate.open_baseline(against)
     if baseline is not None:
         gate.check_comparable(pair, baseline)
@@ -148,9 +195,14 @@ def bench(
             targets = open_targets(
                 pair, device, runtime, serials=serial or (), every=every, progress=progress
             )
-            result = workflow.bench(pair, targets, settings, report=report, progress=progress)
+            result = workflow.bench_repeatedly(
+                pair, targets, settings, repeat, report=report, progress=progress
+            )
         if result.records:
             show(latency_table(result.records), json=json)
+        if repeat > 1:
+            for line in agreement(result.records):
+                show(line, json=json)
         problems = [note for o in result.outcomes for note in o.notes]
         document, failure = result.to_dict(), result.failure
         if explain:

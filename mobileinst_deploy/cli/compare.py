@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Json, Serial
+from mobileinst_deploy.cli.options import (
+    ClipLengths,
+    Json,
+    Runs,
+    Seconds,
+    Serial,
+    Warmup,
+)
 
 
 def compare(
@@ -26,18 +33,10 @@ def compare(
         Path | None,
         typer.Option(metavar="DIR", help="The pair that the others are held against: the first."),
     ] = None,
-    clip_lengths: Annotated[
-        str, typer.Option(help="Clip lengths T: a keyframe and T-1 reuse frames.")
-    ] = "1,3,6",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Keyframes per clip length, at least; default: 50.")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, help="Untimed runs before; default: 10.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, help="Seconds per pair and clip length; default: 10.")
-    ] = None,
+    clip_lengths: ClipLengths = "1,3,6",
+    runs: Runs = None,
+    warmup: Warmup = None,
+    seconds: Seconds = None,
     serial: Serial = None,
     plot: Annotated[
         Path | None,

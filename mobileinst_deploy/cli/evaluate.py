@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
-from mobileinst_deploy.cli.options import Association, Json, Report, Upright
+from mobileinst_deploy.cli.options import Association, Json, Report, RuntimeName, Serial, Upright
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,8 +40,11 @@ def evaluate(
     association: Association = "remembering",
     upright: Upright = False,
     device: Annotated[
-        str, typer.Option(help="cpu; for a checkpoint also cuda or another PyTorch device.")
+        str,
+        typer.Option(help="cpu; a pair also: adb or qemu; a checkpoint also: cuda, mps."),
     ] = "cpu",
+    runtime: RuntimeName = "onnxruntime",
+    serial: Serial = None,
     report: Report = None,
     json: Json = False,
 ) -> None:
@@ -61,6 +64,8 @@ def evaluate(
             association=association,
             upright=upright,
             device=device,
+            runtime=runtime,
+            serial=serial,
             report=report,
             progress=progress,
         )
@@ -70,6 +75,8 @@ def evaluate(
         note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
     if done.report.trained is False:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
+    if done.report.caveat is not None:
+        note(f"Note: {done.report.caveat}.", "yellow")
     note(f"Note: {done.kept.note}." if done.kept.note else f"Written to {done.kept.path}")
     answer(done.document, json=json)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +17,14 @@ def history(
         str | None, typer.Option(help="Only of this device: a phone's serial, or cpu.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="First take over what another machine measured: a latency.json, what bench --json "
+            "printed, or a folder of them; may be given several times.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """List every measurement that bench kept: when, where, of what, and how it came out.
@@ -22,8 +32,13 @@ def history(
     A name from this list is what report takes; so is its beginning, if no other begins like that.
     """
     from mobileinst_deploy.cli.tables import history_table
-    from mobileinst_deploy.workflows.history import read_history
+    from mobileinst_deploy.workflows.history import merge as take_over, read_history
 
+    taken = None if merge is None else take_over(merge)
+    if taken is not None:
+        note(f"Taken over: {taken.added} measurements; {taken.known} were here already.")
+        for why in taken.refused:
+            note(f"Left out: {why}.", "yellow")
     found = read_history(device=device, model=model)
     # Samples are in the files; a list of all of them is no list.
     left = ("schedules", "emulated_schedules")
@@ -35,5 +50,11 @@ def history(
         show(history_table(found), json=json)
     else:
         note("Nothing was measured yet: `mobileinst bench DIR` begins the history.")
-    document = {"entries": entries, "damaged": list(found.damaged), "left_out": found.left_out}
+    document: dict[str, Any] = {
+        "entries": entries,
+        "damaged": list(found.damaged),
+        "left_out": found.left_out,
+    }
+    if taken is not None:
+        document["merged"] = asdict(taken)
     answer(document, json=json)

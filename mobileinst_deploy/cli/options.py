@@ -18,13 +18,27 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="Where the graphs run: cpu, adb or qemu.")
 ]
 RuntimeName = Annotated[
-    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime or ncnn.")
+    str, typer.Option("--runtime", help="What runs the graphs: onnxruntime, ncnn or ncnn-fp16.")
 ]
 Serial = Annotated[str | None, typer.Option("--serial", help="Which phone, with --device adb.")]
 Serials = Annotated[
     list[str] | None, typer.Option("--serial", help="Which phone; may be given several times.")
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every phone that adb sees.")]
+ClipLengths = Annotated[
+    str, typer.Option("--clip-lengths", help="Clip lengths T: a keyframe and T-1 reuse frames.")
+]
+Runs = Annotated[
+    int | None,
+    typer.Option("--runs", min=1, help="Keyframes per clip length, at least; default: 50."),
+]
+Warmup = Annotated[
+    int | None, typer.Option("--warmup", min=0, help="Untimed runs before; default: 10.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option("--seconds", min=0, help="Seconds per clip length, at least; default: 10."),
+]
 Network = Annotated[
     str | None,
     typer.Option(

@@ -12,10 +12,11 @@ from mobileinst_deploy.cli.console import note, show
 
 def report(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="PAIR|RECORD|history",
-            help="A pair's folder, a latency.json, `history`, or the name of one of its entries.",
+            metavar="PAIR|RECORD|history ...",
+            help="A pair's folder, a latency.json, what bench --json printed of several devices, "
+            "`history`, or the name of one of its entries; several go into one page.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page, such as report.html.")],

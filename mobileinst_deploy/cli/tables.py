@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from mobileinst_deploy.cli.console import in_giga, styled
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.explain import Explanation
-from mobileinst_deploy.measure.instructions import InstructionRecord
+from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_accumulates
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
+from mobileinst_deploy.measure.sustained import SustainedRecord, shown_parts
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
@@ -151,14 +153,50 @@ def instructions_table(record: InstructionRecord) -> Table:
     """Executed ARM instructions per graph."""
     table = Table(
         title=f"Executed ARM instructions of {record.model_id} by {record.runtime}",
-        caption=record.note,
+        caption="\n".join(filter(None, (record.note, record.model, record.caveat))),
+        caption_justify="left",
     )
-    for name in ("graph", "instructions", "of the keyframe", "equal runs"):
+    columns = ("graph", "instructions", "of the keyframe", "fmla", "loads", "branches", "bound")
+    for name in columns:
         table.add_column(name, justify="left" if name == "graph" else "right")
     for role, value in record.instructions.items():
         name = role if role == "frame" else f"{role}, {record.live_kernels} kernels"
+        kinds, least = record.kinds[role], record.bounds[role]
+        parts = (multiply_accumulates(kinds), kinds["load"], kinds["branch"])
+        shares = (f"{part / value:.1%}" for part in parts)
         share = f"{value / record.instructions['frame']:.3f}"
-        table.add_row(name, f"{value:,}", share, str(record.equal_runs[role]))
+        table.add_row(name, f"{value:,}", share, *shares, f"{least.cycles:,} ({least.by})")
+    return table
+
+
+def sustained_table(record: SustainedRecord) -> Table:
+    """A load over time: a row for each stretch of each T."""
+    fps = f"{record.load.fps:g} frames a second"
+    if record.device.emulated:
+        title = "nothing of time is told"
+    elif record.holds is None:
+        title = "no T that was tried holds"
+    else:
+        title = f"T = {record.holds} holds"
+    energy = [
+        f"T = {c.schedule.clip_length}: {c.millijoules:.0f} mJ a frame, the whole phone's"
+        for c in record.clips
+        if c.millijoules is not None and not record.device.emulated
+    ]
+    invalid = [f"INVALID: {why}" for why in record.invalid]
+    table = Table(
+        title=shown(
+            f"{record.pair.model_id} on {record.device.name} by {record.runtime}, {fps}: {title}"
+        ),
+        caption=shown(". ".join((*invalid, *record.notes, *energy)), 4000),
+        caption_justify="left",
+    )
+    columns = ("T", "until", "missed", "p50 ms", "p90 ms", "MHz", "Celsius")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in shown_parts(record.clips):
+        timed = (*row[:2], "-", "-", "-", *row[5:]) if record.device.emulated else row
+        table.add_row(*timed)
     return table
 
 

@@ -110,7 +110,8 @@ def _table(report: ParityReport) -> Table:
     table = Table(
         title=f"Parity of {report.model_id} on {report.device} by {report.runtime}",
         caption=f"Reference: {report.reference}. "
-        + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing."),
+        + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing. ")
+        + (f"NOTE: {report.caveat}." if report.caveat else ""),
     )
     table.add_column("rung")
     table.add_column("")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from mobileinst_deploy.core.content import Content, OpenFolder, open_folder
 from mobileinst_deploy.core.contract import ROLES, GraphSpec, Role, graph_specs
@@ -31,7 +31,7 @@ from mobileinst_deploy.core.documents import (
     parse_json,
 )
 from mobileinst_deploy.core.errors import BundleError, InputError, places
-from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.external_data import fault_of
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import Golden, read_golden
 from mobileinst_deploy.core.manifest import SCHEMA, Manifest
@@ -43,6 +43,11 @@ from mobileinst_deploy.core.text import shown
 
 #: The step that stores weights as float16.
 HALF_WEIGHTS = "half-weights"
+#: What every report of another precision than float32 says, by that precision.
+NOT_THE_PAPER = {
+    "int8": "8-bit: not the paper's protocol, which is float32",
+    "fp16": "half-precision arithmetic: not the paper's protocol, which is float32",
+}
 _READ = (MANIFEST, *GRAPH_FILES.values(), GOLDEN)
 # A graph of protobuf has at most 2 GiB.
 _MAX_FILE_BYTES = 2 << 30
@@ -94,6 +99,7 @@ class ExportBundle(Provenance):
         golden: The golden data, as it was read and checked.
         tools: Versions of what made it.
         sha256: Of the manifest's bytes; reports carry it, so that they name what they measured.
+        arithmetic: What the runtime computes float32 graphs in: ``fp32``, or ``fp16``.
     """
 
     folder: Path
@@ -103,6 +109,7 @@ class ExportBundle(Provenance):
     golden: Content
     tools: Mapping[str, str]
     sha256: str
+    arithmetic: Literal["fp32", "fp16"] = "fp32"
 
     def graph_metadata(self, role: Role) -> dict[str, str]:
         """What the graph of this role says of itself."""
@@ -115,8 +122,13 @@ class ExportBundle(Provenance):
 
     @property
     def precision(self) -> str:
-        """What the graphs compute in: ``fp32``, or ``int8`` after quantising."""
-        return "int8" if any("int8" in step for step in self.optimized) else "fp32"
+        """What is computed in: ``fp32``, ``fp16``, or ``int8`` after quantising."""
+        return "int8" if any("int8" in step for step in self.optimized) else self.arithmetic
+
+    @property
+    def caveat(self) -> str | None:
+        """Why no figure of this pair is by the paper's protocol; None where it may be."""
+        return NOT_THE_PAPER.get(self.precision)
 
     @property
     def halved(self) -> bool:
@@ -263,11 +275,11 @@ def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Cont
 
 
 def _whole_graph(graph: Content) -> Content:
-    """A graph that keeps nothing in other files, which no checksum of the manifest would cover."""
+    """A graph that keeps nothing in other files and holds no loop."""
     try:
-        external = has_external_data(graph.data)
+        fault = fault_of(graph.data)
     except ValueError as error:
         raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
-    if external:
-        raise BundleError(f"{graph.path} keeps its weights in another file", _EXPORT_AGAIN)
+    if fault is not None:
+        raise BundleError(f"{graph.path} {fault}", _EXPORT_AGAIN)
     return graph

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from msgspec import Meta
 
 from mobileinst_deploy.core.documents import Blame, check, convert
@@ -70,23 +71,60 @@ Divisor = Annotated[float, Meta(ge=1e-6, le=1e6)]
 class Tolerance:
     """How far an exported graph may be from PyTorch. It lives with the model, in its model.toml.
 
-    A tensor passes when every element satisfies ``|got - want| <= atol + rtol * |want|`` and its
-    cosine similarity with the reference is at least ``min_cosine``.
+    A tensor passes when every element satisfies ``|got - want| <= atol + rtol * |want| + of_largest
+    * max|want|`` and its cosine similarity with the reference is at least ``min_cosine``.
 
     Attributes:
         atol: Absolute part, in the tensor's own unit (logits).
         rtol: Relative part, a ratio.
+        of_largest: Part that grows with the tensor's largest element, a ratio. An element near 0 is
+            a sum of large terms that cancel, and keeps their rounding.
         min_cosine: Lowest cosine similarity of the flattened tensors, at most 1.
         min_mask_iou: Lowest IoU, in [0, 1], of a thresholded mask with its reference.
+        edge_logit: A mask logit this close to 0 is on the mask's edge: rounding decides its side.
+        edge_score: A score this close to its threshold may fall on either side of it.
     """
+
+    #: A probability within 0.005 of one half: no app can care.
+    edge_logit: ClassVar[float] = 0.02
+    edge_score: ClassVar[float] = 0.005
 
     atol: Tolerated = 1e-3
     rtol: Tolerated = 1e-3
     min_cosine: Agreement = 0.9999
     min_mask_iou: Agreement = 0.99
+    of_largest: Tolerated = 0.0
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
+
+    def allowed(self, want: np.ndarray) -> np.ndarray:
+        """How far each element of a tensor may be off; float64, of the reference's shape."""
+        size = np.abs(np.asarray(want, np.float64))
+        largest = float(size.max(initial=0.0))
+        allowed: np.ndarray = self.atol + self.rtol * size + self.of_largest * largest
+        return allowed
+
+
+@dataclass(frozen=True)
+class HalfTolerance(Tolerance):
+    """What half-precision arithmetic may differ by, whatever the model.
+
+    It rounds to 2^-11 of a value at each of some hundred layers, which makes mask logits of up to
+    40 differ by up to 1.1 (docs/performance.md); a wrong layer is off by far more. Half of that is
+    the edge within which rounding decides a pixel's side.
+    """
+
+    edge_logit: ClassVar[float] = 0.5
+    edge_score: ClassVar[float] = 0.02
+
+    atol: Tolerated = 1.0
+    rtol: Tolerated = 0.05
+    min_cosine: Agreement = 0.995
+    min_mask_iou: Agreement = 0.9
+
+
+HALF_TOLERANCE = HalfTolerance()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from mobileinst_deploy.core.errors import InputError, places
 
+#: Of one file; protobuf, and so ONNX, takes no more.
+MAX_BYTES = (2 << 30) - 1
+
 
 @dataclass(frozen=True)
 class Content:
@@ -61,10 +64,20 @@ def read_content(path: Path) -> Content:
     """Read a whole file.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It cannot be read, is no plain file, or has more than :data:`MAX_BYTES`.
     """
     try:
-        return Content(path, path.read_bytes())
+        # Without blocking: opening a pipe would wait for its other end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path} is no plain file", "Give a file")
+            if status.st_size > MAX_BYTES:
+                raise InputError(
+                    f"{path} has {status.st_size:,} bytes, and {MAX_BYTES:,} are the most",
+                    "Give a smaller file",
+                )
+            return Content(path, file.read())
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}", "Check the path and its permissions"

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from mobileinst_deploy.core.config import X6_CHANNELS, ModelConfig
+from mobileinst_deploy.core.errors import InputError
 from mobileinst_deploy.core.needs import Description
 
 Role = Literal["frame", "mask_head"]
@@ -28,6 +29,12 @@ OBJECTNESS_LOGITS = "objectness_logits"
 KERNELS = "kernels"
 #: Output of both graphs.
 MASK_LOGITS = "mask_logits"
+
+#: ONNX operator sets that the graphs can be written in.
+OPSETS = range(13, 21)
+DEFAULT_OPSET = 17
+_FROM_THE_KEYFRAME = "Hand over what this pair's frame graph gave for the latest keyframe"
+_FROM_A_PICTURE = "Prepare pictures for the model's own input size"
 
 #: Arrays by tensor name.
 Tensors = Mapping[str, np.ndarray]
@@ -76,6 +83,30 @@ class GraphSpec:
     def input(self, name: str) -> TensorSpec:
         """The input of that name."""
         return next(tensor for tensor in self.inputs if tensor.name == name)
+
+    def check_inputs(self, given: Tensors) -> None:
+        """Refuse what this graph cannot be given, before a runtime says so in its own words.
+
+        Args:
+            given: Arrays by tensor name.
+
+        Raises:
+            InputError: One is missing, unknown, or of another dtype or shape.
+        """
+        for tensor in self.inputs:
+            array = given.get(tensor.name)
+            if array is None or not tensor.accepts(array):
+                got = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                raise InputError(
+                    f"the {self.role} graph's {tensor.name} takes {tensor.dtype} {tensor.shape} "
+                    f"and was given {got}",
+                    _FROM_THE_KEYFRAME if is_carried(tensor.name) else _FROM_A_PICTURE,
+                )
+        if unknown := sorted(set(given) - {tensor.name for tensor in self.inputs}):
+            raise InputError(
+                f"the {self.role} graph has no input {', '.join(unknown)}",
+                "Give it what its pair's manifest names",
+            )
 
 
 def graph_specs(config: Description, dynamic_kernels: bool = True) -> dict[Role, GraphSpec]:

@@ -142,7 +142,10 @@ def read_within(path: Path, most: int, blame: Blame) -> bytes:
         MobileInstError: ``blame.error``: it cannot be read, or is larger.
     """
     try:
-        with path.open("rb") as file:
+        # Without blocking: opening a pipe that nobody writes would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size > most:
                 raise blame.wrong(f"it has {status.st_size:,} bytes, and {most:,} are the most")

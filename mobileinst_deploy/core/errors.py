@@ -55,13 +55,18 @@ class MobileInstError(Exception):
 
     def __init__(self, cause: str, next_step: str, where: str | None = None) -> None:
         # Names and words of files and devices are in it, and may be anything.
-        self.cause = shown(cause, MOST_CHARACTERS)
-        self.next_step = shown(next_step, MOST_CHARACTERS)
+        self.cause = _without_stop(shown(cause, MOST_CHARACTERS))
+        self.next_step = _without_stop(shown(next_step, MOST_CHARACTERS))
         super().__init__(self.cause, self.next_step)
         self.where = where
 
     def __str__(self) -> str:
         return f"{self.cause}. {self.next_step}."
+
+
+def _without_stop(sentence: str) -> str:
+    """A sentence may end in what a library said, which often has its own full stop."""
+    return sentence if sentence.endswith("..") else sentence.removesuffix(".")
 
 
 _Args = ParamSpec("_Args")

@@ -1,6 +1,7 @@
-"""Does an ONNX graph keep data in other files? Told from its bytes, before anything loads it.
+"""Does an ONNX graph keep data in other files, or hold loops? Told from its bytes, before any load.
 
-A runtime would read such a file by its path, and no checksum of the pair covers it. This walks
+A runtime would read such a file by its path, and no checksum of the pair covers it. A loop says by
+a number how often it runs, and 2**62 is a number; no network that is traced has one. This walks
 protobuf's wire format through every message of onnx.proto that may hold a tensor, so that nothing
 hides in a subgraph, a function or a constant, and it needs nothing but Python.
 """
@@ -32,14 +33,35 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 
 
+_OP_TYPE = 4
+_LOOPS = (b"Loop", b"Scan")
+
+
 def has_external_data(model: bytes) -> bool:
     """Whether a serialised model names data that is not in it.
 
     Raises:
         ValueError: It is not in protobuf's form.
     """
+    return "external data" in _found(model)
+
+
+def fault_of(model: bytes) -> str | None:
+    """Why a serialised model must not be loaded, or None.
+
+    Raises:
+        ValueError: It is not in protobuf's form.
+    """
+    found = _found(model)
+    if "external data" in found:
+        return "keeps its weights in another file"
+    return "holds a loop, which may never end" if found else None
+
+
+def _found(model: bytes) -> set[str]:
     open_messages = [(memoryview(model), "model", 0)]
     seen = 0
+    found = set[str]()
     while open_messages:
         message, kind, depth = open_messages.pop()
         if depth > _MOST_NESTED:
@@ -50,12 +72,14 @@ def has_external_data(model: bytes) -> bool:
                 raise ValueError(f"it has more than {_MOST_FIELDS} fields")
             if kind == "tensor":
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
-                    return True
+                    found.add("external data")
                 continue
+            if kind == "node" and number == _OP_TYPE and value in _LOOPS:
+                found.add("loop")
             inner = _FIELDS[kind].get(number)
             if inner is not None and isinstance(value, memoryview):
                 open_messages.append((value, inner, depth + 1))
-    return False
+    return found
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:

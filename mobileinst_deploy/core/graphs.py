@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mobileinst_deploy.core.contract import (
@@ -10,7 +12,6 @@ from mobileinst_deploy.core.contract import (
     MASK_LOGITS,
     Call,
     GraphRunner,
-    Role,
     Tensors,
 )
 from mobileinst_deploy.core.errors import DeviceError
@@ -49,9 +50,18 @@ class Graphs:
             The frame graph's outputs by tensor name.
 
         Raises:
+            InputError: The image is of another size.
             DeviceError: The runner failed or returned what the graph cannot have made.
         """
-        return self._call("frame", {IMAGE: image})
+        return self.frames([image])[0]
+
+    def frames(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Segment several keyframes at once, which saves a device's runner a start for each.
+
+        Raises:
+            DeviceError: As for :meth:`frame`.
+        """
+        return self._call([Call("frame", {IMAGE: image}) for image in images])
 
     def mask_head(self, image: np.ndarray, keyframe: Tensors) -> np.ndarray:
         """Segment a reuse frame.
@@ -65,25 +75,37 @@ class Graphs:
             Mask logits (1, n, H/8, W/8) float32.
 
         Raises:
+            InputError: The keyframe's results lack something, or are of another pair or size. That
+                kernels and context are of two keyframes cannot be told.
             DeviceError: As for :meth:`frame`.
         """
-        carried = {name: keyframe[name] for name in self._carried}
-        live = carried[KERNELS].shape[1]
-        if self._slots is not None:
-            missing = self._slots - live
-            carried[KERNELS] = np.pad(carried[KERNELS], ((0, 0), (0, missing), (0, 0)))
-        return self._call("mask_head", {IMAGE: image, **carried})[MASK_LOGITS][:, :live]
+        carried = {name: keyframe[name] for name in self._carried if name in keyframe}
+        kernels = carried.get(KERNELS)
+        live = 0 if kernels is None else kernels.shape[1]
+        if self._slots is not None and kernels is not None:
+            carried[KERNELS] = np.pad(kernels, ((0, 0), (0, self._slots - live), (0, 0)))
+        call = Call("mask_head", {IMAGE: image, **carried})
+        return self._call([call])[0][MASK_LOGITS][:, :live]
 
-    def _call(self, role: Role, inputs: Tensors) -> dict[str, np.ndarray]:
-        outputs = self._runner.outputs([Call(role, inputs)])[0]
-        for tensor in self._runner.specs[role].outputs:
-            value = outputs.get(tensor.name)
-            if value is None or not tensor.accepts(value) or not _usable(value):
-                raise DeviceError(
-                    f"{self._runner.name} returned no usable {tensor.name} from the {role} graph",
-                    "Check the exported pair there with `mobileinst verify`",
-                )
-        return outputs
+    def _call(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
+        for call in calls:
+            self._runner.specs[call.role].check_inputs(call.inputs)
+        found = self._runner.outputs(calls)
+        if len(found) != len(calls):
+            raise DeviceError(
+                f"{self._runner.name} answered {len(found)} of {len(calls)} runs",
+                "Run it again",
+            )
+        for call, outputs in zip(calls, found, strict=True):
+            for tensor in self._runner.specs[call.role].outputs:
+                value = outputs.get(tensor.name)
+                if value is None or not tensor.accepts(value) or not _usable(value):
+                    raise DeviceError(
+                        f"{self._runner.name} returned no usable {tensor.name} from the"
+                        f" {call.role} graph",
+                        "Check the exported pair there with `mobileinst verify`",
+                    )
+        return found
 
 
 def _usable(value: np.ndarray) -> bool:

@@ -80,12 +80,14 @@ class ParityReport(OfPair):
         tolerance: What was allowed.
         checks: The rungs, in order, up to the first that made the next ones meaningless.
         tensors: Per tensor values.
+        caveat: Why this is not the paper's protocol, or None.
     """
 
     reference: str
     tolerance: Mapping[str, float]
     checks: tuple[Check, ...]
     tensors: tuple[TensorParity, ...] = ()
+    caveat: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -197,6 +199,7 @@ class EvalReport:
         input_size: (height, width), pixels; None where a file of results does not say.
         pictures: On pictures, if measured.
         clips: On clips, by T or ``auto``.
+        caveat: Why this is not the paper's protocol, or None.
     """
 
     model_id: str
@@ -206,6 +209,7 @@ class EvalReport:
     input_size: tuple[int, int] | None
     pictures: EvalBlock | None = None
     clips: Mapping[str, EvalBlock] = field(default_factory=dict)
+    caveat: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The form of ``eval.json``; only what was measured is in it."""
@@ -217,6 +221,8 @@ class EvalReport:
             "runtime": self.runtime,
             "input_size": None if self.input_size is None else list(self.input_size),
         }
+        if self.caveat is not None:
+            document["caveat"] = self.caveat
         if self.pictures is not None:
             document["pictures"] = self.pictures.to_dict()
         if self.clips:

@@ -9,6 +9,10 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.settled import settled
+from mobileinst_deploy.core.text import shown, whole
+
+#: Frames from one keyframe to the next, here and in the tracker's C library; more is a slip.
+MAX_CLIP = 1_000_000
 
 
 class Schedule(Protocol):
@@ -94,7 +98,7 @@ class Auto:
             since is None
             or since + 1 >= self.longest
             or self._sure_now < self.certainty * self._sure_then
-            or np.abs(thumbnail - self._thumbnail).sum() / (_SAMPLES * thumbnail.size) > self.change
+            or _difference(thumbnail, self._thumbnail) > self.change
         )
         if wanted:
             self._thumbnail = thumbnail
@@ -119,6 +123,15 @@ def mask_certainty(mask_logits: np.ndarray) -> float:
     return float(settled(np.tanh(inside / 2, dtype=np.float64).mean())) if inside.size else 0.0
 
 
+def brightness_change(image: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference of two images (1, 3, H, W) in brightness, 0 to 255, as Auto has it."""
+    return _difference(_thumbnail(image), _thumbnail(other))
+
+
+def _difference(thumbnail: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(thumbnail - other).sum() / (_SAMPLES * thumbnail.size))
+
+
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     """(H/32, W/32) sums, each over all channels of every fourth pixel of an image (1, 3, H, W)."""
     picked = image[0, :, ::4, ::4].astype(np.float64)
@@ -136,9 +149,13 @@ def parse_schedule(text: str) -> Every | Auto:
     """
     if text == "auto":
         return Auto()
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"-T {text} is not a clip length", "Use 1, 2, 3 ... or auto")
-    return Every(int(text))
+    length = whole(text, 1, MAX_CLIP)
+    if length is None:
+        raise ConfigError(
+            f"-T {shown(text, 60)!r} is not a clip length from 1 to {MAX_CLIP:,}",
+            "Use 1, 2, 3 ... or auto",
+        )
+    return Every(length)
 
 
 def parse_rate(fps: float) -> Fraction:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MESSAGE_CHARACTERS = 600
 _CUT = "..."
 
@@ -24,6 +26,15 @@ def shown(text: str, most: int = MESSAGE_CHARACTERS) -> str:
 def shape_text(shape: tuple[int | str, ...]) -> str:
     """An array's shape, such as ``1x32x8x8``; a free axis by its symbol."""
     return "x".join(map(str, shape))
+
+
+def whole(text: str, low: int, high: int) -> int | None:
+    """The whole number within bounds that a text is, in plain digits; None for anything else."""
+    text = text.strip()
+    if not re.fullmatch(r"-?[0-9]{1,12}", text):
+        return None
+    value = int(text)
+    return value if low <= value <= high else None
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mobileinst_deploy.core.text import whole
+
 PAPER_SOC = "SM7325"
 #: Android's names of PowerManager's thermal status.
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -55,6 +57,8 @@ class DeviceFacts:
         android: Android's version, such as ``13``; None on a host.
         abis: Instruction sets, the preferred one first.
         emulated: Whether it is an emulator, whose times must never be shown as latencies.
+        features: What every core's instruction set has, in Linux's words, such as ``asimdhp``;
+            empty where it does not say.
     """
 
     kind: Literal["host", "adb"]
@@ -65,6 +69,7 @@ class DeviceFacts:
     android: str | None
     abis: tuple[str, ...]
     emulated: bool
+    features: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +94,7 @@ class DeviceFacts:
         return {
             **asdict(self),
             "abis": list(self.abis),
+            "features": list(self.features),
             "comparable_with_paper": self.comparable is None,
             "not_comparable_because": self.comparable,
         }
@@ -105,6 +111,8 @@ class DeviceState:
         thermal_status: 0 (none) to 6 (shutdown); above 0 Android throttles.
         battery_percent: Charge, 0 to 100.
         battery_celsius: The battery's temperature.
+        battery_uah: Charge that its gauge counts, microampere-hours.
+        battery_mv: The battery's voltage, mV.
         charging: Whether it is on power.
         awake: Whether the screen is on.
         memory_bytes: All of its memory.
@@ -123,6 +131,8 @@ class DeviceState:
     memory_bytes: int | None = None
     available_bytes: int | None = None
     load_1min: float | None = None
+    battery_uah: int | None = None
+    battery_mv: int | None = None
 
     @property
     def celsius(self) -> float | None:
@@ -187,15 +197,6 @@ def zones_of(files: Mapping[str, str]) -> dict[str, float]:
         if -40 <= celsius <= 150:  # switched-off sensors say things like -274 or 200
             zones[name] = celsius
     return zones
-
-
-def whole(text: str, low: int, high: int) -> int | None:
-    """A whole number within bounds, or None for anything else."""
-    text = text.strip()
-    if not re.fullmatch(r"-?[0-9]{1,10}", text):
-        return None
-    value = int(text)
-    return value if low <= value <= high else None
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,8 @@ import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mobileinst_deploy.measure.device import DeviceFacts, DeviceState, cores_of, whole, zones_of
+from mobileinst_deploy.core.text import whole
+from mobileinst_deploy.measure.device import DeviceFacts, DeviceState, cores_of, zones_of
 
 _CPU = Path("/sys/devices/system/cpu")
 _THERMAL = Path("/sys/class/thermal")

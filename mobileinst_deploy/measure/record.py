@@ -73,6 +73,20 @@ class PairFacts:
     num_queries: int
 
 
+def pair_facts(pair: ExportBundle) -> PairFacts:
+    """What a record says of the pair that was measured."""
+    return PairFacts(
+        pair.sha256,
+        pair.pair_id,
+        pair.model_id,
+        pair.config.input_size,
+        pair.trained,
+        pair.form,
+        pair.precision,
+        pair.config.num_queries,
+    )
+
+
 @dataclass(frozen=True)
 class Conditions:
     """How it was measured, beyond the protocol.
@@ -232,7 +246,35 @@ def read_record(path: Path) -> LatencyRecord:
         InputError: It cannot be read, has another schema, or is no whole record.
     """
     blame = Blame(str(path), InputError, "Measure again with `mobileinst bench`")
+    return _record(read_json(path, dict[str, Any], blame, most=_MAX_BYTES), blame)
+
+
+def read_records(path: Path) -> tuple[LatencyRecord, ...]:
+    """Read a ``latency.json``, or what ``bench --json`` printed of several devices or repeats.
+
+    The latter is ``{"schema": 2, "devices": [latency.json, ...]}``, which a device farm that runs
+    ``bench`` itself can write too.
+
+    Raises:
+        InputError: It cannot be read, or one of the records is none.
+    """
+    blame = Blame(str(path), InputError, "Measure again with `mobileinst bench`")
     document = read_json(path, dict[str, Any], blame, most=_MAX_BYTES)
+    if "devices" not in document:
+        return (_record(document, blame),)
+    if document.get("schema") != SCHEMA:
+        raise blame.wrong(f"it holds no latency records of schema {SCHEMA}")
+    every = convert(document["devices"], list[dict[str, Any]], blame)
+    if not every:
+        raise blame.wrong("it holds no record of a device")
+    # Each is told from the others by its place.
+    return tuple(
+        _record(each, Blame(f"{path}, record {place}", InputError, blame.next_step))
+        for place, each in enumerate(every, start=1)
+    )
+
+
+def _record(document: dict[str, Any], blame: Blame) -> LatencyRecord:
     if document.pop("schema", None) != SCHEMA:
         raise blame.wrong(f"it is no latency record of schema {SCHEMA}")
     # Computed from the rest, and so left aside.
@@ -291,21 +333,12 @@ def make_record(
         )
         paper, beside = comparison.rows, comparison.sentence
     notes = [*verdict.notes, beside]
-    if pair.precision != "fp32":
-        notes.append("8-bit: not the paper's protocol")
+    if pair.caveat is not None:
+        notes.append(pair.caveat)
     return LatencyRecord(
         mobileinst=__version__,
         measured_at=measured_at,
-        pair=PairFacts(
-            pair.sha256,
-            pair.pair_id,
-            pair.model_id,
-            pair.config.input_size,
-            pair.trained,
-            pair.form,
-            pair.precision,
-            n,
-        ),
+        pair=pair_facts(pair),
         device=measured.facts,
         protocol=protocol,
         conditions=Conditions(

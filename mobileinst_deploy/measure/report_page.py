@@ -14,6 +14,7 @@ import numpy as np
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure.charts import Bar, Series, bars, histogram, lines
+from mobileinst_deploy.measure.instructions import MACS, InstructionRecord, bound
 from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table
 from mobileinst_deploy.measure.record import LatencyRecord
 
@@ -45,13 +46,26 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Executed instructions of a pair by one runtime.
+
+    Attributes:
+        instructions: By graph.
+        kinds: By graph and kind; empty where an older version counted.
+    """
+
+    instructions: Mapping[str, int]
+    kinds: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything that the page can show; what is empty is left out.
 
     Attributes:
         title: Of the page.
         records: Latency, by name, the oldest first.
-        counts: Executed instructions by graph, by runtime and form.
+        counts: Executed instructions, by runtime and form.
         parity: Tensors by where they were computed.
         shares: Part or operator and its share of a graph's time, by caption.
         precision: AP by what was evaluated.
@@ -60,7 +74,7 @@ class Findings:
 
     title: str
     records: Mapping[str, LatencyRecord]
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Counted]
     parity: Mapping[str, Sequence[Tensor]]
     shares: Mapping[str, Sequence[tuple[str, float]]]
     precision: Mapping[str, float | None]
@@ -156,11 +170,12 @@ def _sections(found: Findings) -> Iterator[_Section]:
     if found.counts:
         rows = [
             Bar(shown(f"{where}, {role}", 40), float(count), f"{count / 1e6:,.1f} M")
-            for where, by_role in found.counts.items()
-            for role, count in by_role.items()
+            for where, counted in found.counts.items()
+            for role, count in counted.instructions.items()
         ]
         figure = _Figure("Executed ARM instructions of one run", bars(rows))
-        yield _Section("Instructions", [figure], ["Exact, and not a latency."])
+        text = ["Exact, and not a latency.", f"{_upper(InstructionRecord.model)}."]
+        yield _Section("Instructions", [figure], text, table=_kinds(found.counts))
     if found.precision:
         rows = [
             Bar(
@@ -169,6 +184,25 @@ def _sections(found: Findings) -> Iterator[_Section]:
             for what, value in found.precision.items()
         ]
         yield _Section("Average precision", [_Figure("AP", bars(rows, scale=1.0))])
+
+
+def _kinds(counts: Mapping[str, Counted]) -> LatencyTable | None:
+    """What each graph's instructions are."""
+    rows = []
+    for where, counted in counts.items():
+        for role, kinds in counted.kinds.items():
+            total = max(sum(kinds.values()), 1)
+            parts = (*(kinds.get(name, 0) for name in MACS), kinds.get("load", 0))
+            shares = (f"{part / total:.1%}" for part in (*parts, kinds.get("branch", 0)))
+            least = bound(kinds)
+            name = shown(f"{where}, {role}")
+            rows.append((name, *shares, f"{least.cycles / 1e6:,.1f} M", least.by))
+    columns = ("", *(name.replace("_", " ") for name in MACS), "load", "branch", "bound", "by")
+    return LatencyTable("", columns, tuple(rows), ()) if rows else None
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 _AMORTISED = (

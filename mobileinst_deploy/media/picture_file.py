@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import tempfile
 import threading
 import warnings
@@ -59,7 +60,10 @@ def read_bytes(path: Path) -> bytes:
         MediaError: It cannot be read, is a folder, or is larger than :data:`MAX_FILE_BYTES`.
     """
     try:
-        with path.open("rb") as file:
+        # Without blocking: opening a pipe that nobody writes would wait for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise MediaError(f"{path} is no plain file", "Give a picture file")
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or shown(str(error))

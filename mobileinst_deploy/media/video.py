@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from mobileinst_deploy.core.errors import MediaError, places
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.media.clip import FOLDER_RATE, Clip, Picture, same_size
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video_file import VideoFile
@@ -39,8 +40,9 @@ def open_clip(source: str, rate: Fraction | None = None) -> Clip:
     if path.is_dir():
         return PictureFolder(path, rate or FOLDER_RATE)
     if not path.exists():
-        if source.isascii() and source.isdigit():
-            return Camera(int(source))
+        camera = whole(source, 0, 999)
+        if camera is not None:
+            return Camera(camera)
         if "://" in source:
             raise MediaError(
                 f"{source} is a URL, and only files are opened", "Download it and give the file"

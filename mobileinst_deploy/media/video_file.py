@@ -130,6 +130,8 @@ def _open_video(path: Path, rate: Fraction | None = None) -> Any:
     Raises:
         MediaError: It is missing, unreadable, or has none.
     """
+    if path.exists() and not path.is_file():
+        raise MediaError(f"{path} is a pipe or a device, not a file", "Give a clip in a file")
     try:
         container = open_container(path, rate)
     except (OSError, ValueError, av.error.FFmpegError) as error:

@@ -7,10 +7,6 @@ import numpy as np
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.records import TensorParity
 
-#: A mask logit this close to 0, a probability within 0.005 of one half, is on the mask's edge: no
-#: app can care to which side it falls, and rounding decides it.
-EDGE_LOGIT = 0.02
-
 
 def compare_tensor(
     graph: str, name: str, got: np.ndarray, want: np.ndarray, tolerance: Tolerance
@@ -26,7 +22,7 @@ def compare_tensor(
     """
     difference = np.abs(got.astype(np.float64) - want)
     size = np.abs(want.astype(np.float64))
-    excess = difference / np.maximum(tolerance.atol + tolerance.rtol * size, 1e-300)
+    excess = difference / np.maximum(tolerance.allowed(want), 1e-300)
     worst = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
     significant = size > tolerance.atol
     relative = difference[significant] / size[significant]
@@ -53,7 +49,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return min(1.0, float(x @ y) / norms)
 
 
-def mask_ious(got: np.ndarray, want: np.ndarray, edge: float = EDGE_LOGIT) -> np.ndarray:
+def mask_ious(got: np.ndarray, want: np.ndarray, edge: float = Tolerance.edge_logit) -> np.ndarray:
     """IoU of masks thresholded from logits, per mask; 1 where both are empty.
 
     Args:

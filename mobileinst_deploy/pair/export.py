@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.core.contract import ROLES, graph_specs
+from mobileinst_deploy.core.contract import DEFAULT_OPSET, OPSETS, ROLES, graph_specs
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256, folder_atomically
 from mobileinst_deploy.core.golden import save_golden
@@ -22,7 +22,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.media.pictures import reference_clips
 from mobileinst_deploy.network.loading import LoadedModel
 from mobileinst_deploy.pair.simplify import require_unchanged, simplify_graph
-from mobileinst_deploy.pair.tracing import DEFAULT_OPSET, OPSETS, cut_mask_head, trace_pair
+from mobileinst_deploy.pair.tracing import cut_mask_head, trace_pair
 from mobileinst_deploy.pair.writing import write_graphs
 from mobileinst_deploy.runtimes.pytorch import make_golden
 

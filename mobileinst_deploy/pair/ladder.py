@@ -81,9 +81,14 @@ def verify_bundle(
         device=runner.name,
         runtime=runner.runtime,
         reference=reference,
-        tolerance=asdict(bundle.tolerance),
+        tolerance={
+            **asdict(bundle.tolerance),
+            "edge_logit": bundle.tolerance.edge_logit,
+            "edge_score": bundle.tolerance.edge_score,
+        },
         checks=tuple(checks),
         tensors=tuple(tensors),
+        caveat=bundle.caveat,
     )
 
 

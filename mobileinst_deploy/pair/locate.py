@@ -101,7 +101,7 @@ def first_divergence(
         if a.shape != b.shape:
             return Divergence(node.name, node.op_type, name, None, (), compared)
         difference = np.abs(a.astype(np.float64) - b)
-        allowed = tolerance.atol + tolerance.rtol * float(np.abs(b).max(initial=0.0))
+        allowed = float(tolerance.allowed(b).max(initial=tolerance.atol))
         # "Not within" rather than "above", so that NaN is a divergence too.
         outside = ~(difference <= allowed)
         if outside.any():

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
 from mobileinst_deploy.core.errors import BundleError, InputError, places
-from mobileinst_deploy.core.external_data import has_external_data
+from mobileinst_deploy.core.external_data import fault_of
 from mobileinst_deploy.core.text import shown
 
 METADATA_PREFIX = "mobileinst."
@@ -69,15 +69,15 @@ def load_graph(source: Path | Content) -> onnx.ModelProto:
     path = content.path
     try:
         graph = onnx.load_model_from_string(content.data)
-        external = has_external_data(content.data)
+        fault = fault_of(content.data)
     except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} is not an ONNX file, or was cut off", _EXPORT_AGAIN) from error
     if not _is_text(graph):
         raise BundleError(f"{path} holds names that are not UTF-8", _EXPORT_AGAIN)
     if not graph.graph.node or not graph.graph.output:
         raise BundleError(f"{path} holds no graph", _EXPORT_AGAIN)
-    if external:
-        raise BundleError(f"{path} keeps its weights in another file", _EXPORT_AGAIN)
+    if fault is not None:
+        raise BundleError(f"{path} {fault}", _EXPORT_AGAIN)
     try:
         onnx.checker.check_model(graph)
     except Exception as error:  # the checker's own, and whatever its C++ lets through
@@ -237,11 +237,18 @@ def summarise(source: Path | Content, free_axes: Mapping[str, int] | None = None
         opset=opset_of(graph),
         ops=dict(Counter(n.op_type for n in graph.graph.node).most_common()),
         parameters=sum(prod(t.dims) for t in _constants(graph) if t.data_type in floats),
-        macs=count_graph_macs(graph, lengths),
+        macs=_counted(content.path, graph, lengths),
         free_axes=lengths,
         bytes=content.bytes,
         metadata=get_metadata(graph),
     )
+
+
+def _counted(path: Path, graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> int | None:
+    try:
+        return count_graph_macs(graph, free_axes)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error.cause}", error.next_step, str(path)) from error
 
 
 def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> int | None:
@@ -267,7 +274,10 @@ def count_graph_macs(graph: onnx.ModelProto, free_axes: Mapping[str, int]) -> in
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
     except Exception as error:  # its own, and whatever its C++ lets through
-        raise BundleError("the graph's shapes contradict each other", _EXPORT_AGAIN) from error
+        said = shown(str(error).strip().splitlines()[-1] if str(error).strip() else "", 200)
+        raise BundleError(
+            f"the graph's shapes contradict each other: {said}", _EXPORT_AGAIN
+        ) from error
     shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         tensor = value.type.tensor_type

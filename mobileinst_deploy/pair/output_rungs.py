@@ -20,11 +20,7 @@ from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.records import Check, TensorParity
 from mobileinst_deploy.core.text import shape_text
 from mobileinst_deploy.core.tracker import class_scores
-from mobileinst_deploy.pair.comparison import EDGE_LOGIT, compare_tensor, mask_ious
-
-#: A reference score this close to the threshold may fall on either side of it.
-EDGE_SCORE = 0.005
-
+from mobileinst_deploy.pair.comparison import compare_tensor, mask_ious
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,15 +45,17 @@ def meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Arrays
     masks = [
         (role, measured[role][MASK_LOGITS], golden.outputs(role)[MASK_LOGITS]) for role in ROLES
     ]
-    ious = np.stack([mask_ious(got, want) for _, got, want in masks])
+    edges = tolerance.edge_logit
+    ious = np.stack([mask_ious(got, want, edges) for _, got, want in masks])
     strict = np.stack([mask_ious(got, want, edge=0) for _, got, want in masks])
     want_scores = class_scores(golden.frame[CLASS_LOGITS], golden.frame[OBJECTNESS_LOGITS])
     frame = measured["frame"]
     got_scores = class_scores(frame[CLASS_LOGITS], frame[OBJECTNESS_LOGITS])
     differ = (want_scores > SCORE_THRESHOLD) != (got_scores > SCORE_THRESHOLD)
-    decided = np.abs(want_scores - SCORE_THRESHOLD) > EDGE_SCORE
+    decided = np.abs(want_scores - SCORE_THRESHOLD) > tolerance.edge_score
     edge = int((differ & ~decided).sum())
-    undecided = f"; {edge} scores within {EDGE_SCORE} of it fall on the other side" if edge else ""
+    fell = f"; {edge} scores within {tolerance.edge_score} of it fall on the other side"
+    undecided = fell if edge else ""
     differ &= decided
     instances = int((want_scores > SCORE_THRESHOLD).any(-1).sum())
     figures = {
@@ -87,7 +85,7 @@ def meaning(tolerance: Tolerance, golden: Golden, measured: Mapping[Role, Arrays
         return Check("meaning", False, detail, figures)
     detail = (
         f"lowest IoU of {ious.size} masks {ious.min():.4f} ({strict.min():.4f} with pixels whose "
-        f"logit is within {EDGE_LOGIT} of 0), same classes above {SCORE_THRESHOLD} "
+        f"logit is within {edges} of 0), same classes above {SCORE_THRESHOLD} "
         f"({instances} instances{undecided})"
     )
     return Check("meaning", True, detail, figures)
@@ -148,7 +146,7 @@ def sequence(tolerance: Tolerance, golden: Golden, reuse: np.ndarray) -> Check:
             continue
         got, want = reuse[index : index + 1], golden.mask_logits[index : index + 1]
         parity = compare_tensor("mask_head", MASK_LOGITS, got, want, tolerance)
-        iou = float(mask_ious(got, want).min())
+        iou = float(mask_ious(got, want, tolerance.edge_logit).min())
         age = index - key
         drift.append({"age": age, "max_abs": parity.max_abs, "min_mask_iou": iou})
         if problem is None and not (parity.passed and iou >= tolerance.min_mask_iou):

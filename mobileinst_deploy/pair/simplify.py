@@ -93,8 +93,9 @@ def _differing(
     """Name of the first output that is not within tolerance."""
     for name, expected in want.items():
         actual = got[name]
-        if actual.shape != expected.shape or not np.allclose(
-            actual, expected, rtol=tolerance.rtol, atol=tolerance.atol
-        ):
+        if actual.shape != expected.shape:
+            return name
+        # "Not within" rather than "beyond", so that NaN differs too.
+        if not (np.abs(actual.astype(np.float64) - expected) <= tolerance.allowed(expected)).all():
             return name
     return None

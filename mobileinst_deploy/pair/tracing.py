@@ -16,12 +16,9 @@ import onnx.numpy_helper
 import onnx.utils
 import torch
 
-from mobileinst_deploy.core.contract import KERNELS, GraphSpec, Role
+from mobileinst_deploy.core.contract import DEFAULT_OPSET, KERNELS, GraphSpec, Role
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.network import KernelNetwork
-
-DEFAULT_OPSET = 17
-OPSETS = range(13, 21)
 
 
 def trace_pair(
@@ -36,7 +33,7 @@ def trace_pair(
         model: In eval mode.
         specs: The graphs to write; a symbol in a shape becomes a free axis.
         image: (1, 3, H, W) float32 to trace with; H and W become the graphs' picture size.
-        opset: ONNX operator set, one of :data:`OPSETS`.
+        opset: ONNX operator set, one of :data:`~mobileinst_deploy.core.contract.OPSETS`.
 
     Raises:
         BundleError: PyTorch's exporter failed.

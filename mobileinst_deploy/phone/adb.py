@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.programs import run_program
+from mobileinst_deploy.core.text import shown, whole
 
 if TYPE_CHECKING:
     import adbutils
@@ -168,11 +169,13 @@ def _host() -> str:
 
 def _port() -> int:
     text = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    port = whole(text, 1, 65535)
+    if port is None:
         raise DeviceError(
-            f"ANDROID_ADB_SERVER_PORT is {text!r}, not a TCP port", "Unset it, or set it to 5037"
+            f"ANDROID_ADB_SERVER_PORT is {shown(text, 60)!r}, not a TCP port",
+            "Unset it, or set it to 5037",
         )
-    return int(text)
+    return port
 
 
 def client() -> adbutils.AdbClient:

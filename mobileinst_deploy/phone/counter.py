@@ -18,6 +18,7 @@ from shutil import which
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError, MeasurementInvalid
 from mobileinst_deploy.core.scratch import scratch_folder
+from mobileinst_deploy.measure.instructions import KINDS, Kinds
 from mobileinst_deploy.phone import toolchain
 from mobileinst_deploy.phone.result import RunnerResult
 
@@ -43,11 +44,13 @@ class Instructions:
         role: Which graph.
         count: Instructions between the runner's two marks around one run.
         runs: How many starts of the runner gave that very count.
+        kinds: The same instructions by kind.
     """
 
     role: Role
     count: int
     runs: int
+    kinds: Kinds
 
 
 def build_counter(cache: Path) -> Counter:
@@ -79,47 +82,57 @@ def build_counter(cache: Path) -> Counter:
     return built
 
 
-def read_counts(log: Path, result: RunnerResult) -> dict[Role, int]:
+def read_counts(log: Path, result: RunnerResult) -> dict[Role, Kinds]:
     """Join the plugin's log with the runner's marks.
 
     Args:
-        log: What the plugin wrote: ``mark K COUNT`` lines.
+        log: What the plugin wrote: ``kinds K NAME=COUNT ...`` lines.
         result: Of a plan with one counted run of each graph.
+
+    Returns:
+        Executed instructions of each graph by kind.
 
     Raises:
         DeviceError: A mark is missing from the log.
     """
     text = log.read_text() if log.is_file() else ""
-    marks = {int(k): int(n) for k, n in re.findall(r"^mark (\d+) (\d+)$", text, re.MULTILINE)}
-    counts: dict[Role, int] = {}
+    marks = {
+        int(mark): {name: int(n) for name, n in re.findall(r"(\w+)=(\d+)", counted)}
+        for mark, counted in re.findall(r"^kinds (\d+)((?: \w+=\d+)+)$", text, re.MULTILINE)
+    }
+    counts: dict[Role, Kinds] = {}
     for mark in result.marks:
         if mark.begin not in marks or mark.end not in marks:
             raise DeviceError(
                 "the instruction counter missed a mark of the runner",
                 "Run it again; if it persists, use the dynamic qemu-user of Debian 12 (7.2)",
             )
-        counts[mark.role] = marks[mark.end] - marks[mark.begin]
+        begin, end = marks[mark.begin], marks[mark.end]
+        counts[mark.role] = {name: end.get(name, 0) - begin.get(name, 0) for name in KINDS}
     return counts
 
 
-def agreed(logs: Sequence[Mapping[Role, int]]) -> dict[Role, Instructions]:
+def agreed(logs: Sequence[Mapping[Role, Kinds]]) -> dict[Role, Instructions]:
     """The counts that every start gave.
 
     Args:
-        logs: One mapping from graph to count for each start of the runner.
+        logs: One mapping from graph to counts by kind for each start of the runner.
 
     Raises:
         MeasurementInvalid: Two starts differ.
     """
     for role in logs[0]:
-        counts = [log[role] for log in logs]
+        counts = [sum(log[role].values()) for log in logs]
         if len(set(counts)) != 1:
             raise MeasurementInvalid(
                 f"the {role} graph executed {' and '.join(map(str, counts))} instructions in starts"
                 " that should be alike",
                 "Count again; if it persists, report it: something in the run depends on chance",
             )
-    return {role: Instructions(role, count, len(logs)) for role, count in logs[0].items()}
+    return {
+        role: Instructions(role, sum(kinds.values()), len(logs), kinds)
+        for role, kinds in logs[0].items()
+    }
 
 
 def host_compiler() -> list[str]:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -36,13 +37,13 @@ RUNNER = "mobileinst_runner"
 LIBRARY = "libonnxruntime.so"
 
 #: What runs the graphs on a device: its library, or linked into a runner of its own.
-Runtime = Literal["onnxruntime", "ncnn"]
+Runtime = Literal["onnxruntime", "ncnn", "ncnn-fp16"]
 
 _SCHEMA = 1
 #: Waiting for the cache: from here on it is told, and there it ends; seconds.
 _SOON_S, _LONG_S = 1.0, 900.0
 _MANIFEST = "manifest.json"
-_STARTED = frozenset({LOADER, RUNNER, ncnn_build.RUNNER})
+_STARTED = frozenset({LOADER, RUNNER, *ncnn_build.RUNNERS.values()})
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,15 @@ class DeviceBundle:
             plan: Absolute path of the plan there.
             preload: A library to load before all others; a static runner takes none.
         """
-        if self.runtime == "ncnn":
-            return [f"{remote}/{ncnn_build.RUNNER}", plan]
+        if self.runtime != "onnxruntime":
+            return [f"{remote}/{ncnn_build.RUNNERS[self.runtime]}", plan]
         before = ["--preload", preload] if preload else []
         loader = [f"{remote}/{LOADER}", *before, "--library-path", remote]
         return [*loader, f"{remote}/{RUNNER}", plan]
 
     def library(self, remote: str) -> str:
         """Path of ONNX Runtime where the bundle lies, for ``Plan.write``; ``-`` where none is."""
-        return "-" if self.runtime == "ncnn" else f"{remote}/{LIBRARY}"
+        return f"{remote}/{LIBRARY}" if self.runtime == "onnxruntime" else "-"
 
 
 def default_cache() -> Path:
@@ -244,18 +245,22 @@ def _onnxruntime() -> _Recipe:
     return _Recipe("onnxruntime", host_runtime_version(), toolchain.runner_sources(), needed, make)
 
 
-def _ncnn() -> _Recipe:
+def _ncnn(runtime: Literal["ncnn", "ncnn-fp16"]) -> _Recipe:
     def make(recipe: _Recipe, made: Path, cache: Path, force: bool, progress: Progress) -> str:
         archive = ncnn_build.fetch_source(cache, force)
         progress(_LABEL, 1, 3)
         with scratch_folder(made.parent) as scratch:
-            return ncnn_build.build_runner(archive, made / ncnn_build.RUNNER, scratch)
+            return ncnn_build.build_runner(archive, runtime, made, scratch)
 
-    needed = frozenset({ncnn_build.RUNNER})
-    return _Recipe("ncnn", ncnn_build.VERSION, ncnn_build.sources(), needed, make)
+    needed = frozenset({ncnn_build.RUNNERS[runtime]})
+    return _Recipe(runtime, ncnn_build.VERSION, ncnn_build.sources(), needed, make)
 
 
-_RECIPES: dict[Runtime, Callable[[], _Recipe]] = {"onnxruntime": _onnxruntime, "ncnn": _ncnn}
+_RECIPES: dict[Runtime, Callable[[], _Recipe]] = {
+    "onnxruntime": _onnxruntime,
+    "ncnn": partial(_ncnn, "ncnn"),
+    "ncnn-fp16": partial(_ncnn, "ncnn-fp16"),
+}
 _LABEL = "assemble the device bundle"
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mobileinst_deploy.core.errors import DeviceError
@@ -23,7 +24,8 @@ from mobileinst_deploy.phone.toolchain import Need
 VERSION = "1.0.20260526"
 ARCHIVE = f"ncnn-{VERSION}.tar.gz"
 ARCHIVE_SHA256 = "282f0f4a1beec1f5212aa0d22c00737418645055f33c2d2082922931cdbdc537"
-RUNNER = "mobileinst_runner_ncnn"
+#: The program of each arithmetic: float32, or half precision in storage and arithmetic both.
+RUNNERS = {"ncnn": "mobileinst_runner_ncnn", "ncnn-fp16": "mobileinst_runner_ncnn_fp16"}
 
 _MAX_SOURCE_BYTES = 200 << 20
 _NEEDED = re.compile(r"ncnn-[\w.]+/(CMakeLists\.txt|LICENSE\.txt|cmake/.*|src/.*)")
@@ -97,13 +99,17 @@ def fetch_source(cache: Path, force: bool) -> Path:
         return fetched.replace(kept)
 
 
-def build_runner(archive: Path, target: Path, scratch: Path) -> str:
+def build_runner(
+    archive: Path, runtime: str, folder: Path, scratch: Path, extra_layers: Sequence[str] = ()
+) -> str:
     """Compile ncnn's layers and the runner for aarch64 into one static program.
 
     Args:
         archive: From :func:`fetch_source`.
-        target: The program to write.
+        runtime: Which of :data:`RUNNERS`.
+        folder: Where to write it.
         scratch: An existing folder for the build, gigabytes are not needed.
+        extra_layers: Kinds beside :func:`layers`, for graphs of other networks.
 
     Returns:
         The compiler's own first line about itself.
@@ -117,14 +123,16 @@ def build_runner(archive: Path, target: Path, scratch: Path) -> str:
             "cmake, which builds the ncnn runner, is not installed", f"Run `{_INSTALL_CMAKE}`"
         )
     compiler = toolchain.device_compiler()
-    folder = toolchain.bench_folder()
+    own = toolchain.bench_folder()
     zig = "ziglang" in compiler
-    settings = folder / "cmake" / f"aarch64-{'zig' if zig else 'debian'}.cmake"
+    settings = own / "cmake" / f"aarch64-{'zig' if zig else 'debian'}.cmake"
     source = _unpack(archive, scratch)
     build = scratch / "build"
-    configure = [cmake, "-S", str(folder / "ncnn"), "-B", str(build)]
+    configure = [cmake, "-S", str(own / "ncnn"), "-B", str(build)]
     configure += [f"-DCMAKE_TOOLCHAIN_FILE={settings}", f"-DNCNN_SOURCE={source}"]
     configure += [f"-DNCNN_VERSION={VERSION.rpartition('.')[2]}"]
+    configure += [f"-DEXTRA_LAYERS={';'.join(extra_layers)}"]
+    configure += [f"-DFP16={'ON' if runtime == 'ncnn-fp16' else 'OFF'}"]
     if zig:  # its glibc cannot be linked statically; musl can
         configure += [f"-DPYTHON={sys.executable}", "-DZIG_TARGET=aarch64-linux-musl"]
     if ninja := _program("ninja"):
@@ -133,7 +141,7 @@ def build_runner(archive: Path, target: Path, scratch: Path) -> str:
     toolchain.run_tool(configure, "the build of the ncnn runner cannot be set up", 1800, mend=mend)
     cause = "the ncnn runner cannot be compiled"
     toolchain.run_tool([cmake, "--build", str(build), "--parallel"], cause, 3600, mend=mend)
-    shutil.copyfile(build / RUNNER, target)
+    shutil.copyfile(build / RUNNERS[runtime], folder / RUNNERS[runtime])
     version = toolchain.run_tool([*compiler, "--version"], "the compiler does not start", 60)
     first = version.splitlines()[0] if version else compiler[0]
     return f"ziglang, {first}" if zig else first

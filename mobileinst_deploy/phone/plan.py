@@ -152,6 +152,7 @@ class Plan:
         seconds: Wall clock of each clip length's schedule, at least.
         clip_lengths: Every T to measure in the mode ``bench``.
         limit_seconds: After so long the runner ends itself.
+        pace: In the mode ``bench``: frames that arrive each second; None runs without pause.
     """
 
     mode: Mode
@@ -162,6 +163,7 @@ class Plan:
     seconds: float = 0.0
     clip_lengths: tuple[int, ...] = (1,)
     limit_seconds: int = 600
+    pace: float | None = None
 
     def write(self, folder: Path, library: str, graphs: Mapping[Role, str]) -> tuple[str, ...]:
         """Write ``plan.txt`` and its tensors into an existing folder.
@@ -192,6 +194,8 @@ class Plan:
             ("clips", ",".join(map(str, self.clip_lengths))),
             ("limit", str(self.limit_seconds)),
         ]
+        if self.pace is not None:
+            lines.append(("pace", f"{self.pace:g}"))
         lines += [("graph", role, graphs[role]) for role in ROLES if role in self._roles()]
         files: dict[str, bytes] = {}
         for call in self.calls:

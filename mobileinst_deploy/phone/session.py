@@ -31,7 +31,7 @@ from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.shell import AdbDevice, quote
-from mobileinst_deploy.phone.state import check_abi, check_memory, read_phone
+from mobileinst_deploy.phone.state import check_abi, check_arithmetic, check_memory, read_phone
 from mobileinst_deploy.phone.storage import (
     REMOTE_ROOT,
     SHORT_LIMIT_S,
@@ -158,6 +158,7 @@ class Session:
             self._open()
             self.facts, self.state = read_phone(self.device)
             check_abi(self.facts)
+            check_arithmetic(self.facts, self._bundle.runtime)
             pair = pair_files([file for role in ROLES for file in self._graphs[role]])
             check_memory(self.facts, self.state, sum(f.bytes for f in pair))
             files = [

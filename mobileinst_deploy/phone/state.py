@@ -12,20 +12,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.measure.device import (
     THERMAL_STATUS,
     DeviceFacts,
     DeviceState,
     cores_of,
     printable,
-    whole,
     zones_of,
 )
 from mobileinst_deploy.phone.shell import AdbDevice
 
 NEEDED_ABI = "arm64-v8a"
 
+#: What half-precision arithmetic is called among a core's features.
+HALF_FEATURE = "asimdhp"
+
 _LIMIT_S = 30.0
+_MOST_FEATURES = 200
 _EMULATED_HARDWARE = frozenset({"goldfish", "ranchu", "cutf_cvm", "cutf", "vbox86", "vsoc_x86"})
 
 # mksh's `read` is a builtin: no process is started for the hundred small files.
@@ -40,6 +44,7 @@ done
 cd /sys/class/thermal && for z in thermal_zone*; do show $z/type $z/temp; done
 while read -r line; do case $line in MemTotal*|MemAvailable*) echo "memory $line";; esac
 done < /proc/meminfo
+while read -r line; do case $line in Features*) echo "isa ${line#*:}";; esac; done < /proc/cpuinfo
 dumpsys battery | while read -r line; do echo "battery $line"; done
 dumpsys thermalservice | while read -r line; do case $line in
   "Thermal Status:"*|Temperature*mType=3*) echo "thermal $line";; esac; done
@@ -71,7 +76,7 @@ def parse_phone(serial: str, text: str) -> tuple[DeviceFacts, DeviceState]:
             properties[found.group(1)] = found.group(2)
     files = dict(line.partition("=")[::2] for line in lines.get("file", ()))
     return (
-        _facts(serial, properties),
+        _facts(serial, properties, _common(lines.get("isa", []))),
         DeviceState(
             cores=cores_of(lines.get("core", []), files),
             zones_celsius=zones_of(files),
@@ -98,6 +103,21 @@ def check_abi(facts: DeviceFacts) -> None:
         )
 
 
+def check_arithmetic(facts: DeviceFacts, runtime: str) -> None:
+    """Refuse a phone whose cores cannot compute what a runtime computes in.
+
+    Raises:
+        DeviceError: They have no half-precision arithmetic, and the runtime is ``ncnn-fp16``. A
+            phone that does not say is given the benefit: the runner looks again.
+    """
+    if runtime == "ncnn-fp16" and facts.features and HALF_FEATURE not in facts.features:
+        raise DeviceError(
+            f"the phone {facts.serial} has a core without half-precision arithmetic (ARMv8.2 FP16),"
+            " which ncnn-fp16 needs",
+            "Use --runtime ncnn there, or a newer phone",
+        )
+
+
 def check_memory(facts: DeviceFacts, state: DeviceState, graph_bytes: int) -> None:
     """Refuse a model that the phone's memory cannot hold, before Android ends other apps for it.
 
@@ -115,7 +135,7 @@ def check_memory(facts: DeviceFacts, state: DeviceState, graph_bytes: int) -> No
         )
 
 
-def _facts(serial: str, properties: Mapping[str, str]) -> DeviceFacts:
+def _facts(serial: str, properties: Mapping[str, str], features: tuple[str, ...]) -> DeviceFacts:
     def text(*names: str) -> str | None:
         values = (printable(properties.get(name, "")) for name in names)
         return next((v for v in values if v), None)
@@ -137,7 +157,15 @@ def _facts(serial: str, properties: Mapping[str, str]) -> DeviceFacts:
         android=text("ro.build.version.release"),
         abis=tuple(a.strip() for a in abis.split(",") if a.strip()),
         emulated=emulated,
+        features=features,
     )
+
+
+def _common(cores: list[str]) -> tuple[str, ...]:
+    """The features that every core has, in order."""
+    each = [[w for w in core.split() if re.fullmatch(r"[a-z0-9]{1,20}", w)] for core in cores]
+    shared = set(each[0]).intersection(*each[1:]) if each else set()
+    return tuple(sorted(shared))[:_MOST_FEATURES]
 
 
 def _thermal(lines: list[str]) -> dict[str, Any]:
@@ -160,6 +188,8 @@ def _battery(lines: list[str]) -> dict[str, Any]:
     return {
         "battery_percent": whole(values.get("level", ""), 0, 100),
         "battery_celsius": None if tenths is None else tenths / 10,
+        "battery_uah": whole(values.get("Charge counter", ""), 1, 100_000_000),
+        "battery_mv": whole(values.get("voltage", ""), 1000, 20_000),
         "charging": None if not powered else "true" in powered,
     }
 

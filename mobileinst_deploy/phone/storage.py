@@ -10,12 +10,14 @@ from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.scratch import scratch_folder
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.phone.shell import AdbDevice, ShellResult, quote
 
 REMOTE_ROOT = "/data/local/tmp/mobileinst"
 _HASH_LIMIT_S = 120.0
 #: For commands that only look or remove.
 SHORT_LIMIT_S = 10.0
+_MOST_KIB = 1 << 36
 _LEAST_FREE_BYTES = 16 << 20
 
 
@@ -129,7 +131,7 @@ def clean_phone(device: AdbDevice) -> int:
     left = device.shell(f"ls -d {REMOTE_ROOT}", limit_s=SHORT_LIMIT_S)
     if done.exit_code or left.exit_code == 0:
         raise refused(device.serial, done)
-    return int(size[0]) * 1024 if size and size[0].isdigit() else 0
+    return (whole(size[0], 0, _MOST_KIB) or 0) * 1024 if size else 0
 
 
 def _look(
@@ -163,8 +165,9 @@ def _free_bytes(df: str) -> int | None:
     lines = df.splitlines()
     fields = lines[-1].split() if len(lines) > 1 else []
     for at, share in enumerate(fields):
-        if share.endswith("%") and at and fields[at - 1].isdigit():
-            return int(fields[at - 1]) * 1024
+        free = whole(fields[at - 1], 0, _MOST_KIB) if share.endswith("%") and at else None
+        if free is not None:
+            return free * 1024
     return None
 
 

@@ -3,7 +3,6 @@
 from mobileinst_deploy.quantize.half import halve_pair, halve_weights
 from mobileinst_deploy.quantize.int8 import (
     INT8,
-    NOT_THE_PAPER,
     FloatRewriter,
     QuantizeReport,
     quantize_pair,
@@ -13,7 +12,6 @@ from mobileinst_deploy.quantize.price import Price, measure_price
 
 __all__ = [
     "INT8",
-    "NOT_THE_PAPER",
     "FloatRewriter",
     "Price",
     "QuantizeReport",

@@ -45,8 +45,6 @@ from mobileinst_deploy.quantize.price import Price, measure_price
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"
-#: Shown wherever an 8-bit pair is measured.
-NOT_THE_PAPER = "8-bit: not the paper's protocol, which is float32"
 #: More pictures than these add minutes and no accuracy.
 MOST_PICTURES = 64
 

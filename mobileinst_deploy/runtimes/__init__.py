@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from mobileinst_deploy.core.config import HALF_TOLERANCE
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.progress import Progress, silent
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from mobileinst_deploy.runtimes.host import HostRunner
 
 DEVICES = ("cpu", "adb", "qemu")
-RUNTIMES = ("onnxruntime", "ncnn")
+RUNTIMES = ("onnxruntime", "ncnn", "ncnn-fp16")
 
 
 @contextmanager
@@ -37,7 +39,8 @@ def open_runner(
     Args:
         bundle: The pair.
         device: ``cpu`` (this machine), ``adb`` (a phone) or ``qemu``.
-        runtime: ``onnxruntime`` or ``ncnn``, for which the pair is converted when it is not yet.
+        runtime: ``onnxruntime``, ``ncnn``, for which the pair is converted when it is not yet, or
+            ``ncnn-fp16``, the same in half precision, which no PC computes.
         serial: Which phone; None means the only one.
         progress: Told of what is built, converted and pushed.
 
@@ -80,10 +83,18 @@ def open_host(
         BundleError: The pair cannot be converted for the runtime.
     """
     known_runtime(runtime)
+    if runtime == "ncnn-fp16":
+        raise ConfigError(
+            "ncnn-fp16 computes in half precision, which this machine's ncnn cannot",
+            "Use --device adb with a phone of ARMv8.2, or --device qemu",
+        )
     if runtime == "ncnn":
         from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
+        from mobileinst_deploy.runtimes.ncnn.rehearsal import rehearse
 
-        return NcnnRunner(_as_ncnn(bundle, progress))
+        runner = NcnnRunner(_as_ncnn(bundle, progress))
+        rehearse(runner.bundle)
+        return runner
     from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 
     return CpuRunner(bundle)
@@ -103,7 +114,19 @@ def for_device(
 
     known_runtime(runtime)
     device_bundle = prepare_bundle(runtime=cast("Runtime", runtime), progress=progress)
-    return (_as_ncnn(bundle, progress) if runtime == "ncnn" else bundle), device_bundle
+    taken = bundle if runtime == "onnxruntime" else _as_ncnn(bundle, progress)
+    return as_computed(taken, runtime), device_bundle
+
+
+def as_computed(bundle: ExportBundle, runtime: str) -> ExportBundle:
+    """The pair with the arithmetic of a runtime, and what ``verify`` then allows.
+
+    Half precision's rounding is far larger than what tells one float32 runtime from another, so it
+    has a tolerance of its own: :data:`~mobileinst_deploy.core.config.HALF_TOLERANCE`.
+    """
+    if runtime != "ncnn-fp16":
+        return bundle
+    return replace(bundle, arithmetic="fp16", tolerance=HALF_TOLERANCE)
 
 
 def known_device(device: str) -> None:
@@ -142,7 +165,7 @@ def known_runtime(runtime: str) -> None:
         ConfigError: It is none of :data:`RUNTIMES`.
     """
     if runtime not in RUNTIMES:
-        raise ConfigError(f"there is no runtime {runtime!r}", f"Use {' or '.join(RUNTIMES)}")
+        raise ConfigError(f"there is no runtime {runtime!r}", f"Use one of {', '.join(RUNTIMES)}")
 
 
 def _as_ncnn(bundle: ExportBundle, progress: Progress) -> ExportBundle:

@@ -71,9 +71,11 @@ class HostRunner(ABC):
         """Run one graph once.
 
         Raises:
+            InputError: The graph cannot be given this.
             BundleError: The runtime cannot load it.
             DeviceError: The runtime failed.
         """
+        self.specs[role].check_inputs(inputs)
         ready = self.ready(role, inputs)
         ready.compute()
         return ready.outputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Of the runtime that runs the graphs here, which may differ from the one at export.
 VERSION: str = onnxruntime.__version__
+_CODES = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/onnxruntime_src/\S+:\d+ .*?\) ")
 
 
 def open_session(
@@ -73,10 +75,31 @@ def run_graph(
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
+        DeviceError: It failed in the midst of a run.
     """
     session = open_session(graph, optimize=optimize)
     for feed in feeds:
-        yield dict(zip(names, session.run(list(names), dict(feed)), strict=True))
+        yield compute(session, names, feed)
+
+
+def compute(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feed: Tensors
+) -> dict[str, np.ndarray]:
+    """Run a session once.
+
+    Returns:
+        The outputs by name.
+
+    Raises:
+        DeviceError: ONNX Runtime failed in the midst.
+    """
+    try:
+        return dict(zip(names, session.run(list(names), dict(feed)), strict=True))
+    except Exception as error:
+        raise DeviceError(
+            f"ONNX Runtime failed in a graph: {_reason(error)}",
+            "Verify the pair with `mobileinst verify`, or export the model again",
+        ) from error
 
 
 class CpuRunner(HostRunner):
@@ -144,5 +167,7 @@ class _ReadyRun:
 
 
 def _reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, without its codes and places in its own source."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    line = _CODES.sub("", lines[0]) if lines else ""
+    return line.strip().rstrip(".") or type(error).__name__

@@ -35,6 +35,7 @@ class TorchRunner:
         return [self._run(call) for call in calls]
 
     def _run(self, call: Call) -> dict[str, np.ndarray]:
+        self.specs[call.role].check_inputs(call.inputs)
         given = {n: torch.from_numpy(a).to(self._device) for n, a in call.inputs.items()}
         with torch.inference_mode():
             if call.role == "frame":

@@ -19,6 +19,7 @@ from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.core.programs import run_program
 from mobileinst_deploy.core.scratch import scratch_folder
+from mobileinst_deploy.measure.instructions import Kinds
 from mobileinst_deploy.phone.counter import (
     Counter,
     Instructions,
@@ -27,7 +28,7 @@ from mobileinst_deploy.phone.counter import (
     read_counts,
 )
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
-from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, reuse_pattern
+from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan, PlannedCall, reuse_pattern
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
 from mobileinst_deploy.phone.toolchain import Need
 from mobileinst_deploy.runtimes.device import DeviceRunner
@@ -116,11 +117,18 @@ class QemuRunner(DeviceRunner):
             DeviceError: This qemu takes no plugins, a compiler is missing, or the run failed.
             MeasurementInvalid: Two starts gave different counts.
         """
-        calls = reuse_pattern(self.specs, [image], kernels)
+        return self.count_calls(
+            reuse_pattern(self.specs, [image], kernels), warmups=warmups, repeats=repeats
+        )
+
+    def count_calls(
+        self, calls: tuple[PlannedCall, ...], *, warmups: int = 2, repeats: int = 2
+    ) -> dict[Role, Instructions]:
+        """Count the instructions of planned calls, one for each graph; see above."""
         # Every plan of a pair has the same length: its text lies in memory too, and moves the rest.
         plan = Plan("count", calls, warmups=warmups, runs=1, limit_seconds=_LONGEST)
         counter = build_counter(self.device_bundle.folder.parent)
-        logs: list[dict[Role, int]] = []
+        logs: list[dict[Role, Kinds]] = []
         for _ in range(repeats):
             with scratch_folder() as scratch:
                 log = scratch / "count"
@@ -148,7 +156,7 @@ class QemuRunner(DeviceRunner):
             command = [self.qemu, "-L", str(_sysroot(folder)), "-cpu", CPU, "-seed", "1"]
             preload = None
             if counter is not None:
-                command += ["-plugin", f"{counter.plugin},out={log}"]
+                command += ["-plugin", f"{counter.plugin},out={log},kinds=on"]
                 if self.device_bundle.runtime == "onnxruntime":  # ncnn asks for no time
                     links["clock.so"] = counter.still_clock
                     preload = "./clock.so"

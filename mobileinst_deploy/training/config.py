@@ -15,6 +15,7 @@ from mobileinst_deploy.core.config import Count, check_size
 from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
 from mobileinst_deploy.core.errors import ConfigError, places
 from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.text import whole
 
 DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]
 StageKind = Literal["image", "video"]
@@ -357,8 +358,9 @@ def _change(data: dict[str, Any], change: str) -> None:
         ) from error
     place: Any = data
     for step in way:
-        if isinstance(place, list) and step.isascii() and step.isdigit() and int(step) < len(place):
-            place = place[int(step)]
+        index = whole(step, 0, len(place) - 1) if isinstance(place, list) else None
+        if index is not None:
+            place = place[index]
         elif isinstance(place, dict):
             place = place.setdefault(step, {})
         else:

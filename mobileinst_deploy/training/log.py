@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.text import whole
 
 COLUMNS = (
     "iteration",
@@ -98,8 +99,12 @@ def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     # An older version's rows lack what later ones note.
-    kept = [r for r in rows if set(r) <= set(COLUMNS) and (r.get("iteration") or "").isdigit()]
-    return [{"loss": "", **r} for r in kept if int(r["iteration"]) <= iteration]
+    kept = [
+        r
+        for r in rows
+        if set(r) <= set(COLUMNS) and whole(r.get("iteration") or "", 0, iteration) is not None
+    ]
+    return [{"loss": "", **r} for r in kept]
 
 
 def _write(path: Path, text: str) -> None:

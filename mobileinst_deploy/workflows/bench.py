@@ -30,7 +30,13 @@ from mobileinst_deploy.measure.explain import Explanation, explain
 from mobileinst_deploy.measure.instructions import InstructionRecord
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
 from mobileinst_deploy.pair.onnx_file import count_graph_macs, load_graph
-from mobileinst_deploy.runtimes import for_device, known_device, known_runtime, only_adb
+from mobileinst_deploy.runtimes import (
+    as_computed,
+    for_device,
+    known_device,
+    known_runtime,
+    only_adb,
+)
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 from mobileinst_deploy.workflows.bench_targets import (
     DEFAULT_MAX_CELSIUS,
@@ -71,7 +77,11 @@ class TargetOutcome:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a measurement gave, on every target."""
+    """What a measurement gave, on every target, as often as it was repeated.
+
+    Attributes:
+        outcomes: Of the targets in turn, once for each repeat.
+    """
 
     outcomes: tuple[TargetOutcome, ...]
 
@@ -148,7 +158,7 @@ def bench_pair(
     Args:
         folder: The exported pair's.
         device: ``cpu``, this machine, or ``adb``, phones.
-        runtime: ``onnxruntime`` or ``ncnn``.
+        runtime: ``onnxruntime``, ``ncnn`` or ``ncnn-fp16``.
         protocol: ``sd778g``, or ``tnn-script`` for that script's own habits.
         clip_lengths: Every T: a keyframe, then T-1 reuse frames.
         runs: Timed keyframes for each T, at least; None means the protocol's.
@@ -197,7 +207,7 @@ def bench_pair(
     )
     protocols.check_gate(settings.max_celsius)
     protocols.check_core(settings.core)
-    pair = load_bundle(Path(folder))
+    pair = as_computed(load_bundle(Path(folder)), runtime)
     settings.live(pair)
     targets = open_targets(pair, device, runtime, serials=serials, every=every, progress=progress)
     place = None if report is None else Path(report)
@@ -275,6 +285,43 @@ def bench(
     return BenchResult(tuple(future.result() for future in futures))
 
 
+def bench_repeatedly(
+    pair: ExportBundle,
+    targets: Sequence[BenchTarget],
+    settings: BenchSettings,
+    times: int,
+    *,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> BenchResult:
+    """Measure several times over; see :func:`bench`.
+
+    Before each turn a phone that is warmer than the settings allow cools down. Every record is in
+    the history, and the last one of a target in its file.
+
+    Args:
+        pair: What to measure.
+        targets: All of them, each time.
+        settings: The same each time.
+        times: How often, 1 to 100.
+        report: As for :func:`bench`.
+        progress: Told of each turn.
+
+    Raises:
+        ConfigError: So often cannot be.
+    """
+    if not 1 <= times <= 100:
+        raise ConfigError(f"{times} repeats cannot be", "Use --repeat 1 to 100")
+    outcomes: list[TargetOutcome] = []
+    for turn in range(times):
+
+        def listener(label: str, done: float, total: float | None, turn: int = turn) -> None:
+            progress(f"{turn + 1} of {times}: {label}" if times > 1 else label, done, total)
+
+        outcomes += bench(pair, targets, settings, report=report, progress=listener).outcomes
+    return BenchResult(tuple(outcomes))
+
+
 def _place(pair: ExportBundle, target: BenchTarget, report: Path | None, several: bool) -> Place:
     # A file cannot hold several devices' records: each goes to its own folder beside it.
     folder = report.with_suffix("") if several and report is not None else report
@@ -302,7 +349,7 @@ def count_instructions(
 
     Args:
         pair: The pair.
-        runtime: ``onnxruntime`` or ``ncnn``.
+        runtime: ``onnxruntime``, ``ncnn`` or ``ncnn-fp16``.
         live_kernels: Kernels handed to the mask-head graph; None means all of them.
         report: A file or folder in place of ``results/qemu-<runtime>-<form>/instructions.json``.
         progress: Told of each step.
@@ -313,6 +360,7 @@ def count_instructions(
         MeasurementInvalid: Two starts gave different counts.
         OutputError: ``report`` cannot be written.
     """
+    pair = as_computed(pair, runtime)
     live = BenchSettings(live_kernels=live_kernels).live(pair)
     place = pair_place("instructions", pair, "qemu", runtime, report)
     place.check()
@@ -330,5 +378,7 @@ def count_instructions(
         live_kernels=live,
         instructions={role: found.count for role, found in counted.items()},
         equal_runs={role: found.runs for role, found in counted.items()},
+        kinds={role: found.kinds for role, found in counted.items()},
+        caveat=pair.caveat,
     )
     return record, place.keep(record.to_dict())

@@ -109,7 +109,7 @@ class HostTarget:
     name = "cpu"
 
     def __init__(self, runner: HostRunner) -> None:
-        self._runner = runner
+        self.runner = runner
         self.runtime = runner.runtime
 
     def measure(
@@ -120,7 +120,7 @@ class HostTarget:
         progress: Progress,
     ) -> Measured:
         """See :class:`BenchTarget`."""
-        entry = HostEntry(self._runner, pair, settings.live(pair))
+        entry = HostEntry(self.runner, pair, settings.live(pair))
         (measured,) = measure_in_turn(
             [entry], settings.protocol, settings.clip_lengths, cancel=cancel, progress=progress
         )
@@ -137,9 +137,9 @@ class PhoneTarget:
     """
 
     def __init__(self, serial: str, device_bundle: DeviceBundle, converted: ExportBundle) -> None:
-        self._serial = serial
-        self._bundle = device_bundle
-        self._converted = converted
+        self.serial = serial
+        self.device_bundle = device_bundle
+        self.converted = converted
         self.name = f"adb:{serial}"
         self.runtime = device_bundle.runtime_name
 
@@ -156,10 +156,10 @@ class PhoneTarget:
         own = live < pair.config.num_queries
         kernels = np.ascontiguousarray(golden.kernels(0)[:, :live]) if own else None
         images = [golden.image(i) for i in range(min(2, len(golden.images)))]
-        specs = {role: graph.spec for role, graph in self._converted.graphs.items()}
-        graphs = {role: graph.files for role, graph in self._converted.graphs.items()}
-        device = AdbDevice(self._serial, cancel)
-        with Session(device, self._bundle, graphs, progress) as session:
+        specs = {role: graph.spec for role, graph in self.converted.graphs.items()}
+        graphs = {role: graph.files for role, graph in self.converted.graphs.items()}
+        device = AdbDevice(self.serial, cancel)
+        with Session(device, self.device_bundle, graphs, progress) as session:
             before, waited = session.state, 0.0
             core = protocols.choose_core(before, settings.core) if used.pinned else None
             if used.strict:
@@ -193,7 +193,7 @@ class PhoneTarget:
             waited_s=waited,
             load_ms=result.load_ms,
             peak_memory_kib=result.peak_memory_kib,
-            runner_sha256=self._bundle.sha256,
+            runner_sha256=self.device_bundle.sha256,
         )
 
 

@@ -78,7 +78,8 @@ def _needs(runtime: device_bundle.Runtime) -> tuple[toolchain.Need, ...]:
 def _bundle(runtime: device_bundle.Runtime) -> Finding:
     bundle = device_bundle.cached_bundle(runtime=runtime)
     if bundle is None:
-        mend = "mobileinst device prepare" + (" --runtime ncnn" if runtime == "ncnn" else "")
+        other = "" if runtime == "onnxruntime" else f" --runtime {runtime}"
+        mend = f"mobileinst device prepare{other}"
         return Finding("device bundle", False, "not assembled", mend)
     size = sum(f.bytes for f in bundle.files) / 1e6
     detail = f"{bundle.runtime_name}, {size:.1f} MB, sha256 {bundle.sha256[:12]}"

@@ -20,7 +20,8 @@ from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import rle_area, side_by_side
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
-from mobileinst_deploy.core.schedule import parse_schedule
+from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
+from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.samples import Media
@@ -36,7 +37,7 @@ from mobileinst_deploy.workflows.search import (
     search_journals,
     search_settings,
 )
-from mobileinst_deploy.workflows.subject import Subject, open_subject
+from mobileinst_deploy.workflows.subject import Subject, subject_on
 
 DATASETS = ("coco", "ytvis")
 CLIP_LENGTHS = ("1", "3", "6")
@@ -173,6 +174,8 @@ def evaluate(
     association: str = "remembering",
     upright: bool = False,
     device: str = "cpu",
+    runtime: str = "onnxruntime",
+    serial: str | None = None,
     report: str | Path | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
@@ -191,7 +194,9 @@ def evaluate(
         association: With clips: ``remembering``, or the paper's ``consecutive``.
         upright: Whether upright pictures are given to an input that is turned; see
             :func:`~mobileinst_deploy.workflows.subject.open_subject`.
-        device: ``cpu``; for a network also another device of PyTorch's.
+        device: ``cpu``; for a pair also ``adb`` or ``qemu``, for a network another of PyTorch's.
+        runtime: What runs a pair's graphs.
+        serial: Which phone.
         report: Where ``eval.json`` goes; by default under the model's folder.
         progress: Told of every picture or clip.
 
@@ -220,13 +225,31 @@ def evaluate(
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
-    settings = search_settings(association)
+    search_settings(association)
     if is_results_file(Path(model)):
         return _of_results(Path(model), annotations, where, clips=dataset == "ytvis")
     if images is None:
         raise ConfigError("a model needs the pictures", "Give --images", where="--images")
     images = Path(images)
-    subject = open_subject(model, device, upright=upright)
+    opened = subject_on(model, device, runtime, serial=serial, upright=upright, progress=progress)
+    with opened as subject:
+        return _measured(
+            subject, dataset, images, annotations, schedules, association, where, progress
+        )
+
+
+def _measured(
+    subject: Subject,
+    dataset: str,
+    images: Path,
+    annotations: Path,
+    schedules: tuple[str, ...],
+    association: str,
+    where: Path | None,
+    progress: Progress,
+) -> Evaluated:
+    """Measure what was opened, and keep what was found."""
+    settings = search_settings(association)
     place = results_place(
         "eval", subject.folder, subject.device, subject.runtime, subject.form, where
     )
@@ -254,6 +277,7 @@ def evaluate(
         input_size=subject.config.input_size,
         pictures=pictures,
         clips=clips,
+        caveat=subject.caveat,
     )
     document = with_earlier(made, place.path)
     kept = place.keep(document)
@@ -310,9 +334,8 @@ def _earlier(path: Path) -> _Earlier | None:
 
 def _by_length(name: str) -> tuple[bool, int, str]:
     schedule, _, association = name.partition(" ")
-    if schedule.isdigit():
-        return False, int(schedule), association
-    return True, 0, association
+    length = whole(schedule, 1, MAX_CLIP)
+    return length is None, length or 0, association
 
 
 def _evaluate(search: Search, annotations: Path, progress: Progress) -> EvalBlock:

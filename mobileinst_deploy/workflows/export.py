@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import SIZE_MULTIPLE, ContextReuse, check_size
+from mobileinst_deploy.core.contract import DEFAULT_OPSET
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_replaceable, require_writable
+from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.needs import CELL
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import is_run, pair_of, upright_of
-from mobileinst_deploy.network.loading import LoadedModel, load_model
-from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
-from mobileinst_deploy.network.user_network import load_network
+from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
-from mobileinst_deploy.pair.export import export_model
-from mobileinst_deploy.pair.tracing import DEFAULT_OPSET
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.workflows.results import pair_place
 from mobileinst_deploy.workflows.verify import Verified, climb
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.network.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Exported:
         return document
 
 
+@printing_aside()
 def export(
     model: str | None,
     output: str | Path | None = None,
@@ -115,6 +117,8 @@ def export(
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
     require_writable(output)
     source = _source(model, network, weights, size, reuse_context)
+    from mobileinst_deploy.pair.export import export_model
+
     height, width = source.config.input_size
     if upright and height == width:
         raise ConfigError("a square input has no orientation", "Leave --upright out")
@@ -169,6 +173,13 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
+    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
+        load_model_toml(model)
+    # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
+    from mobileinst_deploy.network.loading import load_model
+    from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
+    from mobileinst_deploy.network.user_network import load_network
+
     if (model is None) == (network is None):
         raise ConfigError(
             "give either a model or --network" + ("" if model is None else ", not both"),

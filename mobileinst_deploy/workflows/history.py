@@ -6,7 +6,9 @@ and an entry that was damaged later hides no other.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,8 @@ from platformdirs import user_state_path
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
 from mobileinst_deploy.core.files import write_atomically
-from mobileinst_deploy.measure.record import LatencyRecord, read_record
+from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.measure.record import LatencyRecord, read_record, read_records
 
 #: A notebook of more pages than these is read from its end.
 MOST_ENTRIES = 2000
@@ -71,6 +74,60 @@ def remember(record: LatencyRecord) -> str | None:
     except OutputError as error:
         return error.cause
     return f"{folder} has a thousand entries of {stem}"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of another machine's records.
+
+    Attributes:
+        added: How many were new.
+        known: How many were here already.
+        refused: Files that hold none, with the reason.
+    """
+
+    added: int
+    known: int
+    refused: tuple[str, ...]
+
+
+def merge(sources: Sequence[Path]) -> Merged:
+    """Take over what other machines measured.
+
+    Args:
+        sources: Records, what ``bench --json`` printed of several devices, or folders of either,
+            such as another machine's notebook.
+
+    Raises:
+        InputError: A source does not exist.
+        OutputError: The notebook cannot be written.
+    """
+    files: list[Path] = []
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{shown(str(source), 200)} does not exist", "Give a file or folder")
+        files += sorted(source.rglob("*.json")) if source.is_dir() else [source]
+    here = {_content(entry.record) for entry in read_history().entries}
+    added, known, refused = 0, 0, list[str]()
+    for path in files:
+        try:
+            records = read_records(path)
+        except InputError as error:
+            refused.append(error.cause)
+            continue
+        for record in records:
+            if (content := _content(record)) in here:
+                known += 1
+                continue
+            if (why := remember(record)) is not None:
+                raise OutputError(why, "Free some space there, then merge again")
+            here.add(content)
+            added += 1
+    return Merged(added, known, tuple(refused))
+
+
+def _content(record: LatencyRecord) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(record.to_dict())).digest()
 
 
 def read_history(*, device: str | None = None, model: str | None = None) -> History:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,14 +125,22 @@ class HostClips:
         runner: Computes the graphs, loaded.
         pair: For its golden pictures.
         live: Kernels handed to reuse frames.
+        wait: Called before each timed run: returns when its frame is there.
     """
 
-    def __init__(self, runner: HostRunner, pair: ExportBundle, live: int) -> None:
+    def __init__(
+        self,
+        runner: HostRunner,
+        pair: ExportBundle,
+        live: int,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
         golden = load_golden(pair)
         self._runner = runner
         self._images = [golden.image(i) for i in range(len(golden.images))]
         self._live = live
         self._next = 0
+        self._wait = wait
 
     def warm_up(self, runs: int, watch: CoreWatch) -> None:
         """Run both graphs untimed."""
@@ -166,6 +174,7 @@ class HostClips:
     ) -> tuple[dict[str, np.ndarray], Sample]:
         image = self._images[self._next % len(self._images)]
         self._next += 1
+        self._wait()
         start = time.perf_counter()
         # A buffer of its own for every picture, as a camera gives.
         own = {name: np.array(array) for name, array in {"image": image, **inputs}.items()}

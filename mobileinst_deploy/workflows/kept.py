@@ -22,6 +22,8 @@ class Counts(msgspec.Struct):
     live_kernels: Whole
     instructions: dict[str, Whole]
     bundle_sha256: str = ""
+    # Counts of version 0.2 have none.
+    kinds: dict[str, dict[str, Whole]] = {}
 
 
 class Block(msgspec.Struct):

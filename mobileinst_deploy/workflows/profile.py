@@ -24,7 +24,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
-from mobileinst_deploy.runtimes.onnxruntime import VERSION, open_session
+from mobileinst_deploy.runtimes.onnxruntime import VERSION, compute, open_session
 from mobileinst_deploy.workflows.results import Kept, pair_place
 
 WARMUPS = 3
@@ -150,13 +150,13 @@ def profile_host(
         sessions = {
             role: open_session(bundle.graphs[role].onnx, profile=name / role) for role in ROLES
         }
-        names = [output.name for output in sessions["frame"].get_outputs()]
+        names, masks = ([o.name for o in sessions[role].get_outputs()] for role in ROLES)
         total = WARMUPS + runs
         for turn in range(total):
             image = golden.image(turn % len(golden.images))
-            outputs = dict(zip(names, sessions["frame"].run(None, {IMAGE: image}), strict=True))
+            outputs = compute(sessions["frame"], names, {IMAGE: image})
             carried = {name: array for name, array in outputs.items() if is_carried(name)}
-            sessions["mask_head"].run(None, {IMAGE: image, **carried})
+            compute(sessions["mask_head"], masks, {IMAGE: image, **carried})
             progress("profile", turn + 1, total)
         files = {role: Path(session.end_profiling()) for role, session in sessions.items()}
         graphs = _read(bundle, files, runs)

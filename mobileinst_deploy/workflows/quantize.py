@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import NOT_THE_PAPER, ExportBundle, load_bundle
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.optimize.beside_int8 import WinogradBesideInt8
 from mobileinst_deploy.quantize import (
-    NOT_THE_PAPER,
     Price,
     QuantizeReport,
     halve_pair,
@@ -35,7 +34,7 @@ class Quantized:
 
     pair: ExportBundle
     report: QuantizeReport
-    note: str = NOT_THE_PAPER
+    note: str = NOT_THE_PAPER["int8"]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,8 +14,8 @@ from mobileinst_deploy.core.documents import read_json
 from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.core.pair_files import RESULTS
-from mobileinst_deploy.measure.record import LatencyRecord, read_record
-from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
+from mobileinst_deploy.measure.record import LatencyRecord, read_record, read_records
+from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import find_entry, read_history
 from mobileinst_deploy.workflows.kept import Evaluation, blame, read_counts, read_evaluation
 
@@ -47,11 +48,12 @@ class _Profile(msgspec.Struct):
     graphs: dict[str, _GraphShares]
 
 
-def write_report(source: str, output: Path) -> tuple[Path, Findings]:
+def write_report(sources: Sequence[str], output: Path) -> tuple[Path, Findings]:
     """Write the page.
 
     Args:
-        source: A pair's folder, a latency.json, ``history``, or the name of one of its entries.
+        sources: Each a pair's folder, a latency.json, what ``bench --json`` printed of several
+            devices, ``history``, or the name of one of its entries; all go into one page.
         output: The page, replaced if it is there.
 
     Returns:
@@ -62,17 +64,31 @@ def write_report(source: str, output: Path) -> tuple[Path, Findings]:
         OutputError: The page cannot be written.
     """
     require_writable(output, _MOST_BYTES)
-    found = gather(source)
+    found = merged([gather(source) for source in sources])
     shown = (found.records, found.counts, found.parity, found.shares, found.precision)
     if not any(shown):
         why = f": {found.unreadable[0]}" if found.unreadable else ""
         raise InputError(
-            f"nothing was measured of {source} that could be shown{why}",
+            f"nothing was measured of {', '.join(sources)} that could be shown{why}",
             "Measure first, for example with `mobileinst bench DIR`",
         )
     text = report_page(found)
     write_atomically(output, lambda temporary: _put(temporary, text))
     return output, found
+
+
+def merged(found: Sequence[Findings]) -> Findings:
+    """Several sources as one; what has the same name in two of them is told apart by its number."""
+    if len(found) == 1:
+        return found[0]
+    together = Findings(", ".join(each.title for each in found), {}, {}, {}, {}, {}, [])
+    for number, each in enumerate(found, start=1):
+        for name in ("records", "counts", "parity", "shares", "precision"):
+            into: dict[str, Any] = getattr(together, name)
+            for key, value in getattr(each, name).items():
+                into[f"{key} ({number})" if key in into else key] = value
+    unreadable = tuple(cause for each in found for cause in each.unreadable)
+    return replace(together, unreadable=unreadable)
 
 
 def gather(source: str) -> Findings:
@@ -85,8 +101,7 @@ def gather(source: str) -> Findings:
     if path.is_dir():
         return _of_pair(path)
     if path.is_file():
-        record = read_record(path)
-        return _of_records(f"Latency of {record.pair.model_id}", {_name(record): record})
+        return _of_file(path)
     if source == HISTORY:
         kept = read_history()
         records = {entry.name: entry.record for entry in kept.entries}
@@ -100,6 +115,17 @@ def gather(source: str) -> Findings:
     return _of_records(f"Latency of {entry.record.pair.model_id}", {entry.name: entry.record})
 
 
+def _of_file(path: Path) -> Findings:
+    records: dict[str, LatencyRecord] = {}
+    for record in read_records(path):
+        name, number = _name(record), 1
+        while (numbered := name if number == 1 else f"{name} ({number})") in records:
+            number += 1
+        records[numbered] = record
+    models = ", ".join(dict.fromkeys(record.pair.model_id for record in records.values()))
+    return _of_records(f"Latency of {models}", records)
+
+
 def _of_records(
     title: str, records: Mapping[str, LatencyRecord], unreadable: tuple[str, ...] = ()
 ) -> Findings:
@@ -110,7 +136,7 @@ def _of_pair(folder: Path) -> Findings:
     pair = load_bundle(folder)
     unreadable: list[str] = []
     records: dict[str, LatencyRecord] = {}
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counted] = {}
     parity: dict[str, list[Tensor]] = {}
     shares: dict[str, list[tuple[str, float]]] = {}
     precision: dict[str, float | None] = {}
@@ -120,7 +146,8 @@ def _of_pair(folder: Path) -> Findings:
             if path.stem == "latency":
                 records[where] = read_record(path)
             elif path.stem == "instructions":
-                counts[where] = read_counts(path).instructions
+                counted = read_counts(path)
+                counts[where] = Counted(counted.instructions, counted.kinds)
             elif path.stem == "parity":
                 parity[where] = read_json(path, _Parity, blame(path)).tensors
             elif path.stem == "profile":

@@ -40,7 +40,7 @@ from mobileinst_deploy.media.read_ahead import ReadAhead
 from mobileinst_deploy.media.track_file import TrackFile
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
-from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.track import SCORE, step
@@ -95,7 +95,8 @@ def run(
         DeviceError: The device is missing or failed.
         OutputError: The results cannot be written, or would replace what is not an older run's.
     """
-    bundle = load_bundle(folder)
+    known_runtime(runtime)
+    bundle = as_computed(load_bundle(folder), runtime)
     schedule = parse_schedule(clip_length)
     settings = settings_of(association, score)
     clip = open_clip(source, fps)
@@ -333,7 +334,7 @@ class _Run:
             tracks=dict(sorted(kinds.items())),
             seconds=seconds,
             wall_seconds=self._clock.wall_seconds,
-            notes=tuple(self._overlay.notes),
+            notes=tuple(filter(None, (*self._overlay.notes, self._bundle.caveat))),
             files={
                 kind: str(self._folder / name)
                 for kind, name in (

@@ -6,7 +6,8 @@ goes on where it was, and what was found for one purpose is not searched for aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS
+from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS, Tensors
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, side_by_side
@@ -26,10 +27,13 @@ from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.samples import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
 from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
+from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.workflows.subject import Subject
 
 #: COCO's limit of (mask, class) pairs per picture, and ours per clip.
 MOST_FOUND = 100
+#: A device's runner is started for so many pictures.
+ON_DEVICE_AT_ONCE = 16
 #: AP is measured over all scores, so that far weaker tracks count than a person wants to see.
 TRACK_SETTINGS = settings_of("remembering", 0.05)
 
@@ -93,6 +97,7 @@ class Search:
             "version": __version__,
             "model": self.subject.sha256,
             "runtime": self.subject.runtime,
+            "device": self.subject.device,
             "input_size": list(self.subject.config.input_size),
             "annotations": self.sha256,
             "settings": dict(self.used),
@@ -102,22 +107,31 @@ class Search:
             label += f" at T = {self.schedule}"
         with self.journals.journal(key) as journal:
             known = journal.entries()
+            ahead: deque[Found] = deque()
             for number, medium in enumerate(self.data.media):
                 entry = next(known, None)
                 if entry is None:
-                    found = self._one(medium)
+                    ahead = ahead or deque(self._some(number))
+                    found = ahead.popleft()
                     journal.add(_entry(found))
                 else:
                     found = _found(entry)
                 yield medium, found
                 progress(label, number + 1, len(self.data.media))
 
-    def _one(self, medium: Media) -> Found:
+    def _some(self, first: int) -> list[Found]:
+        """What is in one item; of pictures on a device, in as many as one start may take."""
+        if self.schedule is not None:
+            return [self._in_clip(self.data.media[first], self.schedule)]
+        at_once = ON_DEVICE_AT_ONCE if isinstance(self.subject.runner, DeviceRunner) else 1
+        media = self.data.media[first : first + at_once]
+        subject = self.subject.fitting(media[0].size)
+        return find_in_pictures(subject, [read_frame(m, 0, self.data.folder) for m in media])
+
+    def _in_clip(self, medium: Media, schedule: str) -> Found:
         folder, subject = self.data.folder, self.subject.fitting(medium.size)
-        if self.schedule is None:
-            return find_in_picture(subject, read_frame(medium, 0, folder))
         frames = (read_frame(medium, t, folder) for t in range(len(medium.files)))
-        return find_in_clip(subject, frames, medium.size, self.schedule, self.settings)
+        return find_in_clip(subject, frames, medium.size, schedule, self.settings)
 
 
 def search_settings(association: str) -> TrackSettings:
@@ -136,8 +150,20 @@ def search_journals() -> Journals:
 
 def find_in_picture(subject: Subject, image: np.ndarray) -> Found:
     """What a model finds in a picture (H, W, 3) uint8 RGB, at the picture's own resolution."""
-    prepared, geometry = prepare(image, subject.config.input_size)
-    outputs = Graphs(subject.runner).frame(prepared)
+    return find_in_pictures(subject, [image])[0]
+
+
+def find_in_pictures(subject: Subject, images: Sequence[np.ndarray]) -> list[Found]:
+    """The same of several pictures, by one start of a device's runner."""
+    fitted = [prepare(image, subject.config.input_size) for image in images]
+    outputs = Graphs(subject.runner).frames([prepared for prepared, _ in fitted])
+    return [
+        _in_picture(subject, found, geometry)
+        for found, (_, geometry) in zip(outputs, fitted, strict=True)
+    ]
+
+
+def _in_picture(subject: Subject, outputs: Tensors, geometry: Geometry) -> Found:
     scores = class_scores(outputs[CLASS_LOGITS][0], outputs[OBJECTNESS_LOGITS][0])
     scores = settled_scores(subject.config, scores, outputs[MASK_LOGITS][0])
     best = _best_pairs(scores)

@@ -6,41 +6,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import GraphRunner, Role
-from mobileinst_deploy.core.errors import ConfigError, VerificationFailed
-from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.errors import VerificationFailed
+from mobileinst_deploy.core.foreign_code import printing_aside
 from mobileinst_deploy.core.golden import Golden
-from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import ParityReport
-from mobileinst_deploy.core.run_folder import trained_weights
 from mobileinst_deploy.core.schedule import parse_schedule
-from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.tracker import TrackSettings, settings_of
-from mobileinst_deploy.core.zoo import zoo_ids
 from mobileinst_deploy.media.clip import Clip
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
 from mobileinst_deploy.media.video import open_clip
-from mobileinst_deploy.network.loading import LoadedModel, build_loaded, load_model
-from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
-from mobileinst_deploy.network.user_network import load_network
 from mobileinst_deploy.pair.clip_gate import verify_clip
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
 from mobileinst_deploy.pair.onnx_file import load_graph
-from mobileinst_deploy.pair.tracing import trace_pair
-from mobileinst_deploy.runtimes import open_runner
+from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
-from mobileinst_deploy.runtimes.pytorch import TorchRunner, make_golden
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
 from mobileinst_deploy.workflows.results import Kept, Place, pair_place
+
+if TYPE_CHECKING:
+    # PyTorch takes seconds to load, and a pair is checked without it.
+    from mobileinst_deploy.network.loading import LoadedModel
 
 AT_EXPORT = "PyTorch, at the export"
 NOTHING_RAN = "there is no node to locate: nothing was run, as the graphs' borders differ"
@@ -104,6 +99,7 @@ class Verified:
         return {**where, **asdict(self.located.divergence)}
 
 
+@printing_aside()
 def verify(
     folder: str | Path,
     *,
@@ -156,7 +152,8 @@ def verify(
     """
     folder, weights = Path(folder), None if weights is None else Path(weights)
     where = None if report is None else Path(report)
-    bundle = load_bundle(folder)
+    known_runtime(runtime)
+    bundle = as_computed(load_bundle(folder), runtime)
     place = pair_place("parity", bundle, device, runtime, where)
     place.check()
     schedule = parse_schedule(clip_length)
@@ -165,6 +162,9 @@ def verify(
     opened = None if clip is None else open_clip(clip)
     golden, reference = load_golden(bundle), AT_EXPORT
     if weights is not None or images:
+        from mobileinst_deploy.runtimes.pytorch import make_golden
+        from mobileinst_deploy.workflows.source import source_of
+
         source = source_of(bundle, weights, network)
         pictures = (golden.images, golden.keyframe)
         if images:
@@ -177,6 +177,8 @@ def verify(
         if opened is not None and parity.passed:
             # What was found so far is kept: a clip may take long, and be interrupted.
             place.keep(parity.to_dict())
+            from mobileinst_deploy.workflows.source import source_of
+
             source = source_of(bundle, weights, network)
             parity = _follow(
                 *(bundle, runner, source, parity, opened, schedule, settings, frames), progress
@@ -196,64 +198,6 @@ def climb(
     return Verified(bundle.folder, parity, place.keep(parity.to_dict()))
 
 
-def source_of(
-    bundle: ExportBundle, weights: Path | None, network: str | None = None
-) -> LoadedModel:
-    """The network that a bundle was exported from, rebuilt at the bundle's configuration.
-
-    Raises:
-        ConfigError: It was trained, and its weights are neither given nor in the zoo.
-        CheckpointError: The weights are of another model.
-    """
-    if isinstance(bundle.config, Needs):
-        return _foreign(bundle, bundle.config, weights, network)
-    if weights is None and bundle.trained:
-        beside = trained_weights(bundle.folder.resolve().parent)
-        if beside is not None and sha256_of(beside) == bundle.checkpoint_sha256:
-            weights = beside
-    if weights is None and bundle.trained:
-        if bundle.model_id in zoo_ids():
-            source = load_model(bundle.model_id, size=bundle.config.input_size)
-            if source.checkpoint_sha256 == bundle.checkpoint_sha256:
-                return source
-        raise ConfigError(
-            "the weights that this pair was exported from are not at hand",
-            "Give them with --weights",
-        )
-    return build_loaded(
-        bundle.model_id, bundle.config, weights, seed=bundle.seed or 0, tolerance=bundle.tolerance
-    )
-
-
-def _foreign(
-    bundle: ExportBundle, needs: Needs, weights: Path | None, network: str | None
-) -> LoadedModel:
-    """A peer or a network of the user's code, once it is what the pair was exported from."""
-    if network is not None:
-        source = load_network(network, weights, None)
-        if source.model.needs.input_size != needs.input_size:
-            source = load_network(network, weights, needs.input_size)
-    elif bundle.model_id in PEERS:
-        source = load_peer(bundle.model_id, weights, needs.input_size)
-    else:
-        # Never by what the manifest says: that would run whatever code it names.
-        raise ConfigError(
-            f"this pair is of {shown(bundle.model_id, 80)}, code that is not mobileinst's",
-            "Where you trust it, name it with --network",
-        )
-    if source.checkpoint_sha256 != bundle.checkpoint_sha256:
-        raise ConfigError(
-            "the weights that this pair was exported from are not at hand",
-            "Give them with --weights",
-        )
-    if source.config != needs:
-        raise ConfigError(
-            f"{source.model_id} needs something else than the network of this pair",
-            "Name the network that it was exported from",
-        )
-    return source
-
-
 def _follow(
     bundle: ExportBundle,
     runner: GraphRunner,
@@ -266,6 +210,7 @@ def _follow(
     progress: Progress,
 ) -> ParityReport:
     """The report with the rung of the sequence gate added."""
+    from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
     def images() -> Iterator[np.ndarray]:
         for picture in islice(clip, frames):
@@ -297,6 +242,9 @@ def _locate(
     """The verdict with the first node that differs, or with why there is none."""
     if not any(check.rung == "outputs" for check in verified.report.checks):
         return replace(verified, not_located=NOTHING_RAN)
+    from mobileinst_deploy.pair.tracing import trace_pair
+    from mobileinst_deploy.workflows.source import source_of
+
     source = source_of(bundle, weights, network)
     specs = {role: graph.spec for role, graph in bundle.graphs.items()}
     opset = bundle.graphs["frame"].opset

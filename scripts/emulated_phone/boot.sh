@@ -33,6 +33,6 @@ ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
 
 exec env -i PATH=/system/bin LD_LIBRARY_PATH=/system/lib64 ANDROID_ROOT=/system ANDROID_DATA=/data HOME=/data/local/tmp TMPDIR=/data/local/tmp \
-  QEMU_CPU=cortex-a76 ADBD_PORT="$ADBD_PORT" \
+  QEMU_CPU="$CPU" ADBD_PORT="$ADBD_PORT" \
   "$image/init" "$root" "$cores" "$pin" "$instance/timeline" \
   /apex/adbd/lib/ld-linux-x86-64.so.2 --preload /apex/adbd/lib/loopback.so --library-path /apex/adbd/lib /apex/adbd/bin/adbd

@@ -67,7 +67,11 @@ def start(profile: Profile, port: int | None = None) -> Phone:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={"PATH": os.environ.get("PATH", os.defpath), "ADBD_PORT": str(port)},
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "ADBD_PORT": str(port),
+                "CPU": profile.cpu,
+            },
         )
     while not _listens(port):
         if process.poll() is not None or time.monotonic() - began > START_LIMIT_S:

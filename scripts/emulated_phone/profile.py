@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 PROFILES = Path(__file__).parent / "profiles"
+#: What its cores are unless the profile says otherwise: qemu's model, and Linux's words for it.
+CPU = "cortex-a76"
 FEATURES = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
     "asimddp"
@@ -24,6 +26,7 @@ FIELDS = {
     "timeline",
     "wakefulness",
     "unreadable",
+    "cpu",
 }
 
 
@@ -43,6 +46,11 @@ class Profile:
     def cores(self) -> list[dict[str, Any]]:
         """One entry per core, in order, with its cluster's fields."""
         return [c for c in self.data["cluster"] for _ in range(c["count"])]
+
+    @property
+    def cpu(self) -> str:
+        """Which core qemu emulates."""
+        return str(self.data.get("cpu", {}).get("model", CPU))
 
     @property
     def online(self) -> list[int]:
@@ -82,8 +90,9 @@ class Profile:
         battery, thermal = self.data["battery"], self.data["thermal"]
         memory = self.data["memory"]
         properties = {"ro.boot.qemu": "1", "ro.kernel.qemu": "1", **self.data["properties"]}
+        features = self.data.get("cpu", {}).get("features", FEATURES)
         cpuinfo = "\n\n".join(
-            f"processor\t: {i}\nBogoMIPS\t: 38.40\nFeatures\t: {FEATURES}\n"
+            f"processor\t: {i}\nBogoMIPS\t: 38.40\nFeatures\t: {features}\n"
             "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x1\n"
             f"CPU part\t: {core['part']}\nCPU revision\t: 0"
             for i, core in enumerate(self.cores)
@@ -97,6 +106,8 @@ class Profile:
             ),
             "etc/state/battery_level": str(battery["level"]),
             "etc/state/battery_temperature": str(round(battery["celsius"] * 10)),
+            "etc/state/battery_charge": str(battery.get("charge_uah", "")),
+            "etc/state/battery_voltage": str(battery.get("millivolts", "")),
             "etc/state/charging": str(battery["charging"]).lower(),
             "etc/state/skin_temperature": str(thermal["skin"]),
             "etc/state/thermal_status": str(thermal["status"]),

@@ -203,7 +203,7 @@ def test_a_folder_without_permission(tiny_toml, tmp_path):
 
 
 def test_a_folder_of_other_things(tiny_toml, tmp_path, monkeypatch):
-    monkeypatch.setattr("mobileinst_deploy.workflows.export.load_model", None)  # before any work
+    monkeypatch.setattr("mobileinst_deploy.network.loading.load_model", None)  # before any work
     refused(mobileinst("export", tiny_toml, "-o", tmp_path), "is not an older export")
     refused(mobileinst("export", tiny_toml, "-o", tiny_toml), "is a file, not a folder")
 

@@ -38,6 +38,8 @@ def test_a_pair_held_against_itself_is_not_slower_by_half(pair: Path):
         (("--against", "{pair}", "--fail-above", "much"), "no share"),
         (("--against", "{pair}", "--device", "qemu", "--count"), "need no gate"),
         (("--against", "{record}"), "another pair"),
+        (("--against", "{other_schema}"), "schema 2"),
+        (("--against", "{huge}"), "huge.json"),
         (("--against", "{damaged}"), "damaged.json"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
@@ -48,7 +50,11 @@ def test_a_gate_that_cannot_be_is_refused_before_anything_is_measured(
     other = replace(RECORD, pair=replace(RECORD.pair, model_id="other"))
     (tmp_path / "record.json").write_text(json.dumps(other.to_dict()))
     (tmp_path / "damaged.json").write_text("{")
-    places = {name: tmp_path / f"{name}.json" for name in ("record", "damaged")}
+    (tmp_path / "other_schema.json").write_text(json.dumps({**RECORD.to_dict(), "schema": 1}))
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(1 << 32)
+    names = ("record", "damaged", "other_schema", "huge")
+    places = {name: tmp_path / f"{name}.json" for name in names}
     words = [word.format(pair=pair, **places) for word in words]
     done = mobileinst("bench", pair, *words)
     assert done.exit_code == 2
@@ -68,6 +74,31 @@ def test_every_bench_is_in_the_history_and_on_its_page(pair: Path, tmp_path: Pat
         page = tmp_path / "page.html"
         assert mobileinst("report", source, "-o", page).exit_code == 0
         assert "Distributions" in page.read_text()
+
+
+def test_repeats_are_measured_apart_and_their_agreement_is_told(pair: Path):
+    done = mobileinst("bench", pair, *BRIEF, "--repeat", "2", "--json")
+    document = json.loads(done.stdout)
+    assert len(document["devices"]) == 2
+    assert len({json.dumps(d["schedules"]) for d in document["devices"]}) == 2
+    assert len(json.loads(mobileinst("history", "--json").stdout)["entries"]) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("--repeat", "0"), ("--repeat", "2", "--device", "qemu", "--count")], ids=" ".join
+)
+def test_repeats_that_cannot_be_are_refused(pair: Path, words: tuple[str, ...]):
+    assert mobileinst("bench", pair, *words).exit_code == 2
+
+
+def test_another_machines_measurements_are_taken_over(tmp_path: Path):
+    farm = tmp_path / "farm.json"
+    farm.write_text(json.dumps({"schema": 2, "devices": [RECORD.to_dict()]}))
+    done = mobileinst("history", "--merge", farm, "--merge", farm, "--json")
+    document = json.loads(done.stdout)
+    assert document["merged"] == {"added": 1, "known": 1, "refused": []}
+    assert len(document["entries"]) == 1
+    assert mobileinst("history", "--merge", tmp_path / "missing").exit_code == 2
 
 
 def test_a_damaged_entry_is_named_and_the_others_are_listed():

@@ -97,7 +97,15 @@ def test_a_published_layout_loads_by_the_networks_own_translation(tmp_path: Path
         ("Unlike", "reuse_features gives other mask features"),
         ("Unmade", "features raises NotImplementedError"),
         ("NoQuality", "decode's objectness_logits is a NoneType"),
+        ("Beside", "features gives a context"),
+        ("Chance", "decode's kernels are others each time"),
+        ("Spoils", "features' mask_features are others each time"),
+        ("Whole", "decode's kernels is int64, not float32"),
+        ("Listed", "features gives a list, not Features"),
+        ("Text", "decode raises ValueError: \\x1b[31mfirst line"),
         ("raises", "cannot be built: KeyError"),
+        ("wants_more", "missing 1 required positional argument"),
+        ("endless", "cannot be built: RecursionError"),
         ("leaves", "cannot be built: SystemExit"),
         ("bare", "gives a Linear, not a KernelNetwork"),
         ("missing", "has no missing to call"),
@@ -110,6 +118,13 @@ def test_a_network_that_breaks_the_contract_is_told_which_part(
     out = tmp_path / "out"
     refused(mobileinst("export", "--network", f"{HERE}:{factory}", "-o", out), said)
     assert not out.exists()
+
+
+def test_what_the_users_code_prints_leaves_the_answer_whole(tmp_path: Path):
+    result = mobileinst("export", "--network", f"{HERE}:Loud", "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["parity"]["passed"] is True
+    assert "decoding" in result.stderr
 
 
 @pytest.mark.parametrize(

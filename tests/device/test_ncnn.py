@@ -208,14 +208,14 @@ class TestBuilding:
     def test_without_cmake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(ncnn_build, "_program", lambda name: None)
         with pytest.raises(DeviceError, match="cmake, which builds the ncnn runner") as caught:
-            ncnn_build.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x", "ncnn", tmp_path, tmp_path)
         assert "pip install cmake ninja" in caught.value.next_step
 
     def test_without_a_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(ncnn_build, "_program", lambda name: name)
         monkeypatch.setattr(toolchain, "_compiler", lambda: None)
         with pytest.raises(DeviceError, match="no compiler for aarch64"):
-            ncnn_build.build_runner(tmp_path / "x", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x", "ncnn", tmp_path, tmp_path)
 
     def test_without_a_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -240,7 +240,7 @@ class TestBuilding:
         monkeypatch.setattr(toolchain, "device_compiler", lambda: ["c++"])
         (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b and no more")
         with pytest.raises(DeviceError, match="is damaged"):
-            ncnn_build.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path)
+            ncnn_build.build_runner(tmp_path / "x.tar.gz", "ncnn", tmp_path, tmp_path)
 
     def test_with_sources_that_lack_a_layer(self, tmp_path: Path):
         if shutil.which("cmake") is None or toolchain._compiler() is None:
@@ -252,8 +252,9 @@ class TestBuilding:
         with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
             tar.add(tree, tree.name)
         (tmp_path / "scratch").mkdir()
+        archive = tmp_path / "x.tar.gz"
         with pytest.raises(DeviceError, match="cannot be set up"):
-            ncnn_build.build_runner(tmp_path / "x.tar.gz", tmp_path / "y", tmp_path / "scratch")
+            ncnn_build.build_runner(archive, "ncnn", tmp_path, tmp_path / "scratch")
 
     def test_doctor_lists_it_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(device_bundle, "default_cache", lambda: tmp_path)

@@ -1,93 +1,70 @@
-"""ncnn's runner in half precision: another build of the same sources, for cores that have it.
-
-It is built here, which takes some minutes; no command offers it yet.
-"""
+"""``ncnn-fp16``: ncnn in half precision, a runtime of its own name, for cores that have it."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import shutil
-import subprocess
-import tarfile
 from dataclasses import replace
 
-import native
 import numpy as np
 import pytest
 from tiny import TINY as TINIEST, TOLERANCE
+from typer.testing import CliRunner
 
-from mobileinst_deploy.core.bundle import ExportBundle
+from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.core.bundle import NOT_THE_PAPER, ExportBundle
 from mobileinst_deploy.core.contract import Call
-from mobileinst_deploy.core.errors import DeviceError, MobileInstError
+from mobileinst_deploy.core.errors import ConfigError, DeviceError, MobileInstError
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.phone import ncnn_build
 from mobileinst_deploy.phone.device_bundle import DeviceBundle, prepare_bundle
-from mobileinst_deploy.runtimes import qemu
+from mobileinst_deploy.runtimes import as_computed, for_device, open_host, qemu
 from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.xdist_group("ncnn")]
 
-PROGRAM = "mobileinst_runner_ncnn_fp16"
 TINY = replace(TINIEST, input_size=(128, 192))
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 3, *TINY.input_size)).astype(np.float32)
+CAVEAT = NOT_THE_PAPER["fp16"]
 
 
 @pytest.fixture(scope="module")
-def full() -> DeviceBundle:
-    """The runner in single precision."""
+def bundles() -> dict[str, DeviceBundle]:
+    """The runner in single and in half precision."""
     if shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-g++") is None:
         pytest.skip("no qemu or no cross-compiler; run: make apt")
     try:
-        return prepare_bundle(runtime="ncnn")
+        return {name: prepare_bundle(runtime=name) for name in ("ncnn", "ncnn-fp16")}
     except MobileInstError as error:
         pytest.skip(f"no ncnn runner: {error}")
 
 
 @pytest.fixture(scope="module")
-def half(full: DeviceBundle, tmp_path_factory: pytest.TempPathFactory) -> DeviceBundle:
-    """The runner in half precision, from the same archive."""
-    folder = tmp_path_factory.mktemp("half")
-    archive = full.folder.parent / "sources" / ncnn_build.ARCHIVE
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    (source,) = folder.iterdir()
-    toolchain = native.SOURCES / "cmake" / "aarch64-debian.cmake"
-    options = [f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DNCNN_SOURCE={source}", "-DFP16=ON"]
-    options += ["-G", "Ninja", f"-DNCNN_VERSION={ncnn_build.VERSION.rpartition('.')[2]}"]
-    build = folder / "build"
-    for command in (
-        ["cmake", "-S", native.SOURCES / "ncnn", "-B", build, *options],
-        ["cmake", "--build", build],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    (file,) = full.files
-    bundle = folder / "bundle"
-    bundle.mkdir()
-    data = (build / PROGRAM).read_bytes()
-    (bundle / file.name).write_bytes(data)
-    (bundle / file.name).chmod(0o755)
-    mine = replace(file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    version = f"{full.runtime_version} fp16"
-    return replace(full, folder=bundle, files=(mine,), runtime_version=version)
+def pair(tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
+    network = build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
+    return export_model(network, tmp_path_factory.mktemp("ncnn") / "tiny")
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> ExportBundle:
-    network = build_loaded("tiny", TINY, None, seed=0, tolerance=TOLERANCE)
-    pair = export_model(network, tmp_path_factory.mktemp("ncnn") / "tiny")
+def converted(pair: ExportBundle) -> ExportBundle:
     return as_ncnn(pair, ncnn_build.layers())
 
 
+def mobileinst(*words: object) -> dict:
+    done = CliRunner().invoke(app, [*map(str, words), "--json"])
+    assert done.stdout, done.stderr
+    return {"exit_code": done.exit_code, **json.loads(done.stdout)}
+
+
 def test_it_is_near_single_precision_and_not_equal(
-    converted: ExportBundle, full: DeviceBundle, half: DeviceBundle
+    converted: ExportBundle, bundles: dict[str, DeviceBundle]
 ):
     call = Call("frame", {"image": IMAGE})
-    one, other = (QemuRunner(converted, b, limit_seconds=120) for b in (full, half))
+    one, other = (QemuRunner(converted, b, limit_seconds=120) for b in bundles.values())
     want, got = one.outputs([call])[0], other.outputs([call])[0]
-    assert other.runtime == f"ncnn {ncnn_build.VERSION} fp16"
+    assert other.runtime == f"ncnn-fp16 {ncnn_build.VERSION}"
     assert any((got[name] != want[name]).any() for name in want)
     # A random network on noise makes much of half precision's rounding, single values included;
     # its outputs as a whole point the same way.
@@ -96,27 +73,89 @@ def test_it_is_near_single_precision_and_not_equal(
         assert (got[name] * value).sum() / lengths > 0.98, name
 
 
-def test_it_executes_fewer_instructions(
-    converted: ExportBundle, full: DeviceBundle, half: DeviceBundle
+def test_it_executes_fewer_instructions_by_half_vectors(
+    converted: ExportBundle, bundles: dict[str, DeviceBundle]
 ):
-    counts = [
-        QemuRunner(converted, b, limit_seconds=120).count_instructions(IMAGE)["frame"].count
-        for b in (full, half)
-    ]
-    assert counts[1] < 0.8 * counts[0]
+    one, other = (
+        QemuRunner(converted, b, limit_seconds=120).count_instructions(IMAGE)["frame"]
+        for b in bundles.values()
+    )
+    assert other.count < 0.8 * one.count
+    assert one.kinds["fmla_half_128"] == 0
+    assert other.kinds["fmla_half_128"] > other.kinds["fmla_128"]
 
 
-def test_a_core_without_it_is_told_so(
-    converted: ExportBundle, half: DeviceBundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "file"), [("verify", "parity.json"), ("bench", "instructions.json")]
+)
+def test_every_command_says_that_it_is_not_the_papers_protocol(
+    pair: ExportBundle, bundles: dict[str, DeviceBundle], command: str, file: str
 ):
-    monkeypatch.setattr(qemu, "CPU", "cortex-a72")  # ARMv8.0
-    runner = QemuRunner(converted, half, limit_seconds=60)
-    with pytest.raises(DeviceError, match="no half-precision arithmetic"):
-        runner.outputs([Call("frame", {"image": IMAGE})])
+    count = ["--count"] * (command == "bench")
+    there = ["--device", "qemu", "--runtime", "ncnn-fp16"]
+    document = mobileinst(command, pair.folder, *there, *count)
+    assert document["caveat"] == CAVEAT
+    kept = json.loads((pair.folder / "results" / "qemu-ncnn-fp16-plain" / file).read_text())
+    assert kept["caveat"] == CAVEAT
+    assert kept["runtime"] == f"ncnn-fp16 {ncnn_build.VERSION}"
 
 
-def test_single_precision_runs_on_such_a_core(
-    converted: ExportBundle, full: DeviceBundle, monkeypatch: pytest.MonkeyPatch
+def test_verify_allows_half_precision_and_no_more(pair: ExportBundle):
+    allowed = as_computed(pair, "ncnn-fp16").tolerance
+    assert allowed.atol > pair.tolerance.atol
+    assert as_computed(pair, "ncnn").tolerance == pair.tolerance
+
+
+class TestACoreWithoutIt:
+    def test_is_told_so_by_the_runner(
+        self,
+        converted: ExportBundle,
+        bundles: dict[str, DeviceBundle],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        monkeypatch.setattr(qemu, "CPU", "cortex-a72")  # ARMv8.0
+        runner = QemuRunner(converted, bundles["ncnn-fp16"], limit_seconds=60)
+        with pytest.raises(DeviceError, match="no half-precision arithmetic"):
+            runner.outputs([Call("frame", {"image": IMAGE})])
+
+    def test_runs_single_precision(
+        self,
+        converted: ExportBundle,
+        bundles: dict[str, DeviceBundle],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        monkeypatch.setattr(qemu, "CPU", "cortex-a72")
+        runner = QemuRunner(converted, bundles["ncnn"], limit_seconds=60)
+        assert runner.outputs([Call("frame", {"image": IMAGE})])
+
+    def test_is_seen_on_a_phone_before_anything_is_pushed(
+        self, pair: ExportBundle, bundles: dict[str, DeviceBundle], other_phone
+    ):
+        serial = other_phone("no-fp16").serial
+        there = ["--device", "adb", "--serial", serial, "--runtime", "ncnn-fp16"]
+        document = mobileinst("verify", pair.folder, *there)
+        assert document["exit_code"] == 3
+        assert "half-precision" in document["error"]["cause"]
+        assert "--runtime ncnn" in document["error"]["next_step"]
+
+    def test_a_pc_is_told_before_anything_is_converted(self, pair: ExportBundle):
+        with pytest.raises(ConfigError, match="half precision, which this machine"):
+            open_host(pair, "ncnn-fp16")
+
+
+def test_a_phone_measures_with_it(pair: ExportBundle, bundles: dict[str, DeviceBundle], phone):
+    there = ["--device", "adb", "--serial", phone.serial, "--runtime", "ncnn-fp16"]
+    few = ["--runs", 2, "--seconds", 0, "--warmup", 1, "--clip-lengths", "1,3"]
+    document = mobileinst("bench", pair.folder, *there, *few)
+    assert document["pair"]["precision"] == "fp16"
+    assert CAVEAT in document["notes"]
+    assert document["emulated"]
+    assert "asimdhp" in document["device"]["features"]
+
+
+def test_the_pair_that_a_device_is_given_is_the_same_files(
+    pair: ExportBundle, bundles: dict[str, DeviceBundle]
 ):
-    monkeypatch.setattr(qemu, "CPU", "cortex-a72")
-    assert QemuRunner(converted, full, limit_seconds=60).outputs([Call("frame", {"image": IMAGE})])
+    (one, _), (other, _) = (for_device(pair, name) for name in ("ncnn", "ncnn-fp16"))
+    assert [g.files for g in one.graphs.values()] == [g.files for g in other.graphs.values()]
+    assert (one.precision, other.precision) == ("fp32", "fp16")

@@ -206,10 +206,15 @@ class TestCounter:
     )
 
     def test_counts_lie_between_the_marks(self, tmp_path: Path):
-        (tmp_path / "log").write_text("mark 0 100\nmark 1 350\nend 400\n")
-        assert read_counts(tmp_path / "log", self.MARKED) == {"frame": 250}
+        (tmp_path / "log").write_text(
+            "mark 0 100\nkinds 0 load=40 other=60\nmark 1 350\nkinds 1 load=90 other=260\nend 400\n"
+        )
+        found = read_counts(tmp_path / "log", self.MARKED)["frame"]
+        assert {name: n for name, n in found.items() if n} == {"load": 50, "other": 200}
 
-    @pytest.mark.parametrize("text", [None, "", "mark 0 100\n", "mark 1 x\nmark 0 1\n"])
+    @pytest.mark.parametrize(
+        "text", [None, "", "kinds 0 load=1\n", "kinds 1 load=x\nkinds 0 load=1\n"]
+    )
     def test_a_missing_mark_is_noticed(self, tmp_path: Path, text: str | None):
         if text is not None:
             (tmp_path / "log").write_text(text)
@@ -217,9 +222,9 @@ class TestCounter:
             read_counts(tmp_path / "log", self.MARKED)
 
     def test_starts_that_differ_are_no_measurement(self):
-        assert agreed([{"frame": 5}, {"frame": 5}])["frame"].count == 5
+        assert agreed([{"frame": {"load": 5}}] * 2)["frame"].count == 5
         with pytest.raises(MeasurementInvalid, match="executed 5 and 6 instructions"):
-            agreed([{"frame": 5}, {"frame": 6}])
+            agreed([{"frame": {"load": 5}}, {"frame": {"load": 6}}])
 
     def test_without_a_compiler_the_next_step_brings_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

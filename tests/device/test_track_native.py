@@ -164,6 +164,25 @@ class TestMode:
                 )
 
     @pytest.mark.parametrize(
+        ("planned", "built"),
+        [
+            (tiny_pair.CONFIG, tiny_pair.REUSING),
+            (tiny_pair.REUSING, tiny_pair.CONFIG),
+            (replace(tiny_pair.REUSING, input_size=(64, 128)), tiny_pair.REUSING),
+        ],
+        ids=["context unknown to the plan", "unknown to the pair", "of another frame size"],
+    )
+    def test_context_that_the_pair_does_not_take_is_refused_in_a_sentence(
+        self, tmp_path: Path, planned: ModelConfig, built: ModelConfig
+    ):
+        graphs = tiny_pair.build(tmp_path, config=built)
+        pictures, geometry = clip(4)
+        with pytest.raises(DeviceError) as refused:
+            follow(tmp_path / "a", plan_of(pictures, geometry, specs=graph_specs(planned)), graphs)
+        assert refused.value.cause
+        assert "\n" not in refused.value.cause.strip()
+
+    @pytest.mark.parametrize(
         ("sees", "keyframes"),
         [
             (Auto(100, 255.0, 0.0), [0]),

@@ -1,4 +1,4 @@
-"""The long round: ``python -m fuzz CASES [TARGET ...]``, run by ``make fuzz``.
+"""The long round: ``python -m fuzz CASES [--seed=N] [TARGET ...]``, run by ``make fuzz``.
 
 Each target runs in a process of its own under atheris, which follows the coverage of this package;
 half of the inputs are libFuzzer's mutations, half :mod:`fuzz.mutate`'s. What fails is kept under
@@ -25,19 +25,22 @@ TESTS = Path(__file__).parents[1]
 def main() -> int:
     """Run every target, or those named, with its share of the cases; 1 when something was found."""
     cases, names = int(sys.argv[1].replace("_", "")), sys.argv[2:]
+    first = 1  # of the targets' seeds; another one tries other cases
+    if names and names[0].startswith("--seed="):
+        first = int(names.pop(0).removeprefix("--seed="))
     sys.path.insert(0, str(TESTS))
     from fuzz.targets import CORPUS, TARGETS
 
     chosen = {name: target for name, target in TARGETS.items() if not names or name in names}
     whole = sum(target.share for target in chosen.values())
     before = set(CORPUS.rglob("*"))
-    for number, (name, target) in enumerate(chosen.items()):
+    for number, (name, target) in enumerate(chosen.items(), first):
         runs, began = round(cases * target.share / whole), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--one", name, folder, str(runs), str(number + 1)]
+            command = [sys.executable, __file__, "--one", name, folder, str(runs), str(number)]
             done = subprocess.run(command, env=os.environ | {"PYTHONPATH": _path()}, check=False)
         minutes = (time.monotonic() - began) / 60
-        print(f"{name}: {runs} cases, seed {number + 1}, {minutes:.1f} min, exit {done.returncode}",
+        print(f"{name}: {runs} cases, seed {number}, {minutes:.1f} min, exit {done.returncode}",
               flush=True)  # fmt: skip
     found = sorted(set(CORPUS.rglob("*")) - before)
     print("\n".join(f"found {path}" for path in found) or "nothing found")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mobileinst_deploy.core.bundle import load_golden
+from mobileinst_deploy.core.bundle import load_bundle, load_golden
 from mobileinst_deploy.core.config import X6_CHANNELS, ModelConfig, Tolerance
 from mobileinst_deploy.core.contract import Call, graph_specs
-from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.errors import ConfigError, InputError
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
 from mobileinst_deploy.network.checkpoint import load_weights, save_checkpoint
@@ -138,10 +138,58 @@ def test_an_exported_pair_passes_the_whole_ladder_and_tracks(tmp_path, reuse, dy
     assert np.allclose(want, got, atol=5e-3)
 
 
-def test_a_mask_head_without_its_context_is_refused(tmp_path):
-    model = network("x4")
+def exported(folder, reuse):
+    model = network(reuse)
     source = LoadedModel("tiny", model.config, False, 0, None, Tolerance(atol=5e-3), model)
-    runner = CpuRunner(export_model(source, tmp_path / "pair"))
-    image = pictures()[0].numpy()
-    with pytest.raises(Exception, match="context_"):
-        runner.outputs([Call("mask_head", {"image": image, "kernels": np.zeros((1, 4, 16), "f")})])
+    return export_model(source, folder)
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "pytorch"])
+def runner(request, tmp_path_factory):
+    if request.param == "pytorch":
+        return TorchRunner(network("x4"))
+    return CpuRunner(exported(tmp_path_factory.mktemp("x4") / "pair", "x4"))
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"context_p": None}, r"context_p takes float32 \(1, 16, 4, 8\) and was given nothing"),
+        ({"context_m": None}, "context_m .* given nothing"),
+        ({"context_p": (1, 16, 8, 8)}, r"given float32 \(1, 16, 8, 8\)"),
+        ({"kernels": None}, "kernels .* given nothing"),
+        ({"kernels": (1, 4, 8)}, r"kernels takes float32 \(1, 'n', 16\)"),
+        ({"image": (1, 3, 128, 64)}, r"image .* given float32 \(1, 3, 128, 64\)"),
+    ],
+)
+def test_a_reuse_frame_is_refused_what_does_not_fit_it(runner, change, cause):
+    given = {
+        "image": (1, 3, 64, 128),
+        "kernels": (1, 2, 16),
+        **{f"context_{c}": (1, 16, 4, 8) for c in "pm"},
+    }
+    given = {name: np.zeros(shape, "f") for name, shape in (given | change).items() if shape}
+    with pytest.raises(InputError, match=cause) as refused:
+        runner.outputs([Call("mask_head", given)])
+    assert refused.value.exit_code == 2
+    image = given.pop("image")
+    with pytest.raises(InputError, match=cause):
+        Graphs(runner).mask_head(image, given)
+
+
+def test_a_graph_that_knows_no_context_is_given_none():
+    plain = TorchRunner(network("none"))
+    given = {"image": (1, 3, 64, 128), "kernels": (1, 2, 16), "context_p": (1, 16, 4, 8)}
+    with pytest.raises(InputError, match="mask_head graph has no input context_p"):
+        plain.outputs([Call("mask_head", {n: np.zeros(s, "f") for n, s in given.items()})])
+
+
+@pytest.mark.parametrize("other", ["none", "x5"])
+def test_a_pair_of_graphs_that_reuse_differently_is_refused(tmp_path, other):
+    pair = exported(tmp_path / "pair", "x4")
+    strange = exported(tmp_path / "other", other)
+    target = pair.graphs["mask_head"].path
+    target.write_bytes(strange.graphs["mask_head"].path.read_bytes())
+    with pytest.raises(InputError) as refused:
+        CpuRunner(load_bundle(tmp_path / "pair")).load("mask_head")
+    assert refused.value.exit_code == 2

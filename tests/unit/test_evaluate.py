@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -268,7 +269,7 @@ def test_several_clip_lengths_go_on_where_they_were(data, tmp_path, monkeypatch,
 
     def measure() -> Any:
         counting = subject(Counting(), folder=tmp_path / "pair")
-        monkeypatch.setattr(f"{module}.open_subject", lambda *_: counting)
+        monkeypatch.setattr(f"{module}.subject_on", lambda *_, **__: nullcontext(counting))
         places = {"images": data / FRAMES, "annotations": data / YTVIS_FILE}
         return evaluate("oracle", dataset="ytvis", clip_lengths=("1", "3"), **places)
 

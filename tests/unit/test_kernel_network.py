@@ -13,6 +13,8 @@ from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.tracker import class_scores
 from mobileinst_deploy.network import Decoded, Features, KernelNetwork, build_model, kernel_network
+from mobileinst_deploy.network.user_network import TOLERANCE
+from mobileinst_deploy.pair.comparison import compare_tensor
 
 NEEDS = {"classes": ("cat", "dog"), "input_size": (64, 128), "num_queries": 3, "width": 4}
 
@@ -133,3 +135,15 @@ def test_needs_survive_json():
 def test_needs_that_cannot_be_are_refused_by_name(change, cause):
     with pytest.raises(ConfigError, match=cause):
         Needs.from_dict({**needs().to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    ("largest", "off", "passes"),
+    [(574.0, 1.4e-2, True), (574.0, 4e-2, False), (4.0, 1.4e-2, False), (4.0, 5e-3, True)],
+)
+def test_what_rounding_is_allowed_grows_with_a_tensors_own_values(largest, off, passes):
+    want = np.zeros((1, 3), np.float32)
+    want[0, 0] = largest
+    got = want.copy()
+    got[0, 2] += off
+    assert compare_tensor("frame", "mask_logits", got, want, TOLERANCE).passed is passes

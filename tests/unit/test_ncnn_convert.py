@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -23,7 +24,8 @@ from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.phone.ncnn_build import layers
-from mobileinst_deploy.runtimes.ncnn import convert
+from mobileinst_deploy.runtimes import open_host
+from mobileinst_deploy.runtimes.ncnn import convert, rehearsal
 from mobileinst_deploy.runtimes.ncnn.convert import as_ncnn
 from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
@@ -255,6 +257,59 @@ class TestOnThisMachine:
         for role in ROLES:
             for name, file in zip(NCNN_FILES[role], converted.graphs[role].files, strict=True):
                 (pair.folder / name).write_bytes(file.data)
+
+
+def test_a_network_that_nobody_reads_to_the_end_is_refused(pair: ExportBundle):
+    """The runner on a device takes every blob that no layer reads for an output."""
+    remove_converted(pair)
+    graph = onnx.load_model_from_string(pair.graphs["frame"].onnx.data)
+    image = graph.graph.input[0].name
+    graph.graph.node.append(helper.make_node("Relu", [image], ["half"]))
+    graph.graph.node.append(helper.make_node("Split", ["half"], ["a", "b", "c"], axis=1))
+    graph.graph.node.append(helper.make_node("Concat", ["a", "b"], ["extra"], axis=1))
+    graph.graph.output.append(helper.make_tensor_value_info("extra", 1, [1, 2, 128, 192]))
+    with pytest.raises(BundleError, match="and reads it nowhere"):
+        as_ncnn(with_files(pair, "frame", graph.SerializeToString()), layers())
+
+
+class TestRehearsal:
+    @pytest.fixture(autouse=True)
+    def _ncnn(self) -> None:
+        pytest.importorskip("ncnn", reason="no ncnn; run: pip install --no-deps ncnn")
+
+    def test_of_a_good_pair_says_nothing(self, pair: ExportBundle):
+        rehearsal.rehearse(as_ncnn(pair, layers()))
+
+    def test_a_crash_is_one_sentence_that_names_the_graph(
+        self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch
+    ):
+        real = rehearsal.run_program
+        crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+
+        def crashing(command: list[str], **options: object) -> object:
+            return real([command[0], "-c", crash], **options)
+
+        monkeypatch.setattr(rehearsal, "run_program", crashing)
+        with pytest.raises(BundleError, match="is ended by SIGSEGV in the frame graph") as caught:
+            open_host(pair, "ncnn")
+        assert "onnxruntime" in caught.value.next_step
+        assert caught.value.exit_code == 2
+
+    def test_one_that_does_not_end_is_told(
+        self, pair: ExportBundle, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(rehearsal, "_LIMIT_S", 0.01)
+        with pytest.raises(BundleError, match="did not end within"):
+            rehearsal.rehearse(as_ncnn(pair, layers()))
+
+    def test_what_really_crashes_ncnn_does_not_crash_this(self, pair: ExportBundle):
+        """It divides by a convolution's stride, and whoever wrote 0 ends the process."""
+        converted = as_ncnn(pair, layers())
+        param, weights = (file.data for file in converted.graphs["mask_head"].files)
+        standing = re.sub(r"(?m)^(Convolution .*) 3=\d+", r"\1 3=0", param.decode(), count=1)
+        broken = with_files(converted, "mask_head", standing.encode(), weights)
+        with pytest.raises(BundleError, match="is ended by SIGFPE in the mask_head graph"):
+            rehearsal.rehearse(broken)
 
 
 def test_without_the_package_the_next_step_installs_it(

@@ -16,8 +16,8 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
-from mobileinst_deploy.measure.report_page import Findings, Tensor, report_page
-from mobileinst_deploy.workflows.history import history_folder, read_history, remember
+from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
+from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
 from mobileinst_deploy.workflows.report import write_report
 
 RECORD = record_of({1: (10.0, None), 3: (10.0, 6.0)})
@@ -64,7 +64,7 @@ def test_it_needs_nothing_but_itself():
     [
         ({}, "Distributions"),
         ({}, "What an average frame costs"),
-        ({"counts": {"qemu": {"frame": 1_000_000}}}, "Instructions"),
+        ({"counts": {"qemu": Counted({"frame": 9}, {"frame": {"load": 9}})}}, "Instructions"),
         ({"shares": {"cpu: frame by part": [("backbone", 0.6)]}}, "Where the time goes"),
         ({"precision": {"cpu, pictures": 0.5, "clips": None}}, "Average precision"),
         (
@@ -88,7 +88,7 @@ def test_what_devices_and_files_say_is_text_and_nothing_else():
         findings(
             title=HOSTILE,
             records={HOSTILE: hostile},
-            counts={HOSTILE: {HOSTILE: 1}},
+            counts={HOSTILE: Counted({HOSTILE: 1}, {HOSTILE: {HOSTILE: 1}})},
             parity={HOSTILE: tensors},
             shares={HOSTILE: [(HOSTILE, 0.5)]},
             precision={HOSTILE: 0.5},
@@ -119,7 +119,7 @@ def test_a_pair_is_reported_with_all_that_was_measured_of_it(pair: Path, tmp_pat
     (home / "latency.json").write_text(json.dumps(RECORD.to_dict()))
     (home / "eval.json").write_text(json.dumps({"runtime": "x", "pictures": {"AP": 0.25}}))
     (home / "parity.json").write_text("[[[")
-    path, found = write_report(str(pair), tmp_path / "report.html")
+    path, found = write_report([str(pair)], tmp_path / "report.html")
     assert found.precision == {"cpu-onnxruntime-plain, pictures": 0.25}
     assert len(found.unreadable) == 1
     assert "parity.json" in path.read_text()
@@ -128,31 +128,82 @@ def test_a_pair_is_reported_with_all_that_was_measured_of_it(pair: Path, tmp_pat
 @pytest.mark.parametrize("source", ["nothing/here", "missing.json", "20990101"])
 def test_a_source_that_is_not_there_is_refused(source, tmp_path: Path):
     with pytest.raises(ConfigError):
-        write_report(source, tmp_path / "report.html")
+        write_report([source], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
 def test_a_pair_of_which_nothing_was_measured_gets_no_page(pair: Path, tmp_path: Path):
     with pytest.raises(InputError, match="nothing was measured"):
-        write_report(str(pair), tmp_path / "report.html")
+        write_report([str(pair)], tmp_path / "report.html")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        write_report("nothing", tmp_path / "file" / "report.html")
+        write_report(["nothing"], tmp_path / "file" / "report.html")
+
+
+def test_several_sources_go_into_one_page(tmp_path: Path):
+    phones = [replace(RECORD, device=replace(RECORD.device, kind="adb", serial=s)) for s in "ab"]
+    farm, alone = tmp_path / "farm.json", tmp_path / "alone.json"
+    farm.write_text(json.dumps({"schema": 2, "devices": [p.to_dict() for p in phones]}))
+    alone.write_text(json.dumps(RECORD.to_dict()))
+    page, found = write_report([str(farm), str(alone), str(alone)], tmp_path / "page.html")
+    names = ["adb:a-onnxruntime-plain", "adb:b-onnxruntime-plain", "cpu-onnxruntime-plain"]
+    assert list(found.records) == [*names, "cpu-onnxruntime-plain (3)"]
+    assert page.read_text().count("adb:b-onnxruntime-plain") > 1
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"schema": 3, "devices": [{}]}, "no latency records of schema 2"),
+        ({"schema": 2, "devices": []}, "no record of a device"),
+        ({"schema": 2, "devices": 5}, "not a list"),
+        ({"schema": 2, "devices": [{"schema": 1}]}, "record 1"),
+    ],
+)
+def test_a_farms_file_of_another_form_is_refused(tmp_path: Path, document, says: str):
+    (tmp_path / "farm.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=says):
+        write_report([str(tmp_path / "farm.json")], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_measurements_of_different_kinds_share_no_table(tmp_path: Path):
+    other = replace(RECORD, runtime="ncnn 1.0", pair=replace(RECORD.pair, model_id="other"))
+    text = report_page(findings(records={"one": RECORD, "other": other}))
+    assert text.count("protocol sd778g") == 2
 
 
 class TestHistory:
+    def test_takes_over_another_machines_once(self, tmp_path: Path, monkeypatch):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "there"))
+        remember(RECORD)
+        remember(replace(RECORD, measured_at="2026-02-01T12:00:00+00:00"))
+        theirs = history_folder()
+        (theirs / "broken.json").write_text("{")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "here"))
+        remember(RECORD)
+        found = merge([theirs])
+        assert (found.added, found.known, len(found.refused)) == (1, 1, 1)
+        assert merge([theirs]).added == 0
+        assert len(read_history().entries) == 2
+
+    def test_takes_nothing_over_from_nowhere(self, tmp_path: Path, monkeypatch):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        with pytest.raises(InputError, match="does not exist"):
+            merge([tmp_path / "missing"])
+
     def test_keeps_every_measurement_and_finds_it_again(self, tmp_path: Path, monkeypatch):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
         assert remember(RECORD) is None
         assert remember(RECORD) is None
         names = [entry.name for entry in read_history().entries]
         assert len(set(names)) == 2
-        _, found = write_report(names[1], tmp_path / "one.html")
+        _, found = write_report([names[1]], tmp_path / "one.html")
         assert list(found.records) == [names[1]]
-        _, found = write_report("history", tmp_path / "all.html")
+        _, found = write_report(["history"], tmp_path / "all.html")
         assert len(found.records) == 2
         assert read_history(model="other").entries == ()
         assert len(read_history(device="cpu", model="tiny").entries) == 2

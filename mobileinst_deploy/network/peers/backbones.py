@@ -137,6 +137,11 @@ class TopFormerMaps(FourMaps):
         return maps[0], c3, c4, c5, tokens
 
 
+def size_multiple(name: PeerBackbone) -> int:
+    """What both sides of a picture are multiples of: a backbone's deepest map is at 1/that."""
+    return 64 if name == "topformer-base" else 32
+
+
 def build_peer_backbone(name: PeerBackbone, stride_first: bool = False) -> FourMaps:
     """A backbone by its name.
 

@@ -19,7 +19,11 @@ from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, static_shape
 from mobileinst_deploy.network.peers.attention import tokens
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.dense import best_cells
 from mobileinst_deploy.network.peers.fpn import Fpn
 from mobileinst_deploy.network.peers.layouts import detectron2, pyramid
@@ -175,7 +179,7 @@ class CondInst(KernelNetwork):
                 num_queries,
                 WEIGHTS + 3 + more,
                 mask_stride=4,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 mean=(123.675, 116.28, 103.53),
                 std=(1.0, 1.0, 1.0),
                 channel_order="bgr",

@@ -2,7 +2,7 @@
 
 Their code thresholds all cells, multiplies what is left, and then suppresses duplicates. A pair's
 keyframe graph gives a fixed number of kernels, so here the N best cells are taken inside the graph
-(as FastInst takes its queries), and duplicates go outside it.
+(as FastInst takes its queries), and duplicates go outside it (``core/suppression.py``).
 """
 
 from __future__ import annotations

@@ -24,7 +24,12 @@ from mobileinst_deploy.network.peers.attention import (
     keep_inside,
     tokens,
 )
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
+from mobileinst_deploy.network.peers.dense import best_cells
 from mobileinst_deploy.network.peers.layers import ConvGN, PyramidPooling
 from mobileinst_deploy.network.peers.layouts import detectron2
 
@@ -71,9 +76,9 @@ class QueryProposal(nn.Module):
         # A position that no neighbour of its own class outdoes goes before all that are outdone.
         peak = (best == F.max_pool2d(best, 3, 1, padding=1)) & (best >= LEAST_PROBABILITY)
         worth = (best + peak.to(best)).amax(1).flatten(1)
-        index = worth.topk(self.num_queries, dim=1).indices.unsqueeze(2).expand(-1, -1, WIDTH)
         places = tokens(place).expand(static_shape(x)[0], -1, -1)
-        return tokens(x).gather(1, index), places.gather(1, index)
+        queries, query_places = best_cells(worth, self.num_queries, tokens(x), places)
+        return queries, query_places
 
 
 class Predictor(nn.Module):
@@ -189,7 +194,7 @@ class FastInst(KernelNetwork):
                 input_size,
                 num_queries,
                 WIDTH,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 scores="softmax",
                 maskness=True,
             )

@@ -28,7 +28,11 @@ from mobileinst_deploy.network.peers.attention import (
     keep_inside,
     tokens,
 )
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.layers import ConvGN
 from mobileinst_deploy.network.peers.layouts import detectron2
 
@@ -263,7 +267,7 @@ class Mask2Former(KernelNetwork):
                 num_queries,
                 WIDTH,
                 mask_stride=4,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 scores="softmax",
                 maskness=True,
             )

@@ -19,7 +19,11 @@ from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, static_shape
 from mobileinst_deploy.network.peers.attention import tokens
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.coordinates import coordinates
 from mobileinst_deploy.network.peers.dense import OUT, best_cells
 from mobileinst_deploy.network.peers.fpn import Fpn
@@ -176,7 +180,7 @@ class Solov2(KernelNetwork):
                 num_queries,
                 variant.kernel_width,
                 mask_stride=4,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 std=(1.0, 1.0, 1.0) if caffe else Needs.std,
                 channel_order="bgr" if caffe else "rgb",
                 scores="sigmoid",

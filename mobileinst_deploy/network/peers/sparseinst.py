@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.coordinates import coordinates
 from mobileinst_deploy.network.peers.layers import PyramidPooling
 from mobileinst_deploy.network.peers.layouts import detectron2
@@ -77,7 +81,9 @@ class InstanceBranch(nn.Module):
         x = self.inst_convs(x)
         b, d, h, w = static_shape(x)
         weights = self.iam_conv(x).sigmoid().reshape(b, -1, h * w)
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=LEAST_WEIGHT)
+        # A sum as a product: pnnx loses a sum's axes.
+        total = torch.matmul(weights, weights.new_ones(h * w, 1))
+        weights = weights / total.clamp(min=LEAST_WEIGHT)
         means = torch.matmul(weights, x.reshape(b, d, h * w).transpose(1, 2))
         n = static_shape(means)[1] // GROUPS
         # An instance is the four groups' means side by side.
@@ -132,7 +138,7 @@ class SparseInst(KernelNetwork):
                 input_size,
                 num_queries,
                 KERNEL_WIDTH,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 mask_threshold=0.45,
                 maskness=True,
             )

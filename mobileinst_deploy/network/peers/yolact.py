@@ -23,7 +23,11 @@ from mobileinst_deploy.network.kernel_network import (
     apply_kernels,
 )
 from mobileinst_deploy.network.layers import frozen_tensor, resize_like, static_shape
-from mobileinst_deploy.network.peers.backbones import PeerBackbone, build_peer_backbone
+from mobileinst_deploy.network.peers.backbones import (
+    PeerBackbone,
+    build_peer_backbone,
+    size_multiple,
+)
 from mobileinst_deploy.network.peers.dense import OUT, best_cells
 
 WIDTH = 256
@@ -130,7 +134,7 @@ class Yolact(KernelNetwork):
                 num_queries,
                 PROTOTYPES + 4,
                 mask_stride=4,
-                size_multiple=64 if backbone.startswith("topformer") else 32,
+                size_multiple=size_multiple(backbone),
                 mean=(123.68, 116.78, 103.94),
                 std=(58.40, 57.12, 57.38),
                 scores="softmax",
