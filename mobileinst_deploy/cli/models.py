@@ -63,8 +63,8 @@ def _tell_peers(*, json: bool) -> None:
 
     rows = list_peers()
     if json:
-        left_out = {name: each.to_dict() for name, each in NOT_BUILT.items()}
-        answer({"peers": [row.to_dict() for row in rows], "not_built": left_out})
+        not_built = {name: each.to_dict() for name, each in NOT_BUILT.items()}
+        answer({"peers": [row.to_dict() for row in rows], "not_built": not_built})
         return
     table = Table(
         title="Peers of the paper's tables",

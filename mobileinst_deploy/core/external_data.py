@@ -74,7 +74,12 @@ def _found(model: bytes) -> set[str]:
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
                     found.add("external data")
                 continue
-            if kind == "node" and number == _OP_TYPE and value in _LOOPS:
+            if (
+                kind == "node"
+                and number == _OP_TYPE
+                and isinstance(value, memoryview)
+                and value.tobytes() in _LOOPS
+            ):
                 found.add("loop")
             inner = _FIELDS[kind].get(number)
             if inner is not None and isinstance(value, memoryview):

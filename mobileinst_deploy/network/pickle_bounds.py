@@ -12,7 +12,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 #: Instructions of all pickles in a file; a checkpoint has about 20 for a tensor.
 MAX_INSTRUCTIONS = 2_000_000
@@ -67,7 +67,8 @@ def _walk(file: IO[bytes], left: int) -> int:
     """Walk through one pickle, up to its end; how many instructions are left for others."""
     stack: list[_Value] = []
     memo: dict[int, _Value] = {}
-    for instruction, argument, _ in pickletools.genops(file):
+    for instruction, given, _ in pickletools.genops(file):
+        argument: Any = given
         left -= 1
         if left < 0:
             raise ValueError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")

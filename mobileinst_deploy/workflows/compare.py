@@ -356,7 +356,7 @@ def _counted(row: Row, progress: Progress) -> Row:
         return row
     with _of(row.entry):
         record, _ = count_instructions(row.entry.pair, row.entry.runtime, progress=progress)
-    return replace(row, instructions=dict(record.instructions))
+    return replace(row, instructions={str(role): n for role, n in record.instructions.items()})
 
 
 @contextmanager

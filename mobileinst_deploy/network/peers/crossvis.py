@@ -53,6 +53,12 @@ class CrossVis(CondInst):
         super().__init__(backbone, classes, input_size, num_queries, IDENTITY)
         self.cell_head = IdentifyingHead(len(classes))
 
+    @property
+    def identifying(self) -> IdentifyingHead:
+        """The cell head, by its own type."""
+        assert isinstance(self.cell_head, IdentifyingHead)  # noqa: S101  # it is made above
+        return self.cell_head
+
     def own_name(self, name: str) -> str | None:
         """The authors' names, which are AdelaiDet's; their classifier of identities trains only."""
         return None if name.startswith("cls.") else super().own_name(name)
@@ -60,5 +66,5 @@ class CrossVis(CondInst):
     def cells(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`CondInst.cells`; each kernel ends with the cell's identity."""
         logits, centres, kernels = super().cells(features)
-        identities = self.cell_head.identities(features.memory)
+        identities = self.identifying.identities(features.memory)
         return logits, centres, torch.cat([kernels, identities], -1)
