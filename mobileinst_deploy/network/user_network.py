@@ -126,8 +126,8 @@ def check_contract(name: str, network: KernelNetwork) -> None:
         check.tensor("decode's objectness_logits", decoded.objectness_logits, (1, n, 1))
     check.tensor("decode's kernels", decoded.kernels, (1, n, d))
     once_more = check.call("decode", lambda: network.decode(features))
-    for what in ("class_logits", "objectness_logits", "kernels"):
-        check.same(f"decode's {what}", getattr(once_more, what), getattr(decoded, what))
+    for what, value, before in zip(Decoded._fields, once_more, decoded, strict=True):
+        check.same(f"decode's {what}", value, before)
     masks = check.call("masks", lambda: network.masks(decoded.kernels, features.mask_features))
     check.tensor("masks", masks, (1, n, *needs.mask_size))
     one = check.call("masks", lambda: network.masks(decoded.kernels[:, :1], features.mask_features))

@@ -185,6 +185,13 @@ def _check(graph: GraphFile, files: tuple[Content, ...], layers: frozenset[str])
     role = graph.spec.role
     param, weights = files
     network = read_param(param)
+    unknown = sorted({layer.kind for layer in network} - layers)
+    if unknown:
+        raise BundleError(
+            f"pnnx made layers of the {role} graph that the ncnn runner has not:"
+            f" {', '.join(unknown)}",
+            _PLAIN,
+        )
     # ncnn takes every blob that no layer reads for an output.
     read = {blob for layer in network for blob in layer.inputs}
     ends = {blob for layer in network for blob in layer.outputs} - read
@@ -193,13 +200,6 @@ def _check(graph: GraphFile, files: tuple[Content, ...], layers: frozenset[str])
             f"pnnx made a network of the {role} graph that computes {', '.join(extra)} and reads it"
             " nowhere",
             "Let the network compute nothing that it leaves unread",
-        )
-    unknown = sorted({layer.kind for layer in network} - layers)
-    if unknown:
-        raise BundleError(
-            f"pnnx made layers of the {role} graph that the ncnn runner has not:"
-            f" {', '.join(unknown)}",
-            _PLAIN,
         )
     check_weights(network, weights)
 
