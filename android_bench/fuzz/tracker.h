@@ -21,6 +21,7 @@ inline mobileinst_track_options small_options(Bytes& bytes) {
   o.mask_width = bytes.between(1, 3) * (o.automatic != 0 ? 4 : 1);
   o.clip_length = bytes.between(1, 4);
   o.memory = bytes.between(0, 3);
+  o.remembered = bytes.between(1, 3);
   o.score = bytes.between(0, 4) / 4.0;
   o.keep = bytes.between(0, 2) / 2.0;
   o.similarity = bytes.between(-2, 2) / 2.0;

@@ -70,6 +70,7 @@ typedef struct {
   double similarity;    /* lowest cosine, -1 to 1, of two kernels of one instance */
   double duplicate_iou; /* mask IoU, 0 to 1, from which the weaker of two queries is a duplicate */
   int32_t memory; /* keyframes that a hidden instance may miss before it is forgotten, from 0 up */
+  int32_t remembered; /* keyframes over which a track's kernel is averaged, from 1 up */
   /* 1: a keyframe also comes when the scene asks for one, as with mobileinst run -T auto. Every
    * picture must then be shown to mobileinst_track_look, and the mask sizes be multiples of 4. */
   int32_t automatic;

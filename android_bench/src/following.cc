@@ -11,7 +11,8 @@ constexpr int kMostPixels = 32768;  // of a side
 }  // namespace
 
 std::size_t following_fields(std::string_view keyword) {
-  if (keyword == "model" || keyword == "tracking") return 7;
+  if (keyword == "tracking") return 8;
+  if (keyword == "model") return 7;
   if (keyword == "picture") return 5;
   if (keyword == "frames") return 4;
   if (keyword == "state" || keyword == "automatic") return 3;
@@ -48,6 +49,7 @@ void read_following(Following& following, const Fields& fields, const PathOf& pa
     options.similarity = real(fields[4], -1, 1, refuse);
     options.duplicate_iou = real(fields[5], 0, 1, refuse);
     options.memory = number(6, 0, 1000000000);
+    options.remembered = number(7, 1, 1000000000);
   } else if (fields[0] == "automatic") {
     options.automatic = 1;
     options.change = real(fields[1], 0, 255, refuse);

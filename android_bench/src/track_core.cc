@@ -10,7 +10,6 @@ namespace mobileinst::track {
 namespace {
 
 // Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
-constexpr float kKernelsRemembered = 10.0F;
 
 }  // namespace
 
@@ -124,7 +123,7 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
       auto& track = known[place];
       track.missed = 0;
       const auto count = static_cast<float>(++track.keyframes);
-      const float share = std::min(count, kKernelsRemembered);
+      const float share = std::min(count, static_cast<float>(options_.remembered));
       for (std::size_t i = 0; i < width_; ++i)
         track.kernel[i] += (directions[f][i] - track.kernel[i]) / share;
       track.kernel = unit(track.kernel.data(), width_);

@@ -221,7 +221,7 @@ def plan_table(plan: TrainPlan) -> Table:
             stage.kind,
             f"{stage.iterations:,}" if stage.iterations else f"{stage.epochs:g} epochs",
             f"{stage.samples:,}" if stage.samples else "?",
-            ", ".join(f"{lr:.1e} from {at:,}" for at, lr in stage.rates),
+            ", ".join(f"{lr:.1e} from {at:,.10g}" for at, lr in stage.rates),
             "x".join(map(str, stage.size)),
             f"{stage.step_seconds:.2f}",
             f"{stage.hours:.1f}" if stage.hours is not None else "?",

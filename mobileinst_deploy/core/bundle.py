@@ -30,13 +30,14 @@ from mobileinst_deploy.core.documents import (
     convert,
     parse_json,
 )
-from mobileinst_deploy.core.errors import BundleError, InputError, places
+from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import fault_of
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import Golden, read_golden
 from mobileinst_deploy.core.manifest import SCHEMA, Manifest
 from mobileinst_deploy.core.pair_files import GOLDEN, GRAPH_FILES, MANIFEST
 from mobileinst_deploy.core.picture_rules import picture_rules
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.run_folder import pair_of
 from mobileinst_deploy.core.text import shown

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mobileinst_deploy.core.errors import InputError, places
+from mobileinst_deploy.core.errors import InputError
+from mobileinst_deploy.core.places import places
 
 #: Of one file; protobuf, and so ONNX, takes no more.
 MAX_BYTES = (2 << 30) - 1

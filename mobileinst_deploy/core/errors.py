@@ -22,12 +22,6 @@ for SIGTERM, 129 for SIGHUP.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
-
 from mobileinst_deploy.core.text import shown
 
 #: Of a cause or a next step; people are shown less, programs may want all names of a list.
@@ -67,52 +61,6 @@ class MobileInstError(Exception):
 def _without_stop(sentence: str) -> str:
     """A sentence may end in what a library said, which often has its own full stop."""
     return sentence if sentence.endswith("..") else sentence.removesuffix(".")
-
-
-_Args = ParamSpec("_Args")
-_Result = TypeVar("_Result")
-
-
-@contextmanager
-def at(where: object) -> Iterator[None]:
-    """Name the place of every error inside that does not name one itself.
-
-    Args:
-        where: A file, a folder, a device.
-    """
-    try:
-        yield
-    except MobileInstError as error:
-        if error.where is None:
-            error.where = shown(str(where), MOST_CHARACTERS)
-        raise
-
-
-def places(argument: int) -> Callable[[Callable[_Args, _Result]], Callable[_Args, _Result]]:
-    """A decorator: errors of the function are :func:`at` its argument of that number.
-
-    >>> @places(0)
-    ... def load(path: str) -> None:
-    ...     raise InputError("it is empty", "Write it again")
-    >>> try:
-    ...     load("a.json")
-    ... except InputError as error:
-    ...     print(error.where)
-    a.json
-    """
-
-    def decorate(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
-        names = list(inspect.signature(function).parameters)
-
-        @functools.wraps(function)
-        def placed(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            with at(given[names[argument]]):
-                return function(*args, **kwargs)
-
-        return placed
-
-    return decorate
 
 
 class InputError(MobileInstError):

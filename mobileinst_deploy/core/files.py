@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mobileinst_deploy.core.errors import InputError, OutputError, places
+from mobileinst_deploy.core.errors import InputError, OutputError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.scratch import held, neighbour
 
 _AT_FDCWD = -100

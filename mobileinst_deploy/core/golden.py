@@ -24,8 +24,9 @@ from mobileinst_deploy.core.contract import (
     graph_specs,
     is_carried,
 )
-from mobileinst_deploy.core.errors import BundleError, places
+from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.places import places
 
 _EXPORT_AGAIN = "Export the model again with `mobileinst export`"
 

@@ -23,8 +23,9 @@ from msgspec import Meta
 
 from mobileinst_deploy.core.config import ModelConfig, Name, Seed, Tolerance
 from mobileinst_deploy.core.documents import Blame, Sha256, read_toml
-from mobileinst_deploy.core.errors import ConfigError, places
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.places import places
 
 MODEL_FILE = "model.toml"
 

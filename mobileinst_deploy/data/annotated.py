@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mobileinst_deploy.data.annotations import Media, Sample, read_catalogue, read_sample
+from mobileinst_deploy.data.annotations import read_catalogue
+from mobileinst_deploy.data.samples import Media, Sample, read_sample
 
 
 class AnnotatedSet:

@@ -15,7 +15,8 @@ from typing import Annotated
 import msgspec
 
 from mobileinst_deploy.core.documents import MAX_WHOLE, Blame, parse_json, read_within
-from mobileinst_deploy.core.errors import DatasetError, places
+from mobileinst_deploy.core.errors import DatasetError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.media.picture_file import MAX_SIDE
 

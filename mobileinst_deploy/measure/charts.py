@@ -18,6 +18,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 36
 #: More points than a screen has columns only make the page heavy.
 _MOST_POINTS = 600
 _SERIES = 6
+#: So few points are marked one by one.
+_FEW_POINTS = 12
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def picture(charts: Sequence[Sequence[Series]], x_label: str, y_labels: Sequence
     """
     body, top = [], 0
     for series, y_label in zip(charts, y_labels, strict=True):
-        drawn = lines(series, x_label, y_label, zero=True).split("</svg>")[0]
+        # A line through a single point cannot be seen.
+        few = max((len(one.x) for one in series), default=0) < _FEW_POINTS
+        drawn = lines(series, x_label, y_label, zero=True, counted=few).split("</svg>")[0]
         if not drawn:
             continue
         names = "".join(

@@ -16,7 +16,8 @@ import onnx
 
 from mobileinst_deploy.core.contract import MASK_LOGITS, Role
 from mobileinst_deploy.core.documents import Blame, parse_json, read_within
-from mobileinst_deploy.core.errors import DeviceError, places
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.core.places import places
 
 HEADS = "instance decoder, heads"
 #: Where a node belongs, by the module path that the exporter puts into its name; the names are

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mobileinst_deploy.core.errors import MediaError, places
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.picture_file import decode, read_bytes, read_header
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import cv2
 
-from mobileinst_deploy.core.errors import MediaError, places
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.media.clip import FOLDER_RATE, Clip, Picture, same_size
 from mobileinst_deploy.media.pictures import read_picture

@@ -10,7 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from mobileinst_deploy.core.errors import MediaError, places
+from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.media.clip import FOLDER_RATE, Picture, same_size
 from mobileinst_deploy.media.picture_file import check_size
 

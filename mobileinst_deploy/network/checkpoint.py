@@ -23,8 +23,9 @@ from torch import Tensor
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
-from mobileinst_deploy.core.errors import CheckpointError, places
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.network import KernelNetwork, MobileInst
 from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
-from mobileinst_deploy.core.errors import CheckpointError, places
+from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.run_folder import trained_weights
 from mobileinst_deploy.core.zoo import MODEL_FILE, ZooEntry, load_model_toml

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import Tolerance
-from mobileinst_deploy.core.errors import ConfigError, places
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Needs
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.network.checkpoint import load_published
 from mobileinst_deploy.network.kernel_network import Decoded, Features, KernelNetwork
 from mobileinst_deploy.network.loading import LoadedModel, condition

@@ -23,7 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mobileinst_deploy.core.errors import CheckpointError, places
+from mobileinst_deploy.core.errors import CheckpointError
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.network.pickle_bounds import require_bounded
 

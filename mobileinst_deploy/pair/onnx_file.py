@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from mobileinst_deploy.core.content import Content, read_content
 from mobileinst_deploy.core.contract import TensorSpec
-from mobileinst_deploy.core.errors import BundleError, InputError, places
+from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import fault_of
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import shown
 
 METADATA_PREFIX = "mobileinst."

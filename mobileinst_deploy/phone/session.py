@@ -23,7 +23,8 @@ import platformdirs
 
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Role
-from mobileinst_deploy.core.errors import DeviceError, OutputError, at
+from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.core.places import at
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState

@@ -93,7 +93,7 @@ class TrackPlan(Plan):
                 "tracking",
                 str(longest),
                 *(repr(float(n)) for n in numbers),
-                str(int(min(s.memory, _LONGEST_MEMORY))),
+                *(str(int(min(n, _LONGEST_MEMORY))) for n in (s.memory, s.remembered)),
             ),
             ("frames", _FRAMES_FILE, str(len(self.pictures)), f"{zlib.crc32(packed):08x}"),
         ]

@@ -31,8 +31,9 @@ from mobileinst_deploy.core.contract import (
     Role,
     is_carried,
 )
-from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed, places
+from mobileinst_deploy.core.errors import BundleError, MediaError, VerificationFailed
 from mobileinst_deploy.core.picture_rules import SCORE_THRESHOLD
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.tracker import class_scores
 from mobileinst_deploy.media.letterbox import prepare

@@ -16,7 +16,6 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.config import MASK_STRIDE
 from mobileinst_deploy.core.errors import ConfigError, DeviceError, MobileInstError
-from mobileinst_deploy.core.picture_rules import KERNELS_REMEMBERED
 from mobileinst_deploy.core.schedule import Auto, Every
 from mobileinst_deploy.core.tracker import TrackedFrame, TrackSettings
 from mobileinst_deploy.media.clip import Picture
@@ -91,12 +90,6 @@ class DeviceLoop:
                 f"a device tracks with masks at 1/{MASK_STRIDE} of the picture, and this network's "
                 f"are at 1/{bundle.config.mask_stride}",
                 "Track on this machine, with --device cpu",
-            )
-        if settings is not None and settings.remembered != KERNELS_REMEMBERED:
-            raise DeviceError(
-                "a device averages a track's kernel over "
-                f"{KERNELS_REMEMBERED} keyframes, not {settings.remembered}",
-                "Track on this machine, with --device cpu, or leave --association out",
             )
         self._specs = bundle.specs
         self._input_size = bundle.config.input_size

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobileinst_deploy.core.errors import CheckpointError, ConfigError, places
+from mobileinst_deploy.core.errors import CheckpointError, ConfigError
 from mobileinst_deploy.core.files import write_atomically
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.network.weights_file import read_pickle, unusual
 
 STATE_FILE = "training.pt"

@@ -13,8 +13,9 @@ from msgspec import Meta
 
 from mobileinst_deploy.core.config import Count, check_size
 from mobileinst_deploy.core.documents import Blame, check, convert, read_toml
-from mobileinst_deploy.core.errors import ConfigError, places
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import whole
 
 DataKind = Literal["shapes", "cutouts", "coco", "ytvis"]

@@ -12,8 +12,9 @@ import numpy as np
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import CROWD, Catalogue, Sample
+from mobileinst_deploy.data.annotations import CROWD, Catalogue
 from mobileinst_deploy.data.cutouts import Cutouts
+from mobileinst_deploy.data.samples import Sample
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.training.augment import LabelledFrames
 from mobileinst_deploy.training.config import DataConfig

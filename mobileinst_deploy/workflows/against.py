@@ -13,9 +13,9 @@ from mobileinst_deploy.core.errors import (
     MeasurementInvalid,
     MobileInstError,
     VerificationFailed,
-    places,
 )
 from mobileinst_deploy.core.pair_files import MANIFEST
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.record import LatencyRecord, read_record
 from mobileinst_deploy.measure.samples import clip_times

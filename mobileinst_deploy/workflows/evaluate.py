@@ -24,7 +24,7 @@ from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
 from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import Media
+from mobileinst_deploy.data.samples import Media
 from mobileinst_deploy.data.segmentation import to_rle
 from mobileinst_deploy.measure.average_precision import PICTURE_METRICS, AveragePrecision, Truth
 from mobileinst_deploy.measure.track_precision import CLIP_METRICS, TrackPrecision

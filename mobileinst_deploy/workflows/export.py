@@ -16,7 +16,7 @@ from mobileinst_deploy.core.pair_files import BUNDLE_FILES, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import is_run, pair_of, upright_of
 from mobileinst_deploy.core.user_code import printing_aside
-from mobileinst_deploy.core.zoo import load_model_toml
+from mobileinst_deploy.core.zoo import MODEL_FILE, load_model_toml
 from mobileinst_deploy.optimize.pair import GraphReport, optimize_pair
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.workflows.results import pair_place
@@ -173,7 +173,7 @@ def _source(
     reuse_context: ContextReuse | None,
 ) -> LoadedModel:
     """What the user named, with its weights."""
-    if model is not None and (Path(model).is_dir() or model.endswith(".toml")):
+    if model is not None and (model.endswith(".toml") or (Path(model) / MODEL_FILE).is_file()):
         load_model_toml(model)
     # PyTorch takes seconds to load: what is wrong with a file of the user's is said before.
     from mobileinst_deploy.network.loading import load_model

@@ -22,7 +22,7 @@ from mobileinst_deploy.core.errors import ConfigError, DatasetError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.core.masks import Rle, apart, rle_runs, rle_size, side_by_side
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import Media
+from mobileinst_deploy.data.samples import Media
 from mobileinst_deploy.measure.average_precision import Candidate
 from mobileinst_deploy.workflows.search import Found
 

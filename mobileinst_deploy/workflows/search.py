@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Annotated, Any
 
 import msgspec
@@ -26,7 +27,7 @@ from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores, settings_of
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import Media, read_frame
+from mobileinst_deploy.data.samples import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
 from mobileinst_deploy.media.letterbox import Geometry, prepare, unfit_masks
 from mobileinst_deploy.runtimes.device import DeviceRunner
@@ -126,8 +127,13 @@ class Search:
         if self.schedule is not None:
             return [self._in_clip(self.data.media[first], self.schedule)]
         at_once = ON_DEVICE_AT_ONCE if isinstance(self.subject.runner, DeviceRunner) else 1
-        media = self.data.media[first : first + at_once]
-        subject = self.subject.fitting(media[0].size)
+        subject = self.subject.fitting(self.data.media[first].size)
+        media = list(
+            takewhile(
+                lambda m: self.subject.fitting(m.size) is subject,
+                self.data.media[first : first + at_once],
+            )
+        )
         return find_in_pictures(subject, [read_frame(m, 0, self.data.folder) for m in media])
 
     def _in_clip(self, medium: Media, schedule: str) -> Found:

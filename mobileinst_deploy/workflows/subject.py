@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import GraphRunner
-from mobileinst_deploy.core.errors import ConfigError, places
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import is_run, upright_of
 from mobileinst_deploy.core.zoo import MODEL_FILE, zoo_folder

@@ -117,3 +117,31 @@ def test_the_wrong_form_of_annotations_is_refused(folder):
     code, _, err = mobileinst(folder, "--annotations", folder / COCO_FILE, form="ytvis")
     assert code == 2
     assert "videos" in err
+
+
+def test_the_papers_association_is_measured_beside_the_default(folder, tmp_path):
+    place = ("--report", tmp_path / "out", "--json", "-T", "1")
+    assert mobileinst(folder, *place, form="ytvis")[0] == 0
+    code, out, err = mobileinst(folder, *place, "--association", "consecutive", form="ytvis")
+    assert code == 0
+    assert "T = 1 consecutive" in err
+    clips = json.loads(out)["clips"]
+    assert list(clips) == ["1", "1 consecutive"]
+    assert (clips["1"]["settings"]["memory"], clips["1 consecutive"]["settings"]["memory"]) == (
+        30,
+        0,
+    )
+
+
+def test_clips_have_figures_by_size(folder, tmp_path):
+    code, out, _ = mobileinst(folder, "-T", "1", "--json", "--report", tmp_path, form="ytvis")
+    assert code == 0
+    block = json.loads(out)["clips"]["1"]
+    assert {"APs", "APm", "APl"} <= set(block)
+    assert block["APl"] is None  # no object of 256 pixels squared in pictures of 48x80
+
+
+def test_an_association_that_is_none_is_refused(folder):
+    code, _, err = mobileinst(folder, "--association", "hungarian", form="ytvis")
+    assert code == 2
+    assert "no association 'hungarian'" in err

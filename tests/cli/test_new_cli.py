@@ -6,13 +6,18 @@ import json
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
+from mobileinst_deploy.core.bundle import load_bundle
+from mobileinst_deploy.core.zoo import load_model_toml
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
+from mobileinst_deploy.network import build_model
+from mobileinst_deploy.network.checkpoint import save_checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-data.md"
 #: Names for the page's classes; the pictures show drawn shapes, which no one need label.
@@ -137,3 +142,14 @@ def test_a_run_that_was_not_exported_says_so(here):
     code, _, err = mobileinst("verify", "runs/x")
     assert code == 2
     assert "pair does not exist" in err
+
+
+def test_a_run_whose_recipe_lies_elsewhere_is_a_run_all_the_same(here):
+    """`train --config ... -o runs/y` leaves weights and a log there, and no model.toml."""
+    (here / "runs" / "y").mkdir(parents=True)
+    (here / "runs" / "y" / "training.csv").write_text("iteration\n")
+    config = replace(load_model_toml("mobileinst-demo").config, input_size=(64, 128))
+    save_checkpoint(here / "runs" / "y" / "model.safetensors", build_model(config), {})
+    code, out, err = mobileinst("export", "runs/y", "--no-verify")
+    assert code == 0, (out, err)
+    assert load_bundle(here / "runs" / "y").model_id == "y"

@@ -115,22 +115,22 @@ def test_a_file_of_results_is_worth_what_its_model_is_worth(folder, tmp_path, fo
 def test_interrupted_work_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     whole = tmp_path / "whole.json"
     predict(folder, whole, "coco")
-    really, seen = search.find_in_picture, []
+    really, seen = search.find_in_pictures, []
 
-    def until_the_fourth(subject, image):
+    def until_the_fourth(subject, images):
         if len(seen) == 3:
             raise KeyboardInterrupt
-        seen.append(image)
-        return really(subject, image)
+        seen.extend(images)
+        return really(subject, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "find_in_picture", until_the_fourth)
+        patch.setattr(search, "find_in_pictures", until_the_fourth)
         code, _, _ = predict(folder, tmp_path / "found.json", "coco")
     assert code == 130
     assert not (tmp_path / "found.json").exists()
     counted = []
     monkeypatch.setattr(
-        search, "find_in_picture", lambda *given: counted.append(1) or really(*given)
+        search, "find_in_pictures", lambda *given: counted.append(1) or really(*given)
     )
     assert predict(folder, tmp_path / "found.json", "coco")[0] == 0
     assert len(counted) == 3

@@ -190,6 +190,7 @@ clips = st.builds(
         similarity=st.sampled_from([-1.0, 0.0, 0.2, 0.7]),
         memory=st.integers(0, 3),
         duplicate_iou=st.sampled_from([0.1, 0.6, 1.0]),
+        remembered=st.sampled_from([1, 2, 10]),
     ),
     auto=st.none() | st.tuples(st.sampled_from([0.0, 3.0, 60.0]), st.sampled_from([0.0, 0.9, 1.0])),
     plain=st.booleans(),
@@ -269,7 +270,7 @@ def opening(clip: Clip, frames: int, logits: tuple[int, int]) -> bytes:
     geometry = clip.picture and geometry_of(clip.picture, (8 * logits[0], 8 * logits[1]))
     places = (*geometry.original, *geometry.content) if geometry else (0, 0, 0, 0)
     line = ("clip", *clip.sizes[:3], *logits, *places, clip.clip_length)
-    line += (s.score, s.keep, s.similarity, s.duplicate_iou, s.memory)
+    line += (s.score, s.keep, s.similarity, s.duplicate_iou, s.memory, s.remembered)
     line += (int(clip.auto is not None), *(clip.auto or (0, 0)), frames)
     return " ".join(map(str, line)).encode() + b"\n"
 

@@ -16,7 +16,7 @@ from mobileinst_deploy.core.contract import Call, Role, graph_specs
 from mobileinst_deploy.core.errors import ConfigError, DeviceError
 from mobileinst_deploy.core.masks import decode, encode
 from mobileinst_deploy.core.schedule import Auto, Every
-from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings
+from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings, settings_of
 from mobileinst_deploy.media.letterbox import Geometry, fit, unfit_masks
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER
 from mobileinst_deploy.phone.result import read_tensors
@@ -108,8 +108,9 @@ class TestMode:
             EVERYTHING,
             TrackSettings(score=0.4, similarity=0.9, memory=0, duplicate_iou=0.9),
             TrackSettings(score=1.0),
+            settings_of("consecutive", 0.0),
         ],
-        ids=["everything", "some", "nothing"],
+        ids=["everything", "some", "nothing", "the paper's"],
     )
     def test_its_tracks_are_the_hosts(
         self, tmp_path: Path, clip_length: int, settings: TrackSettings

@@ -16,6 +16,7 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
+from mobileinst_deploy.measure.charts import Series, picture
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
 from mobileinst_deploy.workflows.report import write_report
@@ -270,3 +271,13 @@ def test_a_browser_draws_it(tmp_path: Path, dark):
     blue, red = (pixels[..., 0].astype(int), pixels[..., 2].astype(int))
     assert ((blue - red) > 60).sum() > 500  # the keyframes' bars
     assert ((red - blue) > 60).sum() > 300  # the reuse frames'
+
+
+def test_charts_make_a_picture_that_stands_alone():
+    curves = [[Series("loss", [1, 2, 3], [3.0, 2.0, 1.0])], [], [Series("AP", [3], [0.5])]]
+    text = picture(curves, "iteration", ["loss", "nothing", "AP"])
+    assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert text.count("<svg") == text.count("</svg>") == 3
+    assert "<title>AP: 0.5 at 3</title>" in text
+    assert "nothing" not in text
+    assert picture([], "iteration", []).count("<svg") == 1
