@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from msgspec import Meta
 
 from mobileinst_deploy.core.documents import Blame, check, convert
 from mobileinst_deploy.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Backbone = Literal[
     "topformer-base",
@@ -100,6 +102,8 @@ class Tolerance:
 
     def allowed(self, want: np.ndarray) -> np.ndarray:
         """How far each element of a tensor may be off; float64, of the reference's shape."""
+        import numpy as np
+
         size = np.abs(np.asarray(want, np.float64))
         largest = float(size.max(initial=0.0))
         allowed: np.ndarray = self.atol + self.rtol * size + self.of_largest * largest

@@ -102,7 +102,7 @@ def test_a_command_line_that_cannot_be_parsed_exits_2(arguments):
         (VerificationFailed("it differs", "Look"), 1, "error: it differs.\nLook.\n"),
         (DeviceError("no phone", "Plug it in"), 3, "error: no phone.\nPlug it in.\n"),
         (MeasurementInvalid("too warm", "Wait"), 4, "error: too warm.\nWait.\n"),
-        (PermissionError(13, "Permission denied", "/x"), 2, "Permission denied: '/x'"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "/x cannot be used: Permission denied"),
         (KeyboardInterrupt(), 130, "Interrupted; nothing half written was left behind."),
         (ZeroDivisionError("ouch"), 70, "error: mobileinst has a bug: ZeroDivisionError: ouch."),
         (MemoryError(), 70, "error: mobileinst has a bug: MemoryError"),
