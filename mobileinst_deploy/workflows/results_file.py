@@ -9,7 +9,9 @@ of its own name without ``.zip``: YouTube-VIS's server looks for ``results.json`
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,6 +195,13 @@ def _mask(entry: _PictureResult | _ClipResult, medium: Media, n: int, path: Path
     return rle
 
 
+# What zipfile and the three ways to unpack raise at damaged data.
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, NotImplementedError, ValueError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+
+
 def _text(path: Path, blame: Blame) -> bytes:
     if path.suffix.lower() != ".zip":
         return read_within(path, MAX_BYTES, blame)
@@ -205,6 +214,6 @@ def _text(path: Path, blame: Blame) -> bytes:
                 raise blame.wrong(f"it unpacks to more than {MAX_BYTES >> 30} GiB")
             with archive.open(inside[0]) as file:
                 text = file.read(inside[0].file_size + 1)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except _UNREADABLE as error:
         raise blame.wrong(f"it is no zip file that can be read: {error}") from error
     return text

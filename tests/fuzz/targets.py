@@ -392,7 +392,7 @@ TARGETS: dict[str, Target] = {
     "weights": Target(_weights, _weights_seeds, text=False, share=0.2),
     "safetensors": Target(_safetensors, _safetensors_seeds, text=False, share=0.5),
     "training_state": Target(_training_state, _training_state_seeds, text=False, share=0.1),
-    "eval_json": Target(_eval_json, lambda: _zoo("eval.json")),
+    "eval_json": Target(_eval_json, lambda: _zoo("results/*/eval.json")),
     "profile": Target(_profile, _profile_seeds),
     "runner_result": Target(_runner_result, _runner_seeds),
     "ncnn": Target(_ncnn, lambda: [_PARAM]),
