@@ -147,6 +147,7 @@ def bench(
             "--seconds": seconds,
             "--all": every or None,
             "--repeat": None if repeat == 1 else repeat,
+            "a second --serial": serial if len(serial or ()) > 1 else None,
         }
         if given := [name for name, value in alone.items() if value is not None]:
             raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")

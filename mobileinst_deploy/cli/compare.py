@@ -51,7 +51,8 @@ def compare(
     Under qemu nothing is a latency: there, what was not counted yet is counted.
     """
     from mobileinst_deploy.cli.tables import comparison_table
-    from mobileinst_deploy.core.errors import ConfigError
+    from mobileinst_deploy.core.errors import ConfigError, MobileInstError
+    from mobileinst_deploy.core.run_folder import pair_of
     from mobileinst_deploy.measure import protocol as protocols
     from mobileinst_deploy.workflows import compare as workflow
     from mobileinst_deploy.workflows.bench_targets import BenchSettings
@@ -60,7 +61,8 @@ def compare(
     entries = workflow.open_entries(pairs, runtime or ["onnxruntime"])
     chosen = None
     if to is not None:
-        chosen = next((e for e in entries if e.pair.folder.resolve() == to.resolve()), None)
+        meant = pair_of(to).resolve()
+        chosen = next((e for e in entries if e.pair.folder.resolve() == meant), None)
         if chosen is None:
             raise ConfigError(f"{to} is none of the pairs", "Name one of them after --to")
     if plot is not None:
@@ -75,7 +77,14 @@ def compare(
             entries, settings, device=device, serial=serial, to=chosen, progress=progress
         )
     show(comparison_table(found), json=json)
+    if found.forgotten is not None:
+        note(f"Note: it is not in the history: {found.forgotten}.", "yellow")
+    failure = found.failure
     if plot is not None:
-        workflow.write_plot(found, plot)
-        note(f"The plot is {plot}.")
-    answer(found.to_dict(), found.failure, json=json)
+        try:
+            workflow.write_plot(found, plot)
+        except MobileInstError as error:  # what was measured is told all the same
+            failure = error
+        else:
+            note(f"The plot is {plot}.")
+    answer(found.to_dict(), failure, json=json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def new(
     json: Json = False,
 ) -> None:
     """Begin a run: a model.toml with the annotations' classes, a train.toml that fits them."""
+    from mobileinst_deploy.core.zoo import zoo_ids
     from mobileinst_deploy.workflows.new import new as work
 
     made = work(
@@ -43,6 +45,8 @@ def new(
     )
     for line in made.left_out:
         note(f"Left out: {line}.")
-    start = "" if made.weights is None else f" --weights {made.like}"
-    show(f"Next: mobileinst train {made.folder}{start}", json=json)
+    # An id that is not the zoo's names nothing.
+    weights = made.like if made.like in zoo_ids() else made.weights
+    start = "" if made.weights is None else f" --weights {quote(str(weights))}"
+    show(f"Next: mobileinst train {quote(str(made.folder))}{start}", json=json)
     answer(made.to_dict(), json=json)

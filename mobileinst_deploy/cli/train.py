@@ -100,6 +100,11 @@ def train(
 
 def _places(run: Path | None, config: Path | None, output: Path | None) -> tuple[Path, Path]:
     """The recipe and the run's folder."""
+    if None not in (run, config, output):
+        raise ConfigError(
+            f"{run} is not needed beside --config and -o",
+            "Give the run's folder, or --config and -o",
+        )
     config = config or (run / RECIPE_FILE if run is not None else None)
     output = output or run
     if config is None or output is None:

@@ -120,4 +120,5 @@ def _refusals(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "Free some space there or make the folder writable; what is in it is not lost",
+            str(path),
         ) from error

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.places import at
 from mobileinst_deploy.core.text import size_text
 from mobileinst_deploy.data.segmentation import to_mask
 from mobileinst_deploy.media.pictures import is_turned, read_picture
@@ -90,6 +91,12 @@ def read_frame(medium: Media, frame: int, folder: Path) -> np.ndarray:
         MediaError: The picture cannot be read, or has another size than the file states.
     """
     path = folder / medium.files[frame]
+    with at(path):
+        return _of_size(medium, path)
+
+
+def _of_size(medium: Media, path: Path) -> np.ndarray:
+    """A picture of the size that the annotations state."""
     image = read_picture(path)
     size = image.shape[0], image.shape[1]
     if size == medium.size:

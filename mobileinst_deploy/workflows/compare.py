@@ -29,7 +29,13 @@ from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.slowdown import Slowdown, paired
 from mobileinst_deploy.measure.validity import Measured
 from mobileinst_deploy.pair.onnx_file import count_graph_macs, load_graph
-from mobileinst_deploy.runtimes import known_device, known_runtime, only_adb, open_host
+from mobileinst_deploy.runtimes import (
+    as_computed,
+    known_device,
+    known_runtime,
+    only_adb,
+    open_host,
+)
 from mobileinst_deploy.workflows.bench import count_instructions
 from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget, open_targets
 from mobileinst_deploy.workflows.history import remember
@@ -115,12 +121,14 @@ class Comparison:
         emulated: Whether it is an emulated phone, whose times are not shown.
         to: Name of the entry that the others are held against.
         rows: In the order of the command line, a pair's runtimes together.
+        forgotten: Why a record is not in the history; None when all are.
     """
 
     device: str
     emulated: bool
     to: str
     rows: tuple[Row, ...]
+    forgotten: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -209,7 +217,8 @@ def open_entries(folders: Sequence[Path], runtimes: Sequence[str]) -> tuple[Entr
     """
     for runtime in runtimes:
         known_runtime(runtime)
-    if len({folder.resolve() for folder in folders}) != len(folders):
+    pairs = [load_bundle(folder) for folder in folders]
+    if len({pair.folder.resolve() for pair in pairs}) != len(pairs):
         raise ConfigError("one pair is named twice", "Name every pair once")
     if len(set(runtimes)) != len(runtimes):
         raise ConfigError("one runtime is named twice", "Name every runtime once")
@@ -221,8 +230,12 @@ def open_entries(folders: Sequence[Path], runtimes: Sequence[str]) -> tuple[Entr
     short = [folder.resolve().name for folder in folders]
     names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
     return tuple(
-        Entry(name if len(runtimes) == 1 else f"{name}, {runtime}", pair, runtime)
-        for name, pair in zip(names, map(load_bundle, folders), strict=True)
+        Entry(
+            name if len(runtimes) == 1 else f"{name}, {runtime}",
+            as_computed(pair, runtime),
+            runtime,
+        )
+        for name, pair in zip(names, pairs, strict=True)
         for runtime in runtimes
     )
 
@@ -263,7 +276,7 @@ def compare(
         where, measured, times = _on_this_machine(entries, settings, progress)
     else:
         where, measured, times = _on_a_phone(entries, settings, serial, progress)
-    records = _records(entries, settings, measured)
+    records, forgotten = _records(entries, settings, measured)
     emulated = any(record.emulated for record in records)
     reference = times[list(entries).index(base)]
     ratios = [
@@ -278,6 +291,7 @@ def compare(
             replace(row, record=record, ratios=each)
             for row, record, each in zip(rows, records, ratios, strict=True)
         ),
+        forgotten,
     )
 
 
@@ -320,10 +334,10 @@ def _on_a_phone(
 
 def _records(
     entries: Sequence[Entry], settings: BenchSettings, measured: Sequence[Measured]
-) -> list[LatencyRecord]:
-    """A record of each, as `bench` would make it, also kept in the history."""
+) -> tuple[list[LatencyRecord], str | None]:
+    """A record of each, as `bench` would make it, kept in the history; or why one is not there."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    records = []
+    records, forgotten = [], None
     for entry, found in zip(entries, measured, strict=True):
         record = make_record(
             entry.pair,
@@ -336,9 +350,9 @@ def _records(
         )
         others = ", ".join(each.name for each in entries if each is not entry)
         record = replace(record, notes=(*record.notes, f"measured in turn with {others}"))
-        remember(record)
+        forgotten = remember(record) or forgotten
         records.append(record)
-    return records
+    return records, forgotten
 
 
 def _row(entry: Entry) -> Row:

@@ -225,8 +225,18 @@ def evaluate(
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)
-    search_settings(association)
+    search_settings(association, clips=dataset == "ytvis")
     if is_results_file(Path(model)):
+        _only_of_models(
+            {
+                "-T": bool(clip_lengths),
+                "--association": association != "remembering",
+                "--upright": upright,
+                "--device": device != "cpu",
+                "--runtime": runtime != "onnxruntime",
+                "--serial": serial is not None,
+            }
+        )
         return _of_results(Path(model), annotations, where, clips=dataset == "ytvis")
     if images is None:
         raise ConfigError("a model needs the pictures", "Give --images", where="--images")
@@ -284,6 +294,16 @@ def _measured(
     if kept.path is not None:
         journals.remove()
     return Evaluated(made, document, kept)
+
+
+def _only_of_models(given: Mapping[str, bool]) -> None:
+    """Refuse options that would do nothing: results were found already, however that was."""
+    if names := [name for name, what in given.items() if what]:
+        raise ConfigError(
+            f"{', '.join(names)} means nothing for a file of results",
+            "Leave it away, or name the model",
+            names[0],
+        )
 
 
 def _of_results(results: Path, annotations: Path, where: Path | None, *, clips: bool) -> Evaluated:

@@ -107,7 +107,7 @@ def merge(sources: Sequence[Path]) -> Merged:
         if not source.exists():
             raise InputError(f"{shown(str(source), 200)} does not exist", "Give a file or folder")
         files += sorted(source.rglob("*.json")) if source.is_dir() else [source]
-    here = {_content(entry.record) for entry in read_history().entries}
+    here = {_content(entry.record) for entry in read_history(most=None).entries}
     added, known, refused = 0, 0, list[str]()
     for path in files:
         try:
@@ -130,16 +130,20 @@ def _content(record: LatencyRecord) -> bytes:
     return hashlib.sha256(msgspec.json.encode(record.to_dict())).digest()
 
 
-def read_history(*, device: str | None = None, model: str | None = None) -> History:
+def read_history(
+    *, device: str | None = None, model: str | None = None, most: int | None = MOST_ENTRIES
+) -> History:
     """The notebook's entries, of one device or model if named.
 
     Args:
         device: Serial of a phone, or ``cpu``.
         model: Model id.
+        most: Only so many of the newest files are read; None: all.
     """
     paths = sorted(history_folder().glob("*.json"))
     entries, damaged = [], []
-    for path in paths[-MOST_ENTRIES:]:
+    read = paths if most is None else paths[-most:]
+    for path in read:
         try:
             record = read_record(path)
         except InputError as error:
@@ -147,7 +151,7 @@ def read_history(*, device: str | None = None, model: str | None = None) -> Hist
             continue
         if device in (None, record.device.serial) and model in (None, record.pair.model_id):
             entries.append(Entry(path.stem, record))
-    return History(tuple(entries), tuple(damaged), max(0, len(paths) - MOST_ENTRIES))
+    return History(tuple(entries), tuple(damaged), len(paths) - len(read))
 
 
 def find_entry(name: str) -> Entry:

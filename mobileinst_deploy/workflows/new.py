@@ -93,6 +93,12 @@ def new(
     folder, images = Path(folder), Path(images)
     if dataset not in FORMS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(FORMS)}")
+    if validation_images is not None and validation_annotations is None:
+        raise ConfigError(
+            "held-out pictures say nothing without their annotations",
+            "Give --validation-annotations too, or leave --validation-images away",
+            "--validation-images",
+        )
     clips = dataset == "ytvis"
     entry = load_model_toml(like)
     data = AnnotatedSet(images, Path(annotations), clips=clips)
@@ -119,8 +125,19 @@ def new(
         **held_out,
     }
     frames = sum(len(medium.files) for medium in data.media)
-    _write(folder / MODEL_FILE, _model_toml(folder.resolve().name or "mine", entry, config))
-    _write(folder / RECIPE_FILE, _train_toml(recipe, config, frames, clips))
+    texts = {
+        MODEL_FILE: _model_toml(folder.resolve().name or "mine", entry, config),
+        RECIPE_FILE: _train_toml(recipe, config, frames, clips),
+    }
+    for name, text in texts.items():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{name} cannot hold a name that is not UTF-8", "Rename the folder or the file"
+            ) from error
+    for name, text in texts.items():
+        _write(folder / name, text)
     read_train_config(folder / RECIPE_FILE)
     return NewRun(
         folder,

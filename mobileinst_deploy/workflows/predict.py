@@ -105,11 +105,17 @@ def predict(
         raise ConfigError(
             "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
         )
-    schedule = str(clip_length or 3) if clips else None
+    schedule = str(3 if clip_length is None else clip_length) if clips else None
     if schedule is not None:
         parse_schedule(schedule)
-    settings = search_settings(association)
+    settings = search_settings(association, clips=clips)
     require_results_name(output)
+    if output.resolve() == annotations.resolve():
+        raise ConfigError(
+            f"{output} is the annotations, which the results would replace",
+            "Give the results another name",
+            "--output",
+        )
     require_writable(output)
     subject = open_subject(model, device, upright=upright)
     data = AnnotatedSet(Path(images), annotations, subject.config.classes, clips=clips)

@@ -207,7 +207,12 @@ def _text(path: Path, blame: Blame) -> bytes:
         return read_within(path, MAX_BYTES, blame)
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = [one for one in archive.infolist() if one.filename.endswith(".json")]
+            inside = [
+                one
+                for one in archive.infolist()
+                # macOS packs a file of attributes there beside each file.
+                if one.filename.endswith(".json") and not one.filename.startswith("__MACOSX/")
+            ]
             if len(inside) != 1:
                 raise blame.wrong(f"it holds {len(inside)} JSON files, not one")
             if inside[0].file_size > MAX_BYTES:

@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 from mobileinst_deploy import __version__
 from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS, Tensors
 from mobileinst_deploy.core.documents import Whole
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.masks import Rle, encode, side_by_side
@@ -142,13 +143,20 @@ class Search:
         return find_in_clip(subject, frames, medium.size, schedule, self.settings)
 
 
-def search_settings(association: str) -> TrackSettings:
-    """What counts as a track, by a kind of association.
+def search_settings(association: str, *, clips: bool = True) -> TrackSettings:
+    """What counts as a track, by a kind of association; pictures take the default alone.
 
     Raises:
-        ConfigError: There is no such association.
+        ConfigError: There is no such association, or it does nothing.
     """
-    return settings_of(association, TRACK_SETTINGS.score)
+    settings = settings_of(association, TRACK_SETTINGS.score)
+    if settings != TRACK_SETTINGS and not clips:
+        raise ConfigError(
+            "pictures have no tracks to associate",
+            "Leave --association out, or use --dataset ytvis for clips",
+            "--association",
+        )
+    return settings
 
 
 def search_journals() -> Journals:

@@ -104,22 +104,27 @@ def sustain(
         bear = _Phone(pair, target, settings, load)
     else:
         raise ConfigError(f"{target.name} bears no load", "Use --device cpu or adb")
+    lengths = sorted(settings.clip_lengths)
+    if not lengths:
+        raise ConfigError("there is no clip length to try", "Give one with --clip-lengths")
     clips: list[Sustained] = []
-    for length in sorted(settings.clip_lengths):
+    for length in lengths:
         clips.append(bear.at(length, progress))
+        record = SustainedRecord(
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            pair=pair_facts(pair),
+            device=bear.facts,
+            runtime=target.runtime,
+            core=bear.core,
+            load=load,
+            clips=tuple(clips),
+            caveat=pair.caveat,
+        )
+        # After each: what was borne for an hour outlives a phone that fails at the next T.
+        kept = place.keep(record.to_dict())
         if clips[-1].holds and not bear.facts.emulated:
             break
-    record = SustainedRecord(
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        pair=pair_facts(pair),
-        device=bear.facts,
-        runtime=target.runtime,
-        core=bear.core,
-        load=load,
-        clips=tuple(clips),
-        caveat=pair.caveat,
-    )
-    return SustainedResult(record, place.keep(record.to_dict()))
+    return SustainedResult(record, kept)
 
 
 class _Bear:
@@ -207,7 +212,7 @@ class _Host(_Bear):
             samples: list[Sample] = []
             clip = 0
             try:
-                while (past := time.perf_counter() - camera.origin) < load.seconds:
+                while (past := time.perf_counter() - camera.origin) < load.seconds or not clip:
                     progress(f"T = {length}", past, load.seconds)
                     samples += paced.run(length, clip, camera.origin, watch)
                     clip += 1

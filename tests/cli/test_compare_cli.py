@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from commands import mobileinst
 
+from mobileinst_deploy.core.errors import OutputError
+from mobileinst_deploy.workflows import compare
+
 BRIEF = ("--runs", "8", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1")
 
 
@@ -46,3 +49,40 @@ def test_a_comparison_that_cannot_be_is_refused(pair: Path, other: Path, tmp_pat
     assert done.exit_code == 2
     assert said in done.stderr
     assert not list(tmp_path.glob("*.svg"))
+
+
+def test_the_reference_may_be_named_by_its_run(pair: Path, other: Path):
+    run = other.parent / "run"
+    run.mkdir()
+    (run / "training.csv").write_text("iteration\n")
+    other.rename(run / "pair")
+    done = mobileinst("compare", pair, run, *BRIEF, "--to", run, "--json")
+    assert done.exit_code == 4, done.stderr
+    assert json.loads(done.stdout)["to"] == "run"
+    twice = mobileinst("compare", run, run / "pair", *BRIEF)
+    assert (twice.exit_code, "named twice" in twice.stderr) == (2, True)
+
+
+def test_a_plot_that_fails_loses_no_measurement(pair: Path, other: Path, tmp_path, monkeypatch):
+    def full(found, path):
+        raise OutputError("there is no space left", "Free some")
+
+    monkeypatch.setattr(compare, "write_plot", full)
+    monkeypatch.setattr(compare, "check_plottable", lambda precisions: None)
+    done = mobileinst("compare", pair, other, *BRIEF, "--plot", tmp_path / "p.svg", "--json")
+    assert done.exit_code == 2
+    document = json.loads(done.stdout)
+    assert len(document["rows"]) == 2
+    assert "no space left" in document["error"]["cause"]
+
+
+def test_a_record_that_the_history_does_not_take_is_told(pair: Path, other: Path, monkeypatch):
+    monkeypatch.setattr(compare, "remember", lambda record: "the disk is full")
+    done = mobileinst("compare", pair, other, *BRIEF, "--json")
+    assert "not in the history: the disk is full" in " ".join(done.stderr.split())
+    assert json.loads(done.stdout)["forgotten"] == "the disk is full"
+
+
+def test_half_precision_says_that_it_is_not_the_papers_protocol(pair: Path):
+    entries = compare.open_entries([pair], ["onnxruntime", "ncnn-fp16"])
+    assert [entry.pair.arithmetic for entry in entries] == ["fp32", "fp16"]

@@ -10,7 +10,10 @@ import pytest
 from commands import mobileinst
 from latency_records import record_of
 
+from mobileinst_deploy.core.errors import DeviceError
+from mobileinst_deploy.measure.sustained import Sustained
 from mobileinst_deploy.workflows.history import history_folder, remember
+from mobileinst_deploy.workflows.host_clips import HostClips
 
 BRIEF = ("--runs", "8", "--warmup", "0", "--seconds", "0", "--clip-lengths", "2")
 RECORD = record_of({1: (10.0, None), 3: (10.0, 6.0)})
@@ -116,3 +119,34 @@ def test_a_page_of_nothing_is_refused(source, tmp_path: Path):
     done = mobileinst("report", source, "-o", tmp_path / "page.html")
     assert done.exit_code == 2
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_load_too_short_for_one_clip_is_one_clip(pair: Path):
+    words = ("--sustained", "1e-9", "--clip-lengths", "1", "--warmup", "0", "--json")
+    done = mobileinst("bench", pair, *words)
+    assert done.exit_code == 4, done.stderr
+    assert len(json.loads(done.stdout)["clips"]) == 1
+
+
+def test_a_load_is_borne_by_one_phone(pair: Path):
+    phones = ("--device", "adb", "--serial", "A", "--serial", "B")
+    done = mobileinst("bench", pair, "--sustained", "60", *phones)
+    assert done.exit_code == 2
+    assert "a second --serial" in done.stderr
+
+
+def test_a_load_that_was_borne_outlives_a_failure_at_the_next_t(pair: Path, monkeypatch):
+    really, seen = HostClips.run, []
+
+    def failing(self, length, *rest):
+        seen.append(length)
+        if length == 3:
+            raise DeviceError("the phone went away", "Connect it again")
+        return really(self, length, *rest)
+
+    monkeypatch.setattr(HostClips, "run", failing)
+    monkeypatch.setattr(Sustained, "holds", False)
+    words = ("--sustained", "0.2", "--clip-lengths", "1,3", "--warmup", "0")
+    assert mobileinst("bench", pair, *words).exit_code == 3
+    (kept,) = pair.rglob("sustained.json")
+    assert [clip["clip_length"] for clip in json.loads(kept.read_text())["clips"]] == [1]

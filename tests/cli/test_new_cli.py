@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.bundle import load_bundle
-from mobileinst_deploy.core.zoo import load_model_toml
+from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import save_checkpoint
@@ -83,8 +85,12 @@ def test_following_the_page_leads_to_a_verified_pair(here):
 
 
 def new(here: Path, *more: object):
+    return new_in(here, "runs/x", *more)
+
+
+def new_in(here: Path, folder: object, *more: object):
     return mobileinst(
-        *("new", "runs/x", "--annotations", "kitchen/train.json", "--images", "kitchen/images"),
+        *("new", folder, "--annotations", "kitchen/train.json", "--images", "kitchen/images"),
         *("--like", "mobileinst-demo", *more),
     )
 
@@ -128,6 +134,7 @@ def test_nothing_is_replaced(here):
         (("--annotations", "none.json"), "none.json"),
         (("--dataset", "voc"), "voc"),
         (("--validation-annotations", "none.json"), "none.json"),
+        (("--validation-images", "kitchen/val-images"), "--validation-annotations"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(here, words, told):
@@ -153,3 +160,21 @@ def test_a_run_whose_recipe_lies_elsewhere_is_a_run_all_the_same(here):
     code, out, err = mobileinst("export", "runs/y", "--no-verify")
     assert code == 0, (out, err)
     assert load_bundle(here / "runs" / "y").model_id == "y"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(here):
+    odd = here / os.fsdecode(b"run\xff")
+    code, _, err = new_in(here, odd)
+    assert (code, "not UTF-8" in err) == (2, True), err
+    assert not odd.exists()
+
+
+def test_the_next_command_is_one_that_can_be_typed(here):
+    shutil.copytree(zoo_folder() / "mobileinst-demo", here / "own model")
+    toml = here / "own model" / "model.toml"
+    toml.write_text(toml.read_text().replace('"mobileinst-demo"', '"own"', 1))
+    code, out, _ = new_in(here, here / "a run", "--like", here / "own model")
+    assert code == 0
+    words = shlex.split(out.split("Next: ")[1])
+    assert words[:3] == ["mobileinst", "train", str(here / "a run")]
+    assert (here / "own model").samefile(Path(words[4]).parent)

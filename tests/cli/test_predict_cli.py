@@ -156,6 +156,8 @@ def test_classes_that_the_file_does_not_list_are_left_out_and_told(folder, tmp_p
         ("coco", "r.txt", (), "neither in .json nor in .zip"),
         ("coco", "r.json", ("-T", "3"), "no clip length"),
         ("ytvis", "r.json", ("-T", "x"), "clip length"),
+        ("ytvis", "r.json", ("-T", "0"), "clip length"),
+        ("coco", "r.json", ("--association", "consecutive"), "no tracks"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(folder, tmp_path, form, name, words, told):
@@ -208,3 +210,43 @@ def test_a_model_is_not_evaluated_without_pictures(folder):
     )
     assert code == 2
     assert "--images" in err
+
+
+def test_results_never_replace_the_annotations(folder, tmp_path):
+    own = tmp_path / "own.json"
+    own.write_bytes((folder / "test-dev.json").read_bytes())
+    code, _, err = predict(folder, own, "coco", "--annotations", own)
+    assert (code, "the annotations" in err) == (2, True)
+    assert own.read_bytes() == (folder / "test-dev.json").read_bytes()
+
+
+def test_a_picture_that_fails_is_no_fault_of_the_output(folder, tmp_path):
+    code, out, _ = predict(folder, tmp_path / "r.json", "coco", "--images", tmp_path, "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["where"] != str(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-T", "3"), ("--association", "consecutive"), ("--upright",), ("--device", "adb")],
+    ids=" ".join,
+)
+def test_what_says_how_to_search_is_refused_for_a_file_of_results(folder, tmp_path, words):
+    (tmp_path / "r.json").write_text("[]")
+    code, _, err = mobileinst(
+        *("evaluate", tmp_path / "r.json", "--dataset", "ytvis"),
+        *("--annotations", folder / YTVIS_FILE, *words),
+    )
+    assert code == 2
+    assert f"{words[0]} means nothing for a file of results" in err
+
+
+def test_a_zip_that_macos_packed_is_read(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        archive.writestr("results.json", "[]")
+        archive.writestr("__MACOSX/._results.json", b"\0\5\x16\7")
+    code, _, err = mobileinst(
+        *("evaluate", tmp_path / "r.zip", "--dataset", "coco"),
+        *("--annotations", folder / COCO_FILE),
+    )
+    assert code == 0, err

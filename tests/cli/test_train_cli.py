@@ -126,3 +126,10 @@ def test_a_video_training_starts_from_weights_of_other_classes(recipe, tmp_path)
     refused = run("--config", recipe, "-o", tmp_path / "vis", *shapes)
     assert refused.exit_code == 2  # drawn shapes have their own classes
     assert "classes" in words(refused)
+
+
+def test_a_run_beside_recipe_and_output_is_refused(recipe, tmp_path):
+    result = run(tmp_path / "other", "--config", recipe, "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "not needed beside --config and -o" in words(result)
+    assert not (tmp_path / "run").exists()

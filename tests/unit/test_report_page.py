@@ -18,6 +18,7 @@ from latency_records import record_of
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
 from mobileinst_deploy.measure.charts import Series, picture
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
+from mobileinst_deploy.workflows import history
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
 from mobileinst_deploy.workflows.report import write_report
 
@@ -205,6 +206,15 @@ class TestHistory:
         assert (found.added, found.known, len(found.refused)) == (1, 1, 1)
         assert merge([theirs]).added == 0
         assert len(read_history().entries) == 2
+
+    def test_knows_also_what_is_too_old_to_be_listed(self, tmp_path: Path, monkeypatch):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        monkeypatch.setattr(history, "MOST_ENTRIES", 1)
+        monkeypatch.setitem(history.read_history.__kwdefaults__, "most", 1)
+        remember(RECORD)
+        remember(replace(RECORD, measured_at="2026-02-01T12:00:00+00:00"))
+        found = merge([history_folder()])
+        assert (found.added, found.known) == (0, 2)
 
     def test_takes_nothing_over_from_nowhere(self, tmp_path: Path, monkeypatch):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
