@@ -24,7 +24,7 @@ def compare(
     ],
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help="onnxruntime or ncnn; may be given twice: each pair by both."),
+        typer.Option(help="onnxruntime, ncnn or ncnn-fp16; several: each pair by all."),
     ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, adb; or qemu, for executed instructions alone.")

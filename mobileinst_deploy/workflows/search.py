@@ -104,6 +104,8 @@ class Search:
             "device": self.subject.device,
             "input_size": list(self.subject.config.input_size),
             "annotations": self.sha256,
+            # The same annotations may go with pictures of another folder.
+            "images": str(self.data.folder.resolve()),
             "settings": dict(self.used),
         }
         if self.schedule is not None:
