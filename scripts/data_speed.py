@@ -14,13 +14,14 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
 
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.training.augment import vary
-from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.config import DataConfig, LossConfig, MaskStride, StageConfig
 from mobileinst_deploy.training.data import Collate, Sample, Samples, batches
 from mobileinst_deploy.training.sources import AnnotatedSource
 
@@ -28,7 +29,7 @@ PICTURES, BATCH = 48, 16
 CORES = 16
 
 
-def stages(source: AnnotatedSource, stage: StageConfig, stride: int) -> None:
+def stages(source: AnnotatedSource, stage: StageConfig, stride: MaskStride) -> None:
     """Print the processor time of each stage, and the bytes of masks that a batch moves."""
     rng = np.random.default_rng(0)
     spent = dict.fromkeys(("read", "resize", "collate"), 0.0)
@@ -54,7 +55,7 @@ def stages(source: AnnotatedSource, stage: StageConfig, stride: int) -> None:
 
 
 def loader(
-    source: AnnotatedSource, stage: StageConfig, stride: int, workers: int, pictures: int
+    source: AnnotatedSource, stage: StageConfig, stride: MaskStride, workers: int, pictures: int
 ) -> None:
     """Print what a loader gives, and the processor time of its workers and of who asks it."""
     samples = Samples(source, DataConfig(), stage, (0, 0), pictures)
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--side", type=int, default=640, help="short side, pixels")
-    parser.add_argument("--stride", type=int, default=4, choices=(1, 2, 4, 8))
+    parser.add_argument("--stride", type=int, default=4, choices=get_args(MaskStride))
     parser.add_argument("--workers", type=int, default=1, help="of the loader")
     parser.add_argument("--pictures", type=int, default=320, help="through the loader")
     given = parser.parse_args()

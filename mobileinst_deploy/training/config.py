@@ -257,6 +257,10 @@ class TrainConfig:
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
         precision: Mixed precision.
+        tf32: Whether products of float32 numbers on GPUs are made in TF32, which is several times
+            as fast and has 10 bits of precision. CPUs take no notice.
+        compile: Whether the network's parts are compiled by ``torch.compile``, which takes minutes
+            before the first step, and again for the evaluation.
         threads: Threads of torch on a CPU; 0 leaves torch's choice.
         log_every: Iterations between rows of the log.
         save_every: Iterations between checkpoints.
@@ -275,6 +279,8 @@ class TrainConfig:
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
     precision: Precision = "no"
+    tf32: bool = True
+    compile: bool = False
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     log_every: Steps = 20
     save_every: Steps = 500
@@ -326,9 +332,9 @@ class TrainConfig:
         raise ValueError(f"iteration beyond the {self.iterations} of the run")
 
     def fingerprint(self) -> str:
-        """What must be the same for a run to be resumed; saving and logging may differ."""
+        """What must be the same for a run to be resumed; saving, logging and speed may differ."""
         document = asdict(self)
-        for name in ("log_every", "save_every", "evaluate_every", "threads"):
+        for name in ("log_every", "save_every", "evaluate_every", "threads", "tf32", "compile"):
             del document[name]
         del document["data"]["workers"]
         return canonical_sha256(document)

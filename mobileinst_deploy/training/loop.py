@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
@@ -31,6 +30,8 @@ from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.curves import draw_curves
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.engine import accelerator_of, laid_out, synchronised
+from mobileinst_deploy.training.failures import explained, require_finite
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
@@ -122,35 +123,12 @@ def train(
         )
     run = _Run(config, model_config, source, folder, held_out, progress)
     run.start(resume, backbone, weights)
-    try:
+    with explained(config):
         return run.go()
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(config) from error
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(
-                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
-                "has one value to take a mean of",
-                "Set batch to 2 or more, or give the stage a larger size",
-            ) from error
-        raise
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
-            raise _out_of_memory(config) from error
-        raise
 
 
 def _in_epochs(config: TrainConfig) -> bool:
     return any(stage.epochs for stage in config.stages)
-
-
-def _out_of_memory(config: TrainConfig) -> ConfigError:
-    largest = max(stage.batch for stage in config.stages)
-    return ConfigError(
-        f"memory ran out with batches of up to {largest}",
-        f"Set batch to {max(largest // 2, 1)} and accumulate to {config.accumulate * 2}, which "
-        "makes the same steps in smaller pieces",
-    )
 
 
 class _Run:
@@ -165,16 +143,11 @@ class _Run:
         held_out: ClipSource | None,
         progress: Progress,
     ) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.source = source
         self.folder = folder
         self.held_out = held_out
         self.progress = progress
-        # Without the hint several processes on CPUs would not find each other.
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
-        )
+        self.accelerator = accelerator_of(config)
         self.config = config = config.counted(
             sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
             self.accelerator.num_processes,
@@ -202,9 +175,7 @@ class _Run:
                 load_backbone(self.model, backbone)
             if self.ema is not None:
                 self.ema = Ema(self.model, self.config.ema)
-        objective = Objective(self.model, self.config.losses)
-        if self.accelerator.device.type == "cpu":
-            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective = laid_out(Objective(self.model, self.config.losses), self.config)
         self._module = objective
         optimizer = torch.optim.AdamW(
             _parameter_groups(objective, self.config),
@@ -332,7 +303,7 @@ class _Run:
             batch = next(stream).to(self.accelerator.device)
             unreadable += batch.unreadable
             last = piece + 1 == config.accumulate
-            with self.accelerator.autocast(), _synchronised(self.accelerator, self.objective, last):
+            with self.accelerator.autocast(), synchronised(self.accelerator, self.objective, last):
                 losses = self.objective(
                     batch.images, batch.targets, batch.later, stage.query_passing
                 )
@@ -342,22 +313,13 @@ class _Run:
         norm = self.accelerator.clip_grad_norm_(
             self.objective.parameters(), config.clip_norm or math.inf
         )
+        norm = torch.as_tensor(norm, device=self.accelerator.device)
         good = self.folder / WEIGHTS_FILE
-        if not bool(torch.isfinite(totals["loss"])):
-            raise ConfigError(
-                f"the loss is {float(totals['loss'])} at iteration {self.iteration + 1}",
-                f"Lower lr and start another run from the last good weights, --weights {good}",
-            )
-        # In fp16 the scaler leaves out a step whose gradient overflowed, and lowers its scale.
-        if config.precision != "fp16" and not bool(torch.isfinite(norm)):
-            raise ConfigError(
-                f"the gradient is not finite at iteration {self.iteration + 1}",
-                f"Lower lr and start another run from the last good weights, --weights {good}",
-            )
+        require_finite(totals["loss"], norm, config, self.iteration + 1, good)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.model, self.iteration)
-        totals["gradient"] = torch.as_tensor(norm, device=self.accelerator.device)
+        totals["gradient"] = norm
         return totals, unreadable
 
     def _record(
@@ -421,16 +383,6 @@ class _Run:
         else:
             with self.ema.in_place_of(self.model):
                 yield
-
-
-@contextmanager
-def _synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator[None]:
-    """Exchange gradients between processes only in the last piece of a step."""
-    if last:
-        yield
-    else:
-        with accelerator.no_sync(module):
-            yield
 
 
 def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.engine import begin, laid_out
 from mobileinst_deploy.training.launcher import processes
 from mobileinst_deploy.training.objective import Objective, Target
 from mobileinst_deploy.training.sources import open_sources
@@ -102,10 +103,10 @@ def plan_run(
         counted = config.counted(frames, together)
     elif not config.data.annotations:
         raise DatasetError("the recipe names no data", "Give data.annotations")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    begin(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = Objective(build_model(model, config.seed), config.losses).to(device).train()
+    objective = Objective(build_model(model, config.seed), config.losses)
+    objective = laid_out(objective, config).to(device).train()
     stages = []
     for number, (stage, known) in enumerate(zip(config.stages, counted.stages, strict=True)):
         progress("measuring a few steps", number, len(config.stages))
