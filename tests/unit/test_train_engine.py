@@ -60,7 +60,9 @@ def test_convolutions_are_laid_out_channels_last_and_give_the_same_losses():
     assert loss(laid) == pytest.approx(loss(plain), rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+# What Dynamo warns of while it traces has no consequence, and as an error it would stop it.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_compiled_parts_keep_the_names_of_weights_and_give_the_same_losses(monkeypatch):
     """By the compiler with its graphs left to PyTorch: making C++ of them takes minutes."""
     compiled: list[nn.Module] = []
