@@ -66,6 +66,7 @@ class Network:
         form: ``plain``, or what was made of a pair.
         path: The ONNX file.
         brightest: What a picture's values reach: ours take up to 255, YOLO's up to 1.
+        runtimes: Where to count it.
     """
 
     name: str
@@ -73,19 +74,19 @@ class Network:
     path: Path
     brightest: float
 
-    @property
-    def runtimes(self) -> tuple[Runtime, ...]:
-        """What can run it."""
-        return RUNTIMES if self.form == "plain" else RUNTIMES[:1]
+    runtimes: tuple[Runtime, ...]
 
 
-def networks(graphs: Sequence[Path], pairs: Sequence[Path]) -> list[Network]:
+def networks(
+    graphs: Sequence[Path], pairs: Sequence[Path], asked: Sequence[Runtime]
+) -> list[Network]:
     """What the command line names."""
-    found = [Network(path.stem, "plain", path, 1.0) for path in graphs]
-    for folder in pairs:
-        pair = load_bundle(folder)
+    found = [Network(path.stem, "plain", path, 1.0, tuple(asked)) for path in graphs]
+    for pair in map(load_bundle, pairs):
+        # What was rewritten for ONNX Runtime, pnnx does not convert.
+        runtimes = tuple(r for r in asked if pair.form == "plain" or r == "onnxruntime")
         path = pair.graphs["frame"].path
-        found.append(Network(pair.model_id, pair.form, path, 255.0))
+        found.append(Network(pair.model_id, pair.form, path, 255.0, runtimes))
     return found
 
 
@@ -163,9 +164,10 @@ def count(network: Network, runtime: Runtime, folder: Path) -> dict[str, int]:
 
 def host_ms(asked: Sequence[Network], folder: Path) -> dict[str, float]:
     """Processor time, ms, of one picture here, one thread, by :func:`key`; everything in turn."""
+    runner: HostRunner
     runners: dict[str, tuple[HostRunner, dict[str, np.ndarray]]] = {}
     for network in asked:
-        for runtime in network.runtimes[:2]:
+        for runtime in set(network.runtimes) - {"ncnn-fp16"}:
             graph, given = prepared(network, runtime, folder)
             runner = CpuRunner(graph) if runtime == "onnxruntime" else NcnnRunner(graph)
             runners[key(network, runtime)] = runner, given
@@ -181,7 +183,7 @@ def host_ms(asked: Sequence[Network], folder: Path) -> dict[str, float]:
 
 def key(network: Network, runtime: str) -> str:
     """What a figure is kept by."""
-    return f"{network.name} {network.form} {runtime}"
+    return f"{network.path} {runtime}"
 
 
 def main() -> int:
@@ -190,10 +192,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--graphs", type=Path, nargs="*", default=[])
     parser.add_argument("--pairs", type=Path, nargs="*", default=[])
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    asked = networks(options.graphs, options.pairs)
+    asked = networks(options.graphs, options.pairs, options.runtimes)
     kept = folder / "costs.json"
     known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for network in asked:
@@ -205,16 +208,17 @@ def main() -> int:
                 known[name] = {"sha256": sha256, "kinds": count(network, runtime, folder)}
                 write_json(kept, known)
     times = host_ms(asked, folder)
-    columns = ("network", "form", "runtime", "ARM instructions", "fmla", "loads", "branches")
-    columns += ("bound, cycles", "host, ms")
+    columns = ["network", "input", "form", "runtime", "ARM instructions", "fmla", "loads"]
+    columns += ["branches", "bound, cycles", "host, ms"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for network in asked:
+        height, width = signature(network.path).inputs[0].shape[2:]
         for runtime in network.runtimes:
             name = key(network, runtime)
             kinds = known[name]["kinds"]
             total, least = sum(kinds.values()), bound(kinds)
             parts = (multiply_accumulates(kinds), kinds["load"], kinds["branch"])
-            cells = [network.name, network.form, runtime, f"{total:,}"]
+            cells = [network.name, f"{height}x{width}", network.form, runtime, f"{total:,}"]
             cells += [f"{part / total:.1%}" for part in parts]
             cells += [f"{least.cycles / 1e6:,.0f} M ({least.by})"]
             cells += [f"{times[name]:.1f}" if name in times else ""]
