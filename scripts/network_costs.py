@@ -218,7 +218,13 @@ def main() -> int:
             kinds = known[name]["kinds"]
             total, least = sum(kinds.values()), bound(kinds)
             parts = (multiply_accumulates(kinds), kinds["load"], kinds["branch"])
-            cells = [network.name, f"{height}x{width}", network.form, runtime, f"{total:,}"]
+            cells = [
+                network.name,
+                f"{height}x{width}",
+                network.form,
+                runtime,
+                f"{total / 1e6:,.1f} M",
+            ]
             cells += [f"{part / total:.1%}" for part in parts]
             cells += [f"{least.cycles / 1e6:,.0f} M ({least.by})"]
             cells += [f"{times[name]:.1f}" if name in times else ""]
