@@ -6,9 +6,9 @@
 --graphs are ONNX files with one picture for an input and whatever outputs, such as those of
 scripts/yolo_graphs.py; of --pairs (what `mobileinst export`, `optimize` or `quantize` wrote)
 the keyframe is counted. Every network is counted in ONNX Runtime, ncnn and ncnn-fp16, by the same
-runner and counter, with ncnn built once more with the layers that such graphs need; pairs that were
-rewritten for ONNX Runtime in that alone. Host time is processor time on one thread, everything in
-turn, a median; this computer's ncnn has no half precision. What was counted is in
+counter; pairs that were rewritten for ONNX Runtime in that alone. For --graphs ncnn's runner is
+built once more, with the layers that they need. Host time is processor time on one thread,
+everything in turn, a median; this computer's ncnn has no half precision. What was counted is in
 FOLDER/costs.json, so that an interrupted run goes on where it was.
 """
 
@@ -67,6 +67,7 @@ class Network:
         path: The ONNX file.
         brightest: What a picture's values reach: ours take up to 255, YOLO's up to 1.
         runtimes: Where to count it.
+        layers: Of ncnn that it needs beside those of the package's own runner.
     """
 
     name: str
@@ -75,13 +76,14 @@ class Network:
     brightest: float
 
     runtimes: tuple[Runtime, ...]
+    layers: tuple[str, ...] = ()
 
 
 def networks(
     graphs: Sequence[Path], pairs: Sequence[Path], asked: Sequence[Runtime]
 ) -> list[Network]:
     """What the command line names."""
-    found = [Network(path.stem, "plain", path, 1.0, tuple(asked)) for path in graphs]
+    found = [Network(p.stem, "plain", p, 1.0, tuple(asked), EXTRA_LAYERS) for p in graphs]
     for pair in map(load_bundle, pairs):
         # What was rewritten for ONNX Runtime, pnnx does not convert.
         runtimes = tuple(r for r in asked if pair.form == "plain" or r == "onnxruntime")
@@ -126,16 +128,16 @@ def converted(path: Path, spec: GraphSpec, folder: Path) -> tuple[GraphSpec, lis
     return GraphSpec("frame", inputs, outputs), [param, param.with_suffix(".bin")]
 
 
-def bundle(runtime: Runtime, folder: Path) -> DeviceBundle:
-    """What runs graphs under qemu: the package's own, or ncnn with more layers, built once."""
-    if runtime == "onnxruntime":
-        return prepare_bundle()
+def bundle(network: Network, runtime: Runtime, folder: Path) -> DeviceBundle:
+    """What runs a graph under qemu: the package's own, or ncnn with more layers, built once."""
+    if runtime == "onnxruntime" or not network.layers:
+        return prepare_bundle(runtime=runtime)
     made = folder / "runners" / runtime
     if not made.exists():
         archive = ncnn_build.fetch_source(default_cache(), force=False)
         made.mkdir(parents=True)
         with scratch_folder() as scratch:
-            ncnn_build.build_runner(archive, runtime, made, scratch, EXTRA_LAYERS)
+            ncnn_build.build_runner(archive, runtime, made, scratch, network.layers)
         (made / ncnn_build.RUNNERS[runtime]).chmod(0o755)
     return DeviceBundle(made, (), "", runtime, ncnn_build.VERSION, "as the package's own")
 
@@ -156,7 +158,7 @@ def prepared(network: Network, runtime: Runtime, folder: Path) -> tuple[Any, dic
 def count(network: Network, runtime: Runtime, folder: Path) -> dict[str, int]:
     """Executed ARM instructions of one picture, by kind: of the first after loading."""
     graph, given = prepared(network, runtime, folder)
-    runner = QemuRunner(graph, bundle(runtime, folder))
+    runner = QemuRunner(graph, bundle(network, runtime, folder))
     call = plan_call(graph.specs["frame"], given)
     found = runner.count_calls((call,), warmups=0, repeats=1)
     return dict(found["frame"].kinds)
