@@ -103,6 +103,12 @@ class Findings:
     unreadable: Sequence[str] = ()
     placed: Sequence[Placed] = ()
 
+    @property
+    def measured(self) -> str:
+        """How many latencies there are, in words."""
+        number = len(self.records)
+        return f"{number} latency measurement{'s' * (number != 1)}"
+
 
 @dataclass(frozen=True)
 class _Figure:
@@ -138,7 +144,7 @@ def report_page(found: Findings) -> str:
         alike[latency_table([record]).title].append(record)
     models = sorted({record.pair.model_id for record in records})
     when = sorted(record.measured_at for record in records)
-    subtitle = f"{len(records)} latency measurements" + (f" of {', '.join(models)}" * bool(models))
+    subtitle = found.measured + (f" of {', '.join(models)}" * bool(models))
     if when:
         subtitle += f", {when[0]}" + (f" to {when[-1]}" if when[0] != when[-1] else "")
     return _template().render(
