@@ -35,6 +35,8 @@ SLOWEST_BYTES_PER_S = 1_000_000
 MOST_OUTPUT_BYTES = 64 << 20
 
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
+#: Some phones' shells greet whoever starts them: what a command says comes after this line.
+_ANSWER = "=====MOBILEINST-ANSWER====="
 _TICK_S = 0.2
 
 
@@ -47,7 +49,8 @@ class ShellResult:
     """What a command on the phone said.
 
     Attributes:
-        stdout: Standard output; bytes that are no UTF-8 are replaced.
+        stdout: Standard output of the command, without what the phone's shell says before; bytes
+            that are no UTF-8 are replaced.
         stderr: Standard error, likewise.
         exit_code: The real one; 128 + n for death by signal n.
     """
@@ -92,7 +95,8 @@ class AdbDevice:
         deadline = time.monotonic() + limit_s
         streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
         told = 0
-        with self._talking(), self._service(f"shell,v2,raw:{command}", deadline) as receive:
+        service = f"shell,v2,raw:echo {_ANSWER}\n{command}"
+        with self._talking(), self._service(service, deadline) as receive:
             while True:
                 header = receive(5)
                 kind, size = header[0], int.from_bytes(header[1:], "little")
@@ -114,7 +118,7 @@ class AdbDevice:
                         told += len(line) + 1
                         on_stderr(line.decode(errors="replace"))
         stdout, stderr = (s.decode(errors="replace") for s in streams.values())
-        return ShellResult(stdout, stderr, data[0])
+        return ShellResult(stdout.partition(f"{_ANSWER}\n")[2], stderr, data[0])
 
     def push(self, files: Sequence[Path], remote: str) -> None:
         """Copy files or folders into an existing folder on the phone; check what arrived yourself.
