@@ -24,14 +24,16 @@ from mobileinst_deploy.phone.adb import (
     client,
     ensure_server,
     list_devices,
+    require_one_version,
     talking,
     unusable,
 )
 
 SHELL_LIMIT_S = 30.0
-#: A transfer may take so long however small it is, and longer at 1 MB/s, slower than any USB port.
+#: A transfer may take so long however small it is, and longer at 2 Mbit/s, slower than any USB port
+#: and than most wireless networks.
 TRANSFER_LIMIT_S = 60.0
-SLOWEST_BYTES_PER_S = 1_000_000
+SLOWEST_BYTES_PER_S = 250_000
 MOST_OUTPUT_BYTES = 64 << 20
 
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
@@ -151,10 +153,17 @@ class AdbDevice:
 
     def _transfer(self, arguments: list[str], size: int) -> None:
         limit_s = TRANSFER_LIMIT_S + size / SLOWEST_BYTES_PER_S
+        ensure_server()
+        require_one_version()
         command = [*adb_command(), "-s", self.serial, *arguments]
         done = run_program(command, limit_s=limit_s, between=self._stop_if_asked)
         if done.code is None:
-            raise self._late(f"adb {arguments[0]}", limit_s)
+            raise DeviceError(
+                f"adb {arguments[0]} of {size / 1e6:.1f} MB took longer than {limit_s:.0f} s on the"
+                f" phone {self.serial} and was ended",
+                "Use a faster cable, port or network, and see whether the phone still answers with"
+                " `mobileinst doctor --device adb`",
+            )
         if done.code:
             said = [s for s in (done.stdout + done.stderr).splitlines() if "error" in s]
             raise self._failed_transfer(arguments[0], said[-1] if said else "")
