@@ -152,7 +152,8 @@ def _look(
     where = quote(folder)
     names = quote(*(f.path.name for f in files))
     done = device.shell(
-        f"{refuse_links(REMOTE_ROOT, folder)}mkdir -p {where} && df -k {where} && cd {where} || exit 125; echo"
+        refuse_links(REMOTE_ROOT, folder)
+        + f"mkdir -p {where} && df -k {where} && cd {where} || exit 125; echo"
         + (f"; sha256sum {names} 2>/dev/null" if files else ""),
         limit_s=_HASH_LIMIT_S,
     )
