@@ -40,7 +40,7 @@ lr = 1e-3
 """
 NAMES = (
     *("models", "inspect", "export", "verify", "run", "evaluate"),
-    *("train", "optimize", "quantize", "bench", "profile"),
+    *("train", "plan", "optimize", "quantize", "bench", "profile", "new"),
 )
 
 
