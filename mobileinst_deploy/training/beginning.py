@@ -76,12 +76,17 @@ def begin(
 
 def fresh_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.AdamW:
     """The optimiser as every run begins with it."""
-    groups = _parameter_groups(objective, config)
+    groups = parameter_groups(objective, config)
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
 
 
-def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
-    """The backbone apart, and no weight decay on biases, normalisation, queries and positions."""
+def parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
+    """The backbone apart, and no weight decay on biases, normalisation, queries and positions.
+
+    Args:
+        objective: What is trained.
+        config: The recipe, with the learning rate of the backbone and the weight decay.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         multiplier = config.backbone_lr if name.startswith("model.backbone.") else 1.0
