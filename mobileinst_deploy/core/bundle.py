@@ -34,7 +34,6 @@ from mobileinst_deploy.core.errors import BundleError, InputError
 from mobileinst_deploy.core.external_data import fault_of
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import Golden, read_golden
-from mobileinst_deploy.core.graph_memory import memory_fault
 from mobileinst_deploy.core.manifest import SCHEMA, Manifest
 from mobileinst_deploy.core.pair_files import GOLDEN, GRAPH_FILES, MANIFEST
 from mobileinst_deploy.core.picture_rules import picture_rules
@@ -277,9 +276,9 @@ def _checked_file(folder: OpenFolder, name: str, size: int, sha256: str) -> Cont
 
 
 def _whole_graph(graph: Content) -> Content:
-    """A graph that keeps nothing in other files, holds no loop, and no giant made of nothing."""
+    """A graph that keeps nothing in other files and holds no loop."""
     try:
-        fault = fault_of(graph.data) or memory_fault(graph.data)
+        fault = fault_of(graph.data)
     except ValueError as error:
         raise BundleError(f"{graph.path} is not an ONNX file: {error}", _EXPORT_AGAIN) from None
     if fault is not None:

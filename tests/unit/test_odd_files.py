@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
+from commands import mobileinst
 from forgery import edit_graph
 from onnx import TensorProto, helper, numpy_helper
 
-from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
+from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.content import MAX_BYTES, read_content
 from mobileinst_deploy.core.documents import Blame, read_within
 from mobileinst_deploy.core.errors import (
@@ -23,12 +26,12 @@ from mobileinst_deploy.core.errors import (
     MobileInstError,
 )
 from mobileinst_deploy.core.external_data import fault_of
-from mobileinst_deploy.core.graph_memory import memory_fault
 from mobileinst_deploy.core.schedule import MAX_CLIP, parse_schedule
 from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.runtimes.graph_memory import memory_fault
 
 
 @pytest.fixture
@@ -185,7 +188,9 @@ def test_the_same_graph_of_a_usual_size_is_taken(how: str):
     assert memory_fault(giant(how, usual).SerializeToString()) is None
 
 
-def test_a_pair_whose_graph_asks_for_giants_is_refused(exported: ExportBundle, tmp_path: Path):
+@pytest.fixture
+def giant_pair(exported: ExportBundle, tmp_path: Path) -> Path:
+    """A pair whose frame graph fills 4 TiB while it is loaded."""
     pair = shutil.copytree(exported.folder, tmp_path / "pair")
 
     def grow(model: onnx.ModelProto) -> None:
@@ -193,8 +198,37 @@ def test_a_pair_whose_graph_asks_for_giants_is_refused(exported: ExportBundle, t
         model.graph.node.append(helper.make_node("ConstantOfShape", ["square"], ["giant"]))
 
     edit_graph(pair, "frame", grow)
-    with pytest.raises(BundleError, match="MiB are the most"):
-        load_bundle(pair)
+    return pair
+
+
+COMMANDS = {
+    "verify": ["verify", "{}"],
+    "bench": ["bench", "{}"],
+    "profile": ["profile", "{}"],
+    "optimize": ["optimize", "{}", "-o", "{}-fast"],
+    "quantize": ["quantize", "{}", "--images", "{images}", "-o", "{}-int8"],
+    "run": ["run", "{}", "{images}", "-o", "{}-run"],
+    "compare": ["compare", "{}", "{other}"],
+    "count": ["bench", "{}", "--device", "qemu", "--count"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_lets_a_runtime_load_a_giant(
+    giant_pair: Path, exported: ExportBundle, tmp_path: Path, command: str
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(images / f"{number}.png"), np.zeros((48, 64, 3), np.uint8))
+    places = {"images": str(images), "other": str(exported.folder)}
+    words = [word.format(giant_pair, **places) for word in COMMANDS[command]]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = mobileinst(*words)
+    assert done.exit_code == 2, done.output
+    assert "MiB are the most" in done.stderr
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+    assert not list(tmp_path.glob("pair-*"))
 
 
 def test_a_sentence_of_a_library_keeps_one_full_stop():

@@ -11,16 +11,36 @@ from collections.abc import Iterable
 from math import prod
 from typing import TYPE_CHECKING
 
+from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.text import shown
 
 if TYPE_CHECKING:
     import onnx
+
+    from mobileinst_deploy.core.bundle import ExportBundle
 
 #: Of all constants that a graph computes: a runtime holds each twice while it loads.
 MOST_CONSTANTS = 1 << 29
 #: Of any one value, free axes taken as 1; the activations of a network are far smaller.
 MOST_VALUE = 1 << 30
 _LONGEST_KEPT = 1 << 12
+
+
+def require_bounded(bundle: ExportBundle) -> None:
+    """Refuse a pair whose graphs ask for too much memory, before a runtime loads them.
+
+    Raises:
+        BundleError: A graph does, or its shapes contradict each other.
+    """
+    for graph in bundle.graphs.values():
+        try:
+            fault = memory_fault(graph.onnx.data)
+        except ValueError as error:
+            fault = f"is not an ONNX file: {error}"
+        if fault is not None:
+            raise BundleError(
+                f"{graph.onnx.path} {fault}", "Export the model again with `mobileinst export`"
+            )
 
 
 def memory_fault(model: bytes) -> str | None:
