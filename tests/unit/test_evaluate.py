@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -309,6 +310,18 @@ def test_another_model_does_not_go_on_with_these_results(data, tmp_path):
     other = Oracle()
     on_pictures(data, tmp_path, subject(other, sha256="1" * 64))
     assert other.calls == 18
+
+
+def test_pictures_of_another_folder_do_not_go_on_with_these_results(data, tmp_path):
+    """The annotations may be the same, byte for byte."""
+    with pytest.raises(KeyboardInterrupt):
+        on_pictures(data, tmp_path, subject(Interrupted()))
+    copy, other = shutil.copytree(data, tmp_path / "copy"), Oracle()
+    on_pictures(copy, tmp_path, subject(other))
+    assert other.calls == 18
+    rest = Oracle()
+    on_pictures(data, tmp_path, subject(rest))
+    assert rest.calls == 18 - 10
 
 
 def test_progress_counts_pictures(data, tmp_path):
