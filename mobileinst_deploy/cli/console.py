@@ -140,9 +140,10 @@ def one_answer() -> Iterator[None]:
 def fail(error: MobileInstError, *, json: bool) -> None:
     """Tell people and, when they asked for it and have no document yet, machines of a failure."""
     with _written(None):
-        sentence = Text.assemble(("error:", "bold red"), " ", f"{shown(error.cause)}.")
-        notes.print(sentence, soft_wrap=True)
-        notes.print(f"{shown(error.next_step)}.", soft_wrap=True)
+        for start, told in (("error: ", error.cause), ("", error.next_step)):
+            sentence = shown(told)
+            end = "" if sentence.endswith(("?", "!")) else "."
+            notes.print(Text.assemble((start, "bold red"), sentence, end), soft_wrap=True)
     if json:
         answer_failure(error)
 

@@ -7,14 +7,18 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, progress_bar, show
+from mobileinst_deploy.cli.help import PlainCommand, PlainGroup
 from mobileinst_deploy.cli.options import Every, Json, RuntimeName, Serials
 
 device_app = typer.Typer(
-    name="device", help="What goes to a phone: assemble it, remove it.", no_args_is_help=True
+    cls=PlainGroup,
+    name="device",
+    help="What goes to a phone: assemble it, remove it.",
+    no_args_is_help=True,
 )
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def prepare(
     runtime: RuntimeName = "onnxruntime",
     force: Annotated[
@@ -43,7 +47,7 @@ def prepare(
     answer(document, json=json)
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def clean(
     serial: Serials = None,
     every: Every = False,
