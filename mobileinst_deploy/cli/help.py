@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
 class _Plain:
@@ -20,9 +20,12 @@ class _Plain:
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
-            if isinstance(param, TyperOption) and param.metavar is None:
-                kind = re.sub(r"^<list\[(.*)\]>$", r"<\1>", param.display_type(ctx))
-                param.metavar = "" if param.is_flag else kind.lower().replace(" range", "")
+            named = isinstance(param, TyperOption) and param.metavar is not None
+            if isinstance(param, TyperOption | TyperArgument) and not named:
+                kind = re.sub(r"^<list\[(.*)\]>$", r"<\1>", param.display_type(ctx)).lower()
+                shown = "" if getattr(param, "is_flag", False) else kind.replace(" range", "")
+                # Typer has no setting for it: an argument's metavar is its name.
+                vars(param)["display_type_rich"] = lambda ctx, shown=shown: shown
         return params
 
 
