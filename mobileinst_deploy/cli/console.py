@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -86,6 +88,13 @@ def note(text: str, style: str | None = None) -> None:
     """Tell people one sentence beside the result."""
     with _written(None):
         notes.print(Text(shown(text), style=style or ""), soft_wrap=True)
+
+
+def next_steps(*commands: tuple[str, Path] | tuple[str, Path, str], json: bool) -> None:
+    """What to type now: each command with the folder that it takes, and what follows."""
+    for name, folder, *rest in commands:
+        words = ["mobileinst", name, quote(str(folder)), *filter(None, rest)]
+        show(f"Next: {shown(' '.join(words))}", json=json)
 
 
 def styled(text: str, style: str) -> Text:

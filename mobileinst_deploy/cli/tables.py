@@ -132,17 +132,17 @@ def history_table(history: History) -> Table:
         + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
         caption_justify="left",
     )
-    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+    # A name says device, runtime and model; it is what `report` takes, so it stays in one piece.
+    table.add_column("name", no_wrap=True)
+    for name in ("device", "form", "ms a frame at T", ""):
         table.add_column(name, overflow="fold")
     for entry in history.entries:
         record = entry.record
         times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
         table.add_row(
-            entry.name,
-            f"{record.device.serial} {record.device.soc or ''}",
-            record.pair.model_id,
+            shown(entry.name),
+            record.device.soc or record.device.serial,
             record.pair.form,
-            record.runtime,
             "emulated" if record.emulated else times,
             styled("valid", "green") if record.valid else styled("invalid", "red"),
         )
