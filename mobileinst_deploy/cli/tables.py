@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def latency_table(records: Sequence[LatencyRecord]) -> Table:
-    """Latency on host and phones: a row for each device and clip length."""
+    """Latency on host and phones: a row for each device and T."""
     content = latency.latency_table(records)
     table = Table(
         title=content.title,
@@ -40,7 +40,7 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
 
 
 def slowdown_table(found: GateResult) -> Table:
-    """What the gate found, for each clip length."""
+    """What the gate found, for each T."""
     how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
     table = Table(
         title=f"Against {found.baseline}, {how}",
@@ -58,7 +58,7 @@ def slowdown_table(found: GateResult) -> Table:
 
 
 def comparison_table(found: Comparison) -> Table:
-    """Several pairs beside each other, a row for each and its clip lengths beneath."""
+    """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
     sets = {row.precision[1] for row in found.rows if row.precision is not None}
     what = "executed ARM instructions under qemu: no latency"

@@ -12,7 +12,7 @@ from mobileinst_deploy.measure.samples import ClipLatency
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """A row for each device and clip length.
+    """A row for each device and T.
 
     Attributes:
         title: What was measured, and how.

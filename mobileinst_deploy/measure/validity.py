@@ -28,7 +28,7 @@ class Measured:
         runtime: Name and version of what computed the graphs.
         core: The core that was asked for, or None where the runner was left alone.
         affinity: The cores that the kernel allowed when asked after pinning.
-        schedules: One for each clip length.
+        schedules: One for each T.
         waited_s: How long it had to cool first, s.
         load_ms: Time to load each graph, ms.
         peak_memory_kib: Highest resident memory of the process, KiB, or None if unknown.

@@ -70,7 +70,7 @@ class Row:
         instructions: Executed ARM instructions of each graph, counted now or before; None: never.
         precision: AP, and on what; None where this pair was not evaluated.
         record: Its latency; None under qemu.
-        ratios: Time of a frame over the reference's by clip length, with an interval of
+        ratios: Time of a frame over the reference's by T, with an interval of
             confidence; empty on an emulated device.
     """
 
@@ -243,7 +243,7 @@ def compare(
     )
 
 
-#: By clip length, one time for each turn, ms.
+#: By T, one time for each turn, ms.
 _Times = dict[int, list[float]]
 
 

@@ -119,9 +119,7 @@ def evaluate(
     if dataset not in DATASETS:
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
     if dataset == "coco" and clip_lengths:
-        raise ConfigError(
-            "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
-        )
+        raise ConfigError("pictures have no T", "Leave -T out, or use --dataset ytvis for clips")
     schedules = tuple(dict.fromkeys(map(str, clip_lengths))) or CLIP_LENGTHS
     for schedule in schedules:
         parse_schedule(schedule)

@@ -171,7 +171,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--clip-lengths", "0"], "the clip lengths '0'"),
+        (["--clip-lengths", "0"], "the values of T '0'"),
         (["--live-kernels", "6"], "6 live kernels"),
         (["--seconds", "inf"], "never end"),
         (["--device", "tpu"], "there is no device 'tpu'"),

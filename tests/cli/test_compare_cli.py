@@ -39,7 +39,7 @@ def test_two_pairs_are_compared_for_people_and_for_scripts(pair: Path, other: Pa
         (("--device", "tpu"), "tpu"),
         (("--serial", "R58"), "--serial"),
         (("{missing}",), "missing"),
-        (("--clip-lengths", "0"), "clip lengths"),
+        (("--clip-lengths", "0"), "values of T"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
 )

@@ -93,7 +93,7 @@ def test_what_was_left_out_is_told(folder, tmp_path):
         (("--dataset", "imagenet"), "imagenet"),
         (("-T", "0"), "0"),
         (("-T", "1,x"), "x"),
-        (("-T", ""), "clip length"),
+        (("-T", ""), "neither auto nor"),
         (("--device", "toaster"), "toaster"),
         (("--annotations", "none.json"), "none.json"),
         (("--images", "nowhere"), "nowhere"),

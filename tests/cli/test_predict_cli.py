@@ -154,9 +154,9 @@ def test_classes_that_the_file_does_not_list_are_left_out_and_told(folder, tmp_p
     [
         ("imagenet", "r.json", (), "imagenet"),
         ("coco", "r.txt", (), "neither in .json nor in .zip"),
-        ("coco", "r.json", ("-T", "3"), "no clip length"),
-        ("ytvis", "r.json", ("-T", "x"), "clip length"),
-        ("ytvis", "r.json", ("-T", "0"), "clip length"),
+        ("coco", "r.json", ("-T", "3"), "have no T"),
+        ("ytvis", "r.json", ("-T", "x"), "neither auto nor"),
+        ("ytvis", "r.json", ("-T", "0"), "neither auto nor"),
         ("coco", "r.json", ("--association", "consecutive"), "no tracks"),
     ],
 )
