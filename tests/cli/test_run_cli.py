@@ -8,26 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+import tiny
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
 
-TINY = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog"),
-    input_size=(64, 128),
-    num_queries=5,
-    width=16,
-    num_heads=4,
-)
+TINY = replace(tiny.TINY, classes=("cat", "dog"))
 
 
 @pytest.fixture(scope="module")

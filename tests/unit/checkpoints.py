@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
 
-TINY = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog"),
-    input_size=(64, 128),
-    num_queries=3,
-    width=16,
-    num_heads=4,
-)
+TINY = replace(tiny.TINY, classes=("cat", "dog"), num_queries=3)
 
 
 def trained(config: ModelConfig = TINY, seed: int = 1) -> MobileInst:

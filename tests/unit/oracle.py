@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from tiny import TINY
 
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import Call, GraphSpec, graph_specs
 from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
@@ -22,14 +22,7 @@ SIZE = (64, 128)
 CLIPS, LENGTH = 3, 6
 
 
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=CLASSES,
-    input_size=SIZE,
-    num_queries=8,
-    width=16,
-    num_heads=4,
-)
+CONFIG = replace(TINY, classes=CLASSES, input_size=SIZE, num_queries=8)
 
 
 SURE, NEVER = 8.0, -12.0
