@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.console import answer, next_steps, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.run_folder import RECIPE_FILE
@@ -110,6 +110,7 @@ def train(
     if report.note:
         note(f"Note: {report.note}.")
     show(f"Weights: {report.weights}", json=json)
+    next_steps(("export", output), json=json)
     answer(report.to_dict(), json=json)
 
 

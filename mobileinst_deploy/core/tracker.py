@@ -1,9 +1,10 @@
 """Tracking instances through a clip: kernel reuse and kernel association (paper 3.4 and 3.5).
 
 A keyframe runs the frame graph; the reuse frames after it apply its kernels to their own mask
-features. An instance of a keyframe continues a track when their kernels point the same way, the more
-so where their masks overlap. Everything here is numpy over :class:`~mobileinst_deploy.core.contract.GraphRunner`, so that
-PyTorch, ONNX Runtime on this machine and a phone are driven by one and the same code.
+features. An instance of a keyframe continues a track when their kernels point the same way, the
+more so where their masks overlap. Everything here is numpy over
+:class:`~mobileinst_deploy.core.contract.GraphRunner`, so that PyTorch, ONNX Runtime on this machine
+and a phone are driven by one and the same code.
 """
 
 from __future__ import annotations

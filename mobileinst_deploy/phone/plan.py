@@ -134,7 +134,7 @@ class Plan:
         core: The one core to run on, or None to leave the affinity alone.
         warmups: Untimed runs of each graph before the first timed one.
         runs: Timed runs of each graph, at least.
-        seconds: Wall clock of each clip length's schedule, at least.
+        seconds: Wall clock of each T's schedule, at least.
         clip_lengths: Every T to measure in the mode ``bench``.
         limit_seconds: After so long the runner ends itself.
         pace: In the mode ``bench``: frames that arrive each second; None runs without pause.

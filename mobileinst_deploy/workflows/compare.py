@@ -21,9 +21,7 @@ from mobileinst_deploy.core.errors import (
     MeasurementInvalid,
     MobileInstError,
 )
-from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.measure.charts import Point, alone, scatter
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
 from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.slowdown import Slowdown, paired
@@ -72,7 +70,7 @@ class Row:
         instructions: Executed ARM instructions of each graph, counted now or before; None: never.
         precision: AP, and on what; None where this pair was not evaluated.
         record: Its latency; None under qemu.
-        ratios: Time of a frame over the reference's by clip length, with an interval of
+        ratios: Time of a frame over the reference's by T, with an interval of
             confidence; empty on an emulated device.
     """
 
@@ -152,60 +150,10 @@ class Comparison:
         base = next(each for each in self.rows if each.entry.name == self.to).instructions
         return None if base is None or row.instructions is None else _over(row, base, role)
 
-    def plot(self) -> str:
-        """Figure 1 as an SVG file: AP over latency on a phone, else over what is known instead.
-
-        Raises:
-            ConfigError: No entry was evaluated, or not all on the same set.
-        """
-        known = [row for row in self.rows if row.precision is not None]
-        check_plottable([row.precision for row in self.rows])
-        on_phone = self.device.startswith("adb:") and not self.emulated
-        counted = [row for row in known if row.instructions is not None]
-        if not on_phone and len(counted) == len(known):
-            label = "million ARM instructions of a keyframe, counted under qemu: not a latency"
-            xs = [row.instructions["frame"] / 1e6 for row in known if row.instructions is not None]
-        elif self.device == "qemu" or self.emulated:
-            raise ConfigError(
-                "there is no latency to draw, and not every pair's instructions were counted",
-                "Compare with --device qemu first",
-            )
-        else:
-            first = [row.record.clips[0] for row in known if row.record is not None]
-            where = "" if on_phone else ", on this computer: no phone"
-            label = f"ms a frame at T = {first[0].clip_length}{where}"
-            xs = [clip.amortised_ms for clip in first]
-        points = [
-            Point(row.entry.name, x, 100 * row.precision[0])
-            for row, x in zip(known, xs, strict=True)
-            if row.precision is not None
-        ]
-        on = next(row.precision[1] for row in known if row.precision is not None)
-        return alone(scatter(points, label, f"AP on {on}, %"))
-
 
 def _over(row: Row, base: Mapping[str, int], role: Role) -> float | None:
     mine = None if row.instructions is None else row.instructions.get(role)
     return None if mine is None or not base.get(role) else mine / base[role]
-
-
-def check_plottable(precisions: Sequence[tuple[float, str] | None]) -> None:
-    """Refuse a plot that nobody could read, before anything is measured.
-
-    Raises:
-        ConfigError: No entry was evaluated, or not all on the same set.
-    """
-    sets = sorted({known[1] for known in precisions if known is not None})
-    if not sets:
-        raise ConfigError(
-            "none of these pairs was evaluated, so there is no AP to draw",
-            "Run `mobileinst evaluate` of each of them first",
-        )
-    if len(sets) > 1:
-        raise ConfigError(
-            f"these pairs were evaluated on different sets: {', '.join(sets)}",
-            "Evaluate all of them on one set",
-        )
 
 
 def open_entries(folders: Sequence[Path], runtimes: Sequence[str]) -> tuple[Entry, ...]:
@@ -296,7 +244,7 @@ def compare(
     )
 
 
-#: By clip length, one time for each turn, ms.
+#: By T, one time for each turn, ms.
 _Times = dict[int, list[float]]
 
 
@@ -395,30 +343,3 @@ def _of(entry: Entry) -> Iterator[None]:
         yield
     except BundleError as error:
         raise BundleError(f"{entry.name}: {error.cause}", error.next_step) from error
-
-
-def write_plot(found: Comparison, path: Path) -> None:
-    """Write Figure 1.
-
-    Raises:
-        ConfigError: There is nothing to draw.
-        OutputError: It cannot be written.
-    """
-    text = found.plot()
-    write_atomically(path, lambda temporary: _put(temporary, text))
-
-
-def check_plot(path: Path) -> None:
-    """Find out before anything is measured whether a plot can be written.
-
-    Raises:
-        ConfigError: Its name does not say that it is an SVG.
-        OutputError: It cannot be written.
-    """
-    if path.suffix != ".svg":
-        raise ConfigError(f"the plot {path} is written as SVG", "Give it a name that ends in .svg")
-    require_writable(path)
-
-
-def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

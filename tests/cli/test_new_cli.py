@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
@@ -48,6 +49,12 @@ def here(tmp_path, monkeypatch):
             (folder / f"{part}{ending}.json").write_text(json.dumps(document))
     (tmp_path / "train" / FRAMES).rename(tmp_path / "kitchen" / "images")
     (tmp_path / "val" / FRAMES).rename(tmp_path / "kitchen" / "val-images")
+    video = cv2.VideoWriter(
+        str(tmp_path / "kitchen" / "cooking.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (80, 48)
+    )
+    for frame in sorted((tmp_path / "kitchen" / "val-images" / "00000").iterdir()):
+        video.write(cv2.imread(str(frame)))
+    video.release()
     return tmp_path
 
 

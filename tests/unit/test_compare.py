@@ -25,6 +25,7 @@ from mobileinst_deploy.measure.validity import Measured
 from mobileinst_deploy.workflows import compare as workflow, phone_rounds
 from mobileinst_deploy.workflows.bench_targets import BenchSettings
 from mobileinst_deploy.workflows.compare import Comparison, Entry, Row, compare, open_entries
+from mobileinst_deploy.workflows.compare_figure import figure
 from mobileinst_deploy.workflows.history import read_history
 from mobileinst_deploy.workflows.kept import counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import ROUNDS, joined, measure_in_rounds
@@ -218,7 +219,7 @@ def test_the_plot_shows_latency_of_a_phone(two):
     for pair, ap in zip(two, (0.3, 0.4), strict=True):
         evaluated(pair, ap)
         counted(pair, 1_000_000)
-    text = comparison(two, "adb:R58").plot()
+    text = figure(comparison(two, "adb:R58"))
     root = ET.fromstring(text)  # noqa: S314  # made here
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert text.count("<circle") == 2
@@ -229,11 +230,11 @@ def test_the_plot_shows_latency_of_a_phone(two):
 def test_without_a_phone_it_shows_instructions_and_says_so(two):
     for pair, ap in zip(two, (0.3, 0.4), strict=True):
         evaluated(pair, ap)
-    assert "on this computer: no phone" in comparison(two, "cpu").plot()
+    assert "on this computer: no phone" in figure(comparison(two, "cpu"))
     for pair in two:
         counted(pair, 1_000_000)
     for device, emulated in (("cpu", False), ("qemu", True), ("adb:R58", True)):
-        text = comparison(two, device, emulated).plot()
+        text = figure(comparison(two, device, emulated))
         assert "counted under qemu: not a latency" in text
         assert "ms a frame" not in text
 
@@ -242,16 +243,16 @@ def test_times_of_an_emulated_phone_are_never_drawn(two):
     for pair in two:
         evaluated(pair, 0.3)
     with pytest.raises(ConfigError, match="no latency to draw"):
-        comparison(two, "adb:R58", emulated=True).plot()
+        figure(comparison(two, "adb:R58", emulated=True))
 
 
 def test_a_plot_of_different_sets_is_refused(two):
     with pytest.raises(ConfigError, match="none of these pairs was evaluated"):
-        comparison(two, "cpu").plot()
+        figure(comparison(two, "cpu"))
     evaluated(two[0], 0.3)
     evaluated(two[1], 0.3, "other.json")
     with pytest.raises(ConfigError, match=r"different sets: other\.json, set\.json"):
-        comparison(two, "cpu").plot()
+        figure(comparison(two, "cpu"))
 
 
 def test_a_name_that_says_anything_leaves_the_plot_whole(two):
@@ -259,8 +260,8 @@ def test_a_name_that_says_anything_leaves_the_plot_whole(two):
     odd = Entry("</svg><script>&", load_bundle(two[0]), "onnxruntime")
     found = comparison(two, "cpu")
     found = replace(found, rows=(replace(found.rows[0], entry=odd),))
-    assert "<script>" not in found.plot()
-    ET.fromstring(found.plot())  # noqa: S314  # made here
+    assert "<script>" not in figure(found)
+    ET.fromstring(figure(found))  # noqa: S314  # made here
 
 
 def test_a_phone_gets_rounds_enough_for_an_interval():

@@ -80,7 +80,9 @@ def test_anything_else_is_no_number(text: str):
 
 @pytest.mark.parametrize("text", ["0", "-1", "1" * 5000, "²", str(MAX_CLIP + 1), "\x1b[31m", ""])
 def test_no_such_clip_length(text: str):
-    with pytest.raises(ConfigError, match="is not a clip length from 1 to 1,000,000") as raised:
+    with pytest.raises(
+        ConfigError, match="is neither auto nor a number from 1 to 1,000,000"
+    ) as raised:
         parse_schedule(text)
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 200

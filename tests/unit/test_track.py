@@ -212,7 +212,7 @@ def test_kernels_decide_where_masks_do_not():
 
 
 class Turning(ColourRunner):
-    """At every second keyframe, another query finds the same object: its kernel points elsewhere."""
+    """At every second keyframe another query finds the object: its kernel points elsewhere."""
 
     def frame(self, image):
         out = super().frame(image)
