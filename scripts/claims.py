@@ -3,6 +3,9 @@
 Every variant of a table gets the same data, seeds and number of iterations. With --start, Table 4's
 runs begin with all of those weights, the others with their backbone. Each result is kept in
 the folder of its run, where another call, also one at the same time for other seeds, finds it.
+
+The table "light" is this project's own: decoder, width and how deep a reuse frame recomputes. Its
+runs see pictures for --iterations steps, then a quarter as many pairs of frames by query passing.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from mobileinst_deploy.network.checkpoint import load_checkpoint
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.training.loop import train
 from mobileinst_deploy.training.sources import ShapesSource
-from mobileinst_deploy.workflows.evaluate import evaluate_clips
+from mobileinst_deploy.workflows.precision import evaluate_clips
 from mobileinst_deploy.workflows.subject import open_subject
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -60,12 +63,21 @@ TABLES: dict[str, dict[str, dict[str, object]]] = {
         "SparseInst, 1 conv": {"decoder": "sparseinst", "decoder_convs": 1},
         "FPN": {"decoder": "fpn"},
     },
+    "light": {
+        "plain 48": {},
+        "separable 48": {"decoder_block": "separable"},
+        "separable 48, x5": {"decoder_block": "separable", "reuse_context": "x5"},
+        "separable 48, x4": {"decoder_block": "separable", "reuse_context": "x4"},
+        "separable 96, x4": {"decoder_block": "separable", "reuse_context": "x4", "width": 96},
+    },
 }
+#: Tables of tracks, at several T; the others are of pictures.
+OF_TRACKS = ("4", "light")
 
 
 def folder_of(table: str, variant: str, seed: int) -> Path:
     """Where a run lies; variants that several tables share are run once."""
-    if table != "4" and not TABLES[table][variant]:
+    if table not in OF_TRACKS and not TABLES[table][variant]:
         return given.folder / "base" / str(seed)
     return given.folder / f"table{table}" / variant.replace(",", "").replace(" ", "-") / str(seed)
 
@@ -73,21 +85,22 @@ def folder_of(table: str, variant: str, seed: int) -> Path:
 def run(table: str, variant: str, seed: int) -> dict[str, object]:
     """Train one variant and measure it."""
     model = replace(BASE, **TABLES[table][variant])  # type: ignore[arg-type]
-    video = table == "4"
-    if video and given.start:
-        model = replace(load_checkpoint(given.start)[0], input_size=size)
-    stage = StageConfig(
-        "video" if video else "image",
-        4 if video else 8,
-        given.lr,
-        given.iterations,
-        schedule="cosine",
-        warmup=given.iterations // 10,
-        query_passing=variant == "with query passing",
+    whole = given.start if table == "4" else None
+    if whole:
+        model = replace(load_checkpoint(whole)[0], input_size=size)
+    pictures = StageConfig(
+        "image", 8, given.lr, given.iterations, schedule="cosine", warmup=given.iterations // 10
     )
+    pairs = replace(
+        pictures, kind="video", batch=4, query_passing=variant != "without query passing"
+    )
+    stages = {
+        "4": (pairs,),
+        "light": (pictures, replace(pairs, lr=given.lr / 2, iterations=given.iterations // 4)),
+    }.get(table, (pictures,))
     config = TrainConfig(
         "claims",
-        (stage,),
+        stages,
         DataConfig(),
         LossConfig(mask_stride=4, semantic_weight=1.0, matching="losses"),
         seed=seed,
@@ -105,11 +118,11 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
         folder,
         held_out=ShapesSource("val", 0, given.clips, config.data.frames, size),
         resume=True,
-        weights=given.start if video else None,
-        backbone=None if video else given.start,
+        weights=whole,
+        backbone=None if whole else given.start,
     )
     result: dict[str, object] = {"loss": report.loss, "AP": report.metrics.get("AP")}
-    if video:
+    if table in OF_TRACKS:
         subject = open_subject(str(report.weights))
         for schedule in ("1", "3", "6"):
             block = evaluate_clips(
@@ -124,7 +137,7 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
 
 
 held_out = given.folder / "held-out"
-if "4" in given.tables.split(",") and not (held_out / YTVIS_FILE).exists():
+if set(OF_TRACKS) & set(given.tables.split(",")) and not (held_out / YTVIS_FILE).exists():
     write_shapes(held_out, "val", given.clips, size=size)
 tables, seeds = given.tables.split(","), [int(seed) for seed in given.seeds.split(",")]
 results: dict[tuple[str, str, int], dict[str, float]] = {}
@@ -137,7 +150,7 @@ for table in tables:
             results[table, variant, seed] = json.loads(path.read_text())
 
 for table in tables:
-    columns = ("T=1", "T=3", "T=6") if table == "4" else ("AP",)
+    columns = ("T=1", "T=3", "T=6") if table in OF_TRACKS else ("AP",)
     print(f"\nTable {table}\n\n| variant | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for variant in TABLES[table]:

@@ -7,14 +7,19 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, progress_bar, show
+from mobileinst_deploy.cli.help import PlainCommand, PlainGroup
 from mobileinst_deploy.cli.options import Every, Json, RuntimeName, Serials
+from mobileinst_deploy.core.text import counted
 
 device_app = typer.Typer(
-    name="device", help="What goes to a phone: assemble it, remove it.", no_args_is_help=True
+    cls=PlainGroup,
+    name="device",
+    help="What goes to a phone: assemble it, remove it.",
+    no_args_is_help=True,
 )
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def prepare(
     runtime: RuntimeName = "onnxruntime",
     force: Annotated[
@@ -29,8 +34,8 @@ def prepare(
         bundle = work(runtime, force=force, progress=progress)
     size = sum(f.bytes for f in bundle.files)
     show(
-        f"The bundle is in {bundle.folder}: {len(bundle.files)} files, {size / 1e6:.1f} MB, "
-        f"{bundle.runtime_name}, sha256 {bundle.sha256[:12]}.",
+        f"The bundle is in {bundle.folder}: {counted(len(bundle.files), 'file')},"
+        f" {size / 1e6:.1f} MB, {bundle.runtime_name}, sha256 {bundle.sha256[:12]}.",
         json=json,
     )
     document = {
@@ -43,7 +48,7 @@ def prepare(
     answer(document, json=json)
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def clean(
     serial: Serials = None,
     every: Every = False,

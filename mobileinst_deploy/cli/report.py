@@ -30,6 +30,6 @@ def report(
 
     path, found = write_report(source, output)
     kilobytes = path.stat().st_size / 1e3
-    show(f"{len(found.records)} latency measurements are in {path}, {kilobytes:.0f} kB.")
+    show(f"{path}: {found.measured}, {kilobytes:.0f} kB.")
     for cause in found.unreadable:
         note(f"Left out: {cause}.", "yellow")

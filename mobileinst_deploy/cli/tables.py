@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def latency_table(records: Sequence[LatencyRecord]) -> Table:
-    """Latency on host and phones: a row for each device and clip length."""
+    """Latency on host and phones: a row for each device and T."""
     content = latency.latency_table(records)
     table = Table(
         title=content.title,
@@ -40,7 +40,7 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
 
 
 def slowdown_table(found: GateResult) -> Table:
-    """What the gate found, for each clip length."""
+    """What the gate found, for each T."""
     how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
     table = Table(
         title=f"Against {found.baseline}, {how}",
@@ -58,7 +58,7 @@ def slowdown_table(found: GateResult) -> Table:
 
 
 def comparison_table(found: Comparison) -> Table:
-    """Several pairs beside each other, a row for each and its clip lengths beneath."""
+    """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
     sets = {row.precision[1] for row in found.rows if row.precision is not None}
     what = "executed ARM instructions under qemu: no latency"
@@ -132,17 +132,17 @@ def history_table(history: History) -> Table:
         + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
         caption_justify="left",
     )
-    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+    # A name says device, runtime and model; it is what `report` takes, so it stays in one piece.
+    table.add_column("name", no_wrap=True)
+    for name in ("device", "form", "ms a frame at T", ""):
         table.add_column(name, overflow="fold")
     for entry in history.entries:
         record = entry.record
         times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
         table.add_row(
-            entry.name,
-            f"{record.device.serial} {record.device.soc or ''}",
-            record.pair.model_id,
+            shown(entry.name),
+            record.device.soc or record.device.serial,
             record.pair.form,
-            record.runtime,
             "emulated" if record.emulated else times,
             styled("valid", "green") if record.valid else styled("invalid", "red"),
         )

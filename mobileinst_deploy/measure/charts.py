@@ -14,12 +14,14 @@ import numpy as np
 from mobileinst_deploy.core.text import shown
 
 WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 24, 36
 #: More points than a screen has columns only make the page heavy.
 _MOST_POINTS = 600
 _SERIES = 6
 #: So few points are marked one by one.
 _FEW_POINTS = 12
+#: Width of a letter of the page's 11px, rather too wide than cut off.
+_LETTER = 6.4
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def bars(rows: Sequence[Bar], *, scale: float | None = None) -> str:
         scale: The value that fills the width; None means the largest.
     """
     top = scale or max((row.value for row in rows), default=0.0) or 1.0
-    step, left, room = 20, 210, WIDTH - 210 - 110
+    longest = max((len(row.name) for row in rows), default=0)
+    step, left = 20, min(max(210, round(_LETTER * longest) + 12), WIDTH - 210)
+    room = WIDTH - left - 110
     body = []
     for number, row in enumerate(rows):
         middle = number * step + 14
@@ -296,8 +300,8 @@ def _axes(
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
         f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{_text(x_label)}</text>'
-        f'<text transform="translate(11,{(_TOP + base) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{_text(y_label)}</text>"
+        # Beside the axis it would lie on the numbers of a small scale.
+        f'<text x="4" y="12">{_text(y_label)}</text>'
     )
     return parts
 

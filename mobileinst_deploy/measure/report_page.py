@@ -103,6 +103,12 @@ class Findings:
     unreadable: Sequence[str] = ()
     placed: Sequence[Placed] = ()
 
+    @property
+    def measured(self) -> str:
+        """How many latencies there are, in words."""
+        number = len(self.records)
+        return f"{number} latency measurement{'s' * (number != 1)}"
+
 
 @dataclass(frozen=True)
 class _Figure:
@@ -138,7 +144,7 @@ def report_page(found: Findings) -> str:
         alike[latency_table([record]).title].append(record)
     models = sorted({record.pair.model_id for record in records})
     when = sorted(record.measured_at for record in records)
-    subtitle = f"{len(records)} latency measurements" + (f" of {', '.join(models)}" * bool(models))
+    subtitle = found.measured + (f" of {', '.join(models)}" * bool(models))
     if when:
         subtitle += f", {when[0]}" + (f" to {when[-1]}" if when[0] != when[-1] else "")
     return _template().render(
@@ -193,8 +199,8 @@ def _sections(found: Findings) -> Iterator[_Section]:
     if found.counts:
         rows = [
             Bar(shown(f"{where}, {role}", 40), float(count), f"{count / 1e6:,.1f} M")
-            for where, counted in found.counts.items()
-            for role, count in counted.instructions.items()
+            for where, record in found.counts.items()
+            for role, count in record.instructions.items()
         ]
         figure = _Figure("Executed ARM instructions of one run", bars(rows))
         text = ["Exact, and not a latency.", f"{_upper(InstructionRecord.model)}."]
@@ -227,8 +233,8 @@ def _figure_1(placed: Sequence[Placed]) -> Iterator[_Figure]:
 def _kinds(counts: Mapping[str, Counted]) -> LatencyTable | None:
     """What each graph's instructions are."""
     rows = []
-    for where, counted in counts.items():
-        for role, kinds in counted.kinds.items():
+    for where, record in counts.items():
+        for role, kinds in record.kinds.items():
             total = max(sum(kinds.values()), 1)
             parts = (*(kinds.get(name, 0) for name in MACS), kinds.get("load", 0))
             shares = (f"{part / total:.1%}" for part in (*parts, kinds.get("branch", 0)))
@@ -281,9 +287,7 @@ def _amortised(records: Mapping[str, LatencyRecord]) -> _Figure:
             joined=False,
         )
         series.append(measured)
-    return _Figure(
-        "Amortised cost by clip length", lines(series, "T", "ms a frame", zero=True, counted=True)
-    )
+    return _Figure("Amortised cost by T", lines(series, "T", "ms a frame", zero=True, counted=True))
 
 
 def _over_time(records: Mapping[str, LatencyRecord]) -> Iterator[_Figure]:

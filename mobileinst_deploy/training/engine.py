@@ -14,7 +14,7 @@ from mobileinst_deploy.training.config import TrainConfig
 from mobileinst_deploy.training.objective import Objective
 
 
-def begin(config: TrainConfig) -> None:
+def set_up(config: TrainConfig) -> None:
     """Set what holds for all of PyTorch in this process: the threads, and TF32 on GPUs.
 
     TF32 keeps float32's range and 10 bits of its 23 of precision in products, with sums in float32.
@@ -28,7 +28,7 @@ def begin(config: TrainConfig) -> None:
 
 def accelerator_of(config: TrainConfig) -> Accelerator:
     """The engine that moves, casts and distributes; one in a process."""
-    begin(config)
+    set_up(config)
     # Without the hint several processes on CPUs would not find each other.
     return Accelerator(mixed_precision=config.precision, cpu=not torch.accelerator.is_available())
 

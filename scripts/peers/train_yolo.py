@@ -1,12 +1,16 @@
 """Train a YOLO segmentation network from random weights on photographs in COCO's form, on one core.
 
 Run by the python of scripts/peers/setup. It learns from what this project's models learn from: the
-same pictures, the same instances, and as many minutes of one core.
+same pictures, the same instances, and as many minutes of one core. The learning rate falls over a
+number of epochs that must be known before: one epoch tells how long one takes. The processor
+minutes spent are in FOLDER/minutes.json after each epoch. Started again, it goes on from there.
 """
 
 import argparse
+import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -54,21 +58,36 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the data set and train."""
+    """Write the data set and train, or go on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of the run; what is there is replaced")
+    parser.add_argument("folder", type=Path, help="of the run; one that was begun goes on")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--annotations", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--network", default="yolo11n-seg.yaml", help="one that ultralytics knows")
     parser.add_argument("--side", type=int, default=384, help="of the square picture, pixels")
     parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
-    described = write_dataset(given.folder / "data", given.images, given.annotations)
     torch.set_num_threads(1)
-    YOLO(given.network).train(
-        data=str(described), time=given.minutes / 60, imgsz=given.side, batch=given.batch,
-        device="cpu", workers=1, val=False, plots=False, pretrained=False,
+    minutes, last = given.folder / "minutes.json", given.folder / "run" / "weights" / "last.pt"
+    before = json.loads(minutes.read_text())["minutes"] if last.exists() else 0.0
+
+    def tell(trainer: object) -> None:
+        spent = {"epoch": trainer.epoch + 1, "minutes": before + time.process_time() / 60}
+        minutes.write_text(json.dumps(spent))
+
+    if last.exists():
+        model = YOLO(last)
+        model.add_callback("on_model_save", tell)
+        model.train(resume=True)
+        return
+    described = write_dataset(given.folder / "data", given.images, given.annotations)
+    model = YOLO(given.network)
+    model.add_callback("on_model_save", tell)
+    # No worker process: then all of the time is this one's.
+    model.train(
+        data=str(described), epochs=given.epochs, imgsz=given.side, batch=given.batch,
+        device="cpu", workers=0, val=False, plots=False, pretrained=False,
         project=str(given.folder.resolve()), name="run", exist_ok=True, seed=0,
     )  # fmt: skip
 

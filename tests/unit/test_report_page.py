@@ -16,7 +16,7 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
-from mobileinst_deploy.measure.charts import Series, picture
+from mobileinst_deploy.measure.charts import Bar, Series, bars, lines, picture
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows import history
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
@@ -108,6 +108,19 @@ def test_an_emulated_device_has_no_latency_in_it():
     assert "emulated" in text
     assert "Distributions" not in text
     assert not re.search(r"\b10\.0\b|\b7\.33\b", text)
+
+
+@pytest.mark.parametrize("most", [0.0004, 3.0, 87000.0])
+def test_the_name_of_an_axis_lies_above_its_numbers_however_long_they_are(most):
+    svg = lines([Series("AP", [0, 1], [0.0, most])], "iteration", "held-out AP")
+    texts = dict(re.findall(r'y="([\d.]+)"[^>]*>([^<]+)</text>', svg))
+    (label,) = (float(y) for y, text in texts.items() if text == "held-out AP")
+    ticks = [float(y) for y, text in texts.items() if text not in ("held-out AP", "iteration")]
+    assert min(ticks) - label >= 10
+
+
+def test_one_measurement_is_no_plural():
+    assert "1 latency measurement of" in report_page(findings(records={"cpu": RECORD}))
 
 
 def test_a_measurement_that_is_invalid_says_so_first():
@@ -281,6 +294,21 @@ def test_a_browser_draws_it(tmp_path: Path, dark):
     blue, red = (pixels[..., 0].astype(int), pixels[..., 2].astype(int))
     assert ((blue - red) > 60).sum() > 500  # the keyframes' bars
     assert ((red - blue) > 60).sum() > 300  # the reuse frames'
+
+
+@pytest.mark.parametrize(
+    ("records", "said"), [(0, "0 latency measurements"), (1, "1 latency measurement")]
+)
+def test_it_says_how_many_latencies_there_are(records, said):
+    found = findings(records=dict.fromkeys(("cpu", "phone")[:records], RECORD))
+    assert found.measured == said
+    assert re.search(rf"{said}\b", report_page(found))
+
+
+def test_a_long_name_of_a_bar_is_not_cut_off():
+    name = "qemu-onnxruntime-plain, mask_head"
+    (begin,) = re.findall(rf'<text x="(\d+)" [^>]*>{name}', bars([Bar(name, 1.0, "1")]))
+    assert int(begin) > 6.2 * len(name)
 
 
 def test_charts_make_a_picture_that_stands_alone():

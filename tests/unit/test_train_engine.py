@@ -11,7 +11,7 @@ from torch import nn
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.training.config import LossConfig, StageConfig, TrainConfig
-from mobileinst_deploy.training.engine import begin, laid_out
+from mobileinst_deploy.training.engine import laid_out, set_up
 from mobileinst_deploy.training.objective import Objective, Target
 
 CONFIG = TrainConfig("tiny", (StageConfig("image", 2, 1e-3, 1),))
@@ -47,7 +47,7 @@ def untouched():
 @pytest.mark.parametrize("tf32", [True, False])
 def test_products_on_gpus_are_in_tf32_unless_the_recipe_says_no(tf32, untouched):
     assert CONFIG.tf32
-    begin(replace(CONFIG, tf32=tf32))
+    set_up(replace(CONFIG, tf32=tf32))
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
 
