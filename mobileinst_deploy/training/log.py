@@ -113,7 +113,8 @@ def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
             f"{path} cannot be read: {error.strerror}", "Make it readable, or move it away"
         ) from error
     # A row is one line: what is open at a line's end is damage and must not swallow the next ones.
-    lines = [line for line in text.split("\n") if len(line) < _LONGEST_ROW and "\0" not in line]
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line for line in lines if len(line) < _LONGEST_ROW and line.isprintable()]
     rows = [row for line in lines[1:] for row in csv.DictReader([lines[0], line])]
     kept = [r for r in rows if _is_whole(r, iteration)]
     # An older version's rows lack what later ones note.

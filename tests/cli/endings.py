@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+#: These end with 4 after as few runs as here.
+MEASURING = ("bench", "compare")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -68,6 +70,8 @@ class Workplace:
             ],
             "bench": ["bench", pair, *quick, "--report", out],
             "profile": ["profile", pair, "--runs", 10],
+            "compare": ["compare", pair, self.inputs / "other", *quick],
+            "predict": ["predict", pair, "--dataset", "coco", *data, "-o", out / "found.json"],
             "new": ["new", out / "mine", *data, "--like", "mobileinst-demo"],
             "plan": ["train", *recipe, "--dry-run"],
         }
@@ -121,7 +125,7 @@ def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int
         except subprocess.TimeoutExpired:
             process.kill()
             said = "it did not end"
-        good = {0, 128 + ending} | ({4} if name == "bench" else set())
+        good = {0, 128 + ending} | ({4} if name in MEASURING else set())
         wrong = [word for word in ("Traceback", "Exception ignored", "has a bug") if word in said]
         left = place.left_over() + place.still_running()
         if process.returncode not in good or wrong or left:

@@ -27,7 +27,7 @@ from mobileinst_deploy.pair.export import export_model
 COMMAND = [sys.executable, "-m", "mobileinst_deploy"]
 NAMES = (
     *("models", "inspect", "export", "verify", "run", "evaluate"),
-    *("train", "plan", "optimize", "quantize", "bench", "profile", "new"),
+    *("train", "plan", "optimize", "quantize", "bench", "profile", "new", "compare", "predict"),
 )
 
 
@@ -39,6 +39,7 @@ def inputs(tmp_path_factory) -> Path:
     entry = load_model_toml(str(folder / "model.toml"))
     source = build_loaded("tiny", entry.config, None, seed=0, tolerance=Tolerance(atol=5e-3))
     export_model(source, folder / "pair")
+    shutil.copytree(folder / "pair", folder / "other")
     (folder / "clip").mkdir()
     for number in range(40):
         pixels = np.full((48, 64, 3), 6 * number, np.uint8)

@@ -38,6 +38,7 @@ DAMAGE = {
     "endless": row(3, focal="inf").encode(),
     "an open quote": row(3, stage='"image').encode(),
     "zeros": bytes(4000),
+    "a line end inside": row(3).encode().replace(b"image", b"im\rage"),
     "cut off": row(3).encode()[:9],
     "too many fields": row(3).encode() + b",1,2",
     "a very long field": row(3, stage="x" * 200_000).encode(),
