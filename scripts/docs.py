@@ -11,15 +11,24 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder, zoo_ids
+from mobileinst_deploy.network.peers.catalogue import PEERS
 from mobileinst_deploy.workflows.models import COSTS_FILE, count_cost, models, peers as list_peers
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "networks.md")
+DOCUMENTS = (
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / "docs" / name for name in ("networks.md", "tables.md")),
+)
+#: What scripts/peer_figures.py measured.
+FIGURES = ROOT / "scripts" / "peer_figures.json"
+#: What a row of the paper's Table 1 or 2 is held to: its own network there, and its milliseconds.
+MOBILEINST = {1: ("mobileinst-topformer-640", 433), 2: ("mobileinst-topformer-vis", 188)}
 WIDTH = 120
 
 
@@ -69,6 +78,55 @@ def peers() -> str:
             f"| `{row.id}` | {height}x{width} | {row.parameters / 1e6:.2f} M | {giga:.2f} G "
             f"| {row.reuse_macs / 1e9:.2f} G {figures}|"
         )
+    return "\n".join(rows)
+
+
+def ratios() -> str:
+    """A row per peer: what it costs in shares of MobileInst, by the paper and by what is here."""
+    rows = [
+        "| network | paper ms | of MobileInst's | MACs of its "
+        "| instructions of its: ONNX Runtime | ncnn | time of its, here |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    own = {row.id: row.macs for row in models()}
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))["networks"]
+    for row in list_peers():
+        published = PEERS[row.id].published
+        beside, beside_ms = MOBILEINST[published.table if published else 1]
+        cells = [f"`{row.id}`", "", ""]
+        if published:
+            cells[1:] = f"{published.ms:g}", f"{published.ms / beside_ms:.2f}"
+        cells += [f"{row.macs / own[beside]:.2f}"]
+        for runtime in ("onnxruntime", "ncnn"):
+            counts = [_keyframe(figures, name, runtime) for name in (row.id, beside)]
+            cells += [f"{counts[0] / counts[1]:.2f}" if all(counts) else ""]
+        times = [figures.get(name, {}).get("host", 0) for name in (row.id, beside)]
+        cells += [f"{times[0] / times[1]:.2f}" if all(times) else ""]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _keyframe(figures: dict[str, Any], name: str, runtime: str) -> int:
+    return int(figures.get(name, {}).get(runtime, {}).get("instructions", {}).get("frame", 0))
+
+
+def figures() -> str:
+    """A row per measured network: its parity in each runtime, and what both graphs execute."""
+    rows = [
+        "| network | off: host | ONNX Runtime, qemu | ncnn, qemu "
+        "| instructions: ONNX Runtime | ncnn |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in json.loads(FIGURES.read_text(encoding="utf-8"))["networks"].items():
+        both = [found[runtime] for runtime in ("onnxruntime", "ncnn")]
+        cells = [f"`{name}`", f"{found['cpu']:.1e}"]
+        cells += [f"{each['qemu']:.1e}" if "qemu" in each else "refused" for each in both]
+        counts = [each.get("instructions") for each in both]
+        cells += [
+            f"{each['frame'] / 1e6:,.1f} M, {each['mask_head'] / 1e6:,.1f} M" if each else ""
+            for each in counts
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -126,6 +184,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "zoo": zoo,
     "peers": peers,
+    "ratios": ratios,
+    "figures": figures,
     "map": module_map,
 }
 

@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("pair", type=Path)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--slower", default="0,3,6,12", help="shares in %%; default: %(default)s")
-    parser.add_argument("--fail-above", default="5%%")
+    parser.add_argument("--fail-above", default="5%")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each T; default: 10")
     parser.add_argument("--clip-length", type=int, default=3)
     options = parser.parse_args()

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Measure peers at one small size: parity in each runtime, and executed instructions.
+"""Measure networks at one small size: parity in each runtime, instructions, time on this computer.
 
-scripts/peer_figures.py ID...      peers or models of the zoo; minutes each; a line of JSON each
+scripts/peer_figures.py ID...            peers or models of the zoo; minutes each; prints JSON
+scripts/peer_figures.py ID... --record   keeps it in peer_figures.json too, of which docs/tables.md
+                                         is made (scripts/docs.py)
 
-Weights are random: parity and instructions do not ask for trained ones.
+Weights are random: none of the figures asks for trained ones. Time is processor time of a keyframe
+in ONNX Runtime over that of mobileinst-topformer-640 at this size, the two in turn, a median.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,9 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.errors import MobileInstError
-from mobileinst_deploy.network.loading import load_model
+from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.scratch import scratch_folder
+from mobileinst_deploy.network.loading import LoadedModel, load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.runtimes import for_device
@@ -30,6 +36,9 @@ from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 #: The smallest that every network and ncnn take: a count under qemu then takes a minute.
 SIZE = (128, 128)
+BESIDE = "mobileinst-topformer-640"
+RECORD = Path(__file__).with_name("peer_figures.json")
+_ROUNDS = 15
 
 
 def calls_of(pair: ExportBundle) -> list[Call]:
@@ -52,15 +61,34 @@ def furthest(got: list[dict[str, Any]], want: list[dict[str, Any]]) -> float:
     return float(max(shares))
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Everything that is told of one network at :data:`SIZE`."""
-    peer = name in PEERS
-    loaded = load_peer(name, None, SIZE) if peer else load_model(name, size=SIZE)
-    pair = export_model(loaded, folder / name)
-    calls, found = calls_of(pair), {"size": list(SIZE)}
+def host_ratio(call: Call, runner: CpuRunner, other: Call, beside: CpuRunner) -> float:
+    """Processor time of a call over another's, the two in turn: the median of all rounds."""
+    ratios = []
+    for _ in range(_ROUNDS + 1):
+        taken = []
+        for each, its in ((runner, call), (beside, other)):
+            started = time.process_time()
+            each.outputs([its])
+            taken.append(time.process_time() - started)
+        ratios.append(taken[0] / taken[1])
+    return statistics.median(ratios[1:])
+
+
+def exported(name: str, folder: Path) -> tuple[LoadedModel, ExportBundle]:
+    """A peer or a model of the zoo with random weights, and its pair, at :data:`SIZE`."""
+    loaded = load_peer(name, None, SIZE) if name in PEERS else load_model(name, size=SIZE)
+    return loaded, export_model(loaded, folder / name)
+
+
+def measure(name: str, beside: ExportBundle, folder: Path) -> dict[str, Any]:
+    """Everything that is told of one network, beside the pair of :data:`BESIDE`."""
+    loaded, pair = exported(name, folder)
+    calls, here = calls_of(pair), CpuRunner(pair)
     want = TorchRunner(loaded.model).outputs(calls)
-    found["largest"] = float(np.abs(want[0]["mask_logits"]).max())
-    found["onnx"] = furthest(CpuRunner(pair).outputs(calls), want)
+    found: dict[str, Any] = {
+        "host": host_ratio(calls[0], here, calls_of(beside)[0], CpuRunner(beside)),
+        "cpu": furthest(here.outputs(calls), want),
+    }
     for runtime in ("onnxruntime", "ncnn"):
         try:
             taken, device = for_device(pair, runtime)
@@ -73,20 +101,34 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
             found[runtime] = {"refused": error.cause}
             continue
         found[runtime] = {
+            "version": device.runtime_version,
             "qemu": furthest(outputs, want),
             "instructions": {role: each.count for role, each in counted.items()},
         }
     return found
 
 
+def record(name: str, found: dict[str, Any]) -> None:
+    """Keep one network's figures beside those of the others."""
+    known = json.loads(RECORD.read_text())["networks"] if RECORD.exists() else {}
+    known[name] = found
+    write_json(RECORD, {"schema": 1, "size": list(SIZE), "networks": dict(sorted(known.items()))})
+
+
 def main() -> int:
     """Measure what is named; the exit code is that of the command line's errors."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="ID")
+    parser.add_argument("--record", action="store_true", help=f"keep it in {RECORD.name}")
+    options = parser.parse_args()
     try:
-        for name in parser.parse_args().names:
-            with tempfile.TemporaryDirectory() as folder:
-                print(f"{name}: {json.dumps(measure(name, Path(folder)))}", flush=True)
+        with scratch_folder() as scratch:
+            _, beside = exported(BESIDE, scratch)
+            for number, name in enumerate(options.names):
+                found = measure(name, beside, scratch / str(number))
+                print(json.dumps({name: found}), flush=True)
+                if options.record:
+                    record(name, found)
     except MobileInstError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import note, show
-from mobileinst_deploy.core.text import counted
 
 
 def report(
@@ -31,6 +30,6 @@ def report(
 
     path, found = write_report(source, output)
     kilobytes = path.stat().st_size / 1e3
-    show(f"{path}: {counted(len(found.records), 'latency measurement')}, {kilobytes:.0f} kB.")
+    show(f"{path}: {found.measured}, {kilobytes:.0f} kB.")
     for cause in found.unreadable:
         note(f"Left out: {cause}.", "yellow")

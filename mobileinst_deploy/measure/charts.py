@@ -20,6 +20,8 @@ _MOST_POINTS = 600
 _SERIES = 6
 #: So few points are marked one by one.
 _FEW_POINTS = 12
+#: Width of a letter of the page's 11px, rather too wide than cut off.
+_LETTER = 6.4
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def bars(rows: Sequence[Bar], *, scale: float | None = None) -> str:
         scale: The value that fills the width; None means the largest.
     """
     top = scale or max((row.value for row in rows), default=0.0) or 1.0
-    step, left, room = 20, 210, WIDTH - 210 - 110
+    longest = max((len(row.name) for row in rows), default=0)
+    step, left = 20, min(max(210, round(_LETTER * longest) + 12), WIDTH - 210)
+    room = WIDTH - left - 110
     body = []
     for number, row in enumerate(rows):
         middle = number * step + 14

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from mobileinst_deploy import __version__
-from mobileinst_deploy.core.text import counted, shown
+from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.measure.charts import Bar, Point, Series, bars, histogram, lines, scatter
 from mobileinst_deploy.measure.instructions import MACS, InstructionRecord, bound
 from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table
@@ -103,6 +103,12 @@ class Findings:
     unreadable: Sequence[str] = ()
     placed: Sequence[Placed] = ()
 
+    @property
+    def measured(self) -> str:
+        """How many latencies there are, in words."""
+        number = len(self.records)
+        return f"{number} latency measurement{'s' * (number != 1)}"
+
 
 @dataclass(frozen=True)
 class _Figure:
@@ -138,9 +144,7 @@ def report_page(found: Findings) -> str:
         alike[latency_table([record]).title].append(record)
     models = sorted({record.pair.model_id for record in records})
     when = sorted(record.measured_at for record in records)
-    subtitle = counted(len(records), "latency measurement") + (
-        f" of {', '.join(models)}" * bool(models)
-    )
+    subtitle = found.measured + (f" of {', '.join(models)}" * bool(models))
     if when:
         subtitle += f", {when[0]}" + (f" to {when[-1]}" if when[0] != when[-1] else "")
     return _template().render(

@@ -352,11 +352,13 @@ def _change(data: dict[str, Any], change: str) -> None:
     if not (equals and last and all(way)):
         raise ConfigError(f"{change[:80]!r} changes nothing", next_step)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        given = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"the value of {change[:80]!r} is not TOML: {error}", next_step
         ) from error
+    if given.keys() != {"value"}:
+        raise ConfigError(f"{change[:80]!r} is more than one change", next_step)
     place: Any = data
     for step in way:
         index = whole(step, 0, len(place) - 1) if isinstance(place, list) else None
@@ -368,7 +370,7 @@ def _change(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
     if not isinstance(place, dict):
         raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
-    place[last] = value
+    place[last] = given["value"]
 
 
 @places(0)

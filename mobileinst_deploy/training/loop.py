@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import ConfigError
-from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import LOG_FILE, WEIGHTS_FILE
 from mobileinst_deploy.network import build_model
-from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.training.beginning import begin, fresh_optimizer
+from mobileinst_deploy.training.checkpoints import require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.curves import draw_curves
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
@@ -179,38 +179,30 @@ class _Run:
             sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
             self.accelerator.num_processes,
         )
-        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
-        self.anew: tuple[str, ...] = ()
-        self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
-        state = load_state(self.folder, self.fingerprint)
-        if state is not None and not resume:
-            raise ConfigError(
-                f"{self.folder} holds a run already", "Add --resume, or train into another folder"
-            )
-        if state is None:
-            if weights is not None:
-                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
-            if backbone is not None:
-                load_backbone(self.model, backbone)
-            if self.ema is not None:
-                self.ema = Ema(self.model, self.config.ema)
+        self.begun = begin(
+            self.config,
+            self.model,
+            self.folder,
+            resume=resume,
+            backbone=backbone,
+            weights=weights,
+        )
+        state = self.begun.state
+        if state is None and self.ema is not None:
+            self.ema = Ema(self.model, self.config.ema)
         objective = Objective(self.model, self.config.losses)
         if self.accelerator.device.type == "cpu":
             objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module = objective
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(objective, self.config),
-            lr=0.0,
-            weight_decay=self.config.weight_decay,
-        )
+        optimizer = fresh_optimizer(objective, self.config)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
@@ -273,8 +265,8 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
-            self.anew,
-            self.note,
+            self.begun.anew,
+            self.begun.note,
             pace.waited_share,
         )
 
@@ -400,10 +392,13 @@ class _Run:
             save_checkpoint(
                 self.folder / WEIGHTS_FILE,
                 self.model,
-                {"mobileinst.train": self.fingerprint, "mobileinst.iteration": str(self.iteration)},
+                {
+                    "mobileinst.train": self.begun.fingerprint,
+                    "mobileinst.iteration": str(self.iteration),
+                },
             )
         state: dict[str, Any] = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.begun.fingerprint,
             "iteration": self.iteration,
             "objective": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -431,17 +426,3 @@ def _synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> It
     else:
         with accelerator.no_sync(module):
             yield
-
-
-def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
-    """The backbone apart, and no weight decay on biases, normalisation, queries and positions."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in objective.named_parameters():
-        multiplier = config.backbone_lr if name.startswith("model.backbone.") else 1.0
-        free = parameter.ndim < 2 or name.endswith((".queries", ".positions"))
-        decay = 0.0 if free else config.weight_decay
-        groups.setdefault((multiplier, decay), []).append(parameter)
-    return [
-        {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
-        for (multiplier, decay), parameters in groups.items()
-    ]

@@ -138,6 +138,31 @@ def check_comparable(pair: ExportBundle, baseline: ExportBundle | LatencyRecord)
             )
 
 
+def check_measured(names: Sequence[str], baseline: LatencyRecord) -> None:
+    """Refuse before anything is measured a baseline of a device that will not be.
+
+    Args:
+        names: Of the targets: ``cpu``, ``adb:SERIAL``.
+        baseline: What was measured before.
+
+    Raises:
+        ConfigError: Its device is none of them.
+    """
+    if baseline.device.name not in names:
+        raise ConfigError(
+            f"the baseline was measured on {baseline.device.name}, and this is for"
+            f" {', '.join(names)}",
+            "Measure that device, or give a baseline of this one",
+        )
+
+
+def of_the_same_device(
+    records: Sequence[LatencyRecord], baseline: LatencyRecord
+) -> LatencyRecord | None:
+    """The fresh record of the baseline's device; None where that one failed."""
+    return next((r for r in records if r.device.name == baseline.device.name), None)
+
+
 def against_record(
     record: LatencyRecord, baseline: LatencyRecord, fail_above: float, name: str
 ) -> GateResult:

@@ -36,7 +36,7 @@ from mobileinst_deploy.runtimes import (
 )
 from mobileinst_deploy.workflows.bench import count_instructions
 from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget, open_targets
-from mobileinst_deploy.workflows.history import remember
+from mobileinst_deploy.workflows.history import Page
 from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 from mobileinst_deploy.workflows.kept import counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import joined, measure_in_rounds, middle_clip
@@ -220,11 +220,12 @@ def compare(
     if device == "qemu":
         counted = tuple(_counted(row, progress) for row in rows)
         return Comparison("qemu", True, base.name, counted)
+    notebook = _Notebook(entries, settings)
     if device == "cpu":
         where, measured, times = _on_this_machine(entries, settings, progress)
     else:
-        where, measured, times = _on_a_phone(entries, settings, serial, progress)
-    records, forgotten = _records(entries, settings, measured)
+        where, measured, times = _on_a_phone(entries, settings, serial, notebook, progress)
+    records = [notebook.keep(which, found) for which, found in enumerate(measured)]
     emulated = any(record.emulated for record in records)
     reference = times[list(entries).index(base)]
     ratios = [
@@ -239,7 +240,7 @@ def compare(
             replace(row, record=record, ratios=each)
             for row, record, each in zip(rows, records, ratios, strict=True)
         ),
-        forgotten,
+        notebook.forgotten,
     )
 
 
@@ -261,7 +262,11 @@ def _on_this_machine(
 
 
 def _on_a_phone(
-    entries: Sequence[Entry], settings: BenchSettings, serial: str | None, progress: Progress
+    entries: Sequence[Entry],
+    settings: BenchSettings,
+    serial: str | None,
+    notebook: _Notebook,
+    progress: Progress,
 ) -> tuple[str, list[Measured], list[_Times]]:
     """Rounds in which every entry has its turn, each a start of the runner of its own."""
     targets: list[BenchTarget] = []
@@ -272,7 +277,7 @@ def _on_a_phone(
                 entry.pair, "adb", entry.runtime, serials=chosen, progress=progress
             )
     pairs = [(target, entry.pair) for target, entry in zip(targets, entries, strict=True)]
-    rounds = measure_in_rounds(pairs, settings, progress)
+    rounds = measure_in_rounds(pairs, settings, progress, notebook.keep)
     times = [
         {t: [middle_clip(each, t) for each in mine] for t in settings.clip_lengths}
         for mine in rounds
@@ -280,13 +285,24 @@ def _on_a_phone(
     return targets[0].name, [joined(each) for each in rounds], times
 
 
-def _records(
-    entries: Sequence[Entry], settings: BenchSettings, measured: Sequence[Measured]
-) -> tuple[list[LatencyRecord], str | None]:
-    """A record of each, as `bench` would make it, kept in the history; or why one is not there."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    records, forgotten = [], None
-    for entry, found in zip(entries, measured, strict=True):
+class _Notebook:
+    """Keeps a record of each entry in the history, as `bench` would make it, while it grows.
+
+    What ends the work in the middle, a phone that leaves or a signal, costs nothing that was
+    measured before.
+    """
+
+    def __init__(self, entries: Sequence[Entry], settings: BenchSettings) -> None:
+        self._entries = entries
+        self._settings = settings
+        self._now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._pages = [Page() for _ in entries]
+        #: Why a record is not in the history; None when all are.
+        self.forgotten: str | None = None
+
+    def keep(self, which: int, found: Measured) -> LatencyRecord:
+        """The record of an entry by all that was measured of it so far; it is kept."""
+        entry, settings = self._entries[which], self._settings
         record = make_record(
             entry.pair,
             settings.protocol,
@@ -294,13 +310,12 @@ def _records(
             live_kernels=settings.live(entry.pair),
             core_wanted=settings.core,
             max_celsius=settings.max_celsius if found.facts.kind == "adb" else None,
-            measured_at=now,
+            measured_at=self._now,
         )
-        others = ", ".join(each.name for each in entries if each is not entry)
+        others = ", ".join(each.name for each in self._entries if each is not entry)
         record = replace(record, notes=(*record.notes, f"measured in turn with {others}"))
-        forgotten = remember(record) or forgotten
-        records.append(record)
-    return records, forgotten
+        self.forgotten = self._pages[which].keep(record) or self.forgotten
+        return record
 
 
 def _row(entry: Entry) -> Row:

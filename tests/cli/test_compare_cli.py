@@ -11,6 +11,7 @@ from commands import mobileinst
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.workflows import compare, compare_figure
+from mobileinst_deploy.workflows.history import Page
 
 BRIEF = ("--runs", "8", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1")
 
@@ -77,7 +78,7 @@ def test_a_plot_that_fails_loses_no_measurement(pair: Path, other: Path, tmp_pat
 
 
 def test_a_record_that_the_history_does_not_take_is_told(pair: Path, other: Path, monkeypatch):
-    monkeypatch.setattr(compare, "remember", lambda record: "the disk is full")
+    monkeypatch.setattr(Page, "keep", lambda self, record: "the disk is full")
     done = mobileinst("compare", pair, other, *BRIEF, "--json")
     assert "not in the history: the disk is full" in " ".join(done.stderr.split())
     assert json.loads(done.stdout)["forgotten"] == "the disk is full"

@@ -27,7 +27,7 @@ from mobileinst_deploy.pair.export import export_model
 COMMAND = [sys.executable, "-m", "mobileinst_deploy"]
 NAMES = (
     *("models", "inspect", "export", "verify", "run", "evaluate"),
-    *("train", "optimize", "quantize", "bench", "profile"),
+    *("train", "plan", "optimize", "quantize", "bench", "profile", "new"),
 )
 
 
@@ -66,9 +66,13 @@ def test_a_few_commands_killed_at_random_leave_nothing(place: Workplace):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_killed_at_random_leaves_nothing(place: Workplace, name: str):
-    """200 kills in all; MOBILEINST_KILLS asks for another number for each command."""
+    """200 kills in all; MOBILEINST_KILLS asks for another number for each command.
+
+    MOBILEINST_SEED tries other moments.
+    """
+    seed = int(os.environ.get("MOBILEINST_SEED", "17"))
     kills = int(os.environ.get("MOBILEINST_KILLS", -(-200 // len(NAMES))))
-    ends = kill_at_random(place, (name,), kills, seed=17)
+    ends = kill_at_random(place, (name,), kills, seed=seed)
     print(*(f"{count} {end}" for end, count in sorted(ends.items())), sep="\n")
     assert not bad(ends)
 

@@ -198,6 +198,26 @@ def test_a_broken_zip_is_refused(folder, tmp_path, content):
     assert "no zip file" in err
 
 
+@pytest.mark.parametrize("name", ["r.json", "r.zip"])
+def test_results_larger_than_memory_are_told_by_their_size(folder, tmp_path, name):
+    if name == "r.json":
+        with (tmp_path / name).open("wb") as file:
+            file.truncate((1 << 30) + 1)
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("r.json", "[]")
+        data = bytearray((tmp_path / name).read_bytes())
+        at = data.index(b"PK\x01\x02") + 24  # the size that the archive's own list says
+        data[at : at + 4] = (2 << 30).to_bytes(4, "little")
+        (tmp_path / name).write_bytes(data)
+    code, _, err = mobileinst(
+        *("evaluate", tmp_path / name, "--dataset", "coco"),
+        *("--annotations", folder / COCO_FILE),
+    )
+    assert code == 2
+    assert "1,073,741,824 are the most" in err or "more than 1 GiB" in err
+
+
 def test_a_model_is_not_evaluated_without_pictures(folder):
     code, _, err = mobileinst(
         *("evaluate", folder / "tiny.safetensors", "--dataset", "coco"),

@@ -191,6 +191,7 @@ clips = st.builds(
         memory=st.integers(0, 3),
         duplicate_iou=st.sampled_from([0.1, 0.6, 1.0]),
         remembered=st.sampled_from([1, 2, 10]),
+        overlap=st.sampled_from([0.0, 0.6, 2.0]),
     ),
     auto=st.none() | st.tuples(st.sampled_from([0.0, 3.0, 60.0]), st.sampled_from([0.0, 0.9, 1.0])),
     plain=st.booleans(),
@@ -270,7 +271,7 @@ def opening(clip: Clip, frames: int, logits: tuple[int, int]) -> bytes:
     geometry = clip.picture and geometry_of(clip.picture, (8 * logits[0], 8 * logits[1]))
     places = (*geometry.original, *geometry.content) if geometry else (0, 0, 0, 0)
     line = ("clip", *clip.sizes[:3], *logits, *places, clip.clip_length)
-    line += (s.score, s.keep, s.similarity, s.duplicate_iou, s.memory, s.remembered)
+    line += (s.score, s.keep, s.similarity, s.duplicate_iou, s.overlap, s.memory, s.remembered)
     line += (int(clip.auto is not None), *(clip.auto or (0, 0)), frames)
     return " ".join(map(str, line)).encode() + b"\n"
 
@@ -429,6 +430,7 @@ class TestState:
             {"objectness": np.nan},
             {"live_kernel": (2e30, 0.0)},
             {"live_kernel": (np.inf, 0.0)},
+            {"place": 2**63},
             {"ids": (2, 2)},
             {"ids": (0, 1)},
             {"ids": (1, 3)},
@@ -475,11 +477,12 @@ class State:
     kernel: tuple[float, float] = (1.0, 0.0)
     logits: tuple[float, float] = (1.0, -1.0)
     live_kernel: tuple[float, float] = (5.0, 0.0)
+    place: int = 0b1
 
     def packed(self) -> bytes:
         head = struct.pack(
             "<8s4Q2qQi2d",
-            b"MITRACK2",
+            b"MITRACK3",
             *self.sizes,
             *self.counts,
             self.born,
@@ -495,4 +498,5 @@ class State:
             )
             for i, missed in zip(self.ids, self.missed, strict=True)
         )
-        return head + b"".join(tracks) + struct.pack("<2f", *self.live_kernel)
+        live = struct.pack("<2fQ", *self.live_kernel, self.place)
+        return head + b"".join(tracks) + live

@@ -13,7 +13,12 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.core.errors import BundleError, ConfigError, MeasurementInvalid
+from mobileinst_deploy.core.errors import (
+    BundleError,
+    ConfigError,
+    DeviceError,
+    MeasurementInvalid,
+)
 from mobileinst_deploy.measure.protocol import PROTOCOLS
 from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.validity import Measured
@@ -21,6 +26,7 @@ from mobileinst_deploy.workflows import compare as workflow, phone_rounds
 from mobileinst_deploy.workflows.bench_targets import BenchSettings
 from mobileinst_deploy.workflows.compare import Comparison, Entry, Row, compare, open_entries
 from mobileinst_deploy.workflows.compare_figure import figure
+from mobileinst_deploy.workflows.history import read_history
 from mobileinst_deploy.workflows.kept import counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import ROUNDS, joined, measure_in_rounds
 
@@ -164,6 +170,37 @@ def test_a_comparison_on_a_phone_shows_no_times_of_an_emulated_one(two, monkeypa
     assert ratios == ([] if emulated else pytest.approx([2.0, 2.0], rel=0.01))
     clips = found.to_dict()["rows"][1]["latency"]["clips"]
     assert bool(clips) is not emulated
+
+
+class Leaving(Phone):
+    """A phone that leaves after some starts."""
+
+    def measure(self, pair, settings, cancel, progress) -> Measured:
+        if len(self.order) == 7:
+            raise DeviceError("the phone R58 is gone", "Connect it again")
+        return super().measure(pair, settings, cancel, progress)
+
+
+def test_what_a_phone_measured_before_it_left_is_kept(two, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    order: list[float] = []
+    speeds = iter((10.0, 20.0))
+    monkeypatch.setattr(workflow, "open_targets", lambda *a, **k: (Leaving(next(speeds), order),))
+    with pytest.raises(DeviceError, match="is gone"):
+        compare(open_entries(two, ["onnxruntime"]), BRIEF, device="adb")
+    kept = [entry.record for entry in read_history().entries]
+    per_round = len(clip_times(record_of({1: (10.0, None)}).schedules[0]))
+    starts = sorted(len(clip_times(record.schedules[0])) // per_round for record in kept)
+    assert starts == [3, 4], "of seven starts"
+
+
+def test_a_whole_comparison_is_one_entry_of_each(two, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    speeds = iter((10.0, 20.0))
+    monkeypatch.setattr(workflow, "open_targets", lambda *a, **k: (Phone(next(speeds), []),))
+    found = compare(open_entries(two, ["onnxruntime"]), BRIEF, device="adb")
+    kept = [entry.record for entry in read_history().entries]
+    assert [record.schedules for record in kept] == [row.record.schedules for row in found.rows]
 
 
 def comparison(pairs: Sequence[Path], device: str, emulated: bool = False) -> Comparison:

@@ -107,6 +107,18 @@ def test_another_model_does_not_go_on_with_these_results(data, tmp_path):
     assert other.calls == 18
 
 
+def test_pictures_of_another_folder_do_not_go_on_with_these_results(data, tmp_path):
+    """The annotations may be the same, byte for byte."""
+    with pytest.raises(KeyboardInterrupt):
+        on_pictures(data, tmp_path, subject(Interrupted()))
+    copy, other = shutil.copytree(data, tmp_path / "copy"), Oracle()
+    on_pictures(copy, tmp_path, subject(other))
+    assert other.calls == 18
+    rest = Oracle()
+    on_pictures(data, tmp_path, subject(rest))
+    assert rest.calls == 18 - 10
+
+
 def test_a_picture_that_cannot_be_read_stops_and_what_was_done_is_kept(data, tmp_path):
     folder = tmp_path / "copy"
     for file in (data / FRAMES).rglob("*.png"):

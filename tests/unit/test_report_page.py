@@ -16,7 +16,7 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
-from mobileinst_deploy.measure.charts import Series, lines, picture
+from mobileinst_deploy.measure.charts import Bar, Series, bars, lines, picture
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows import history
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
@@ -294,6 +294,21 @@ def test_a_browser_draws_it(tmp_path: Path, dark):
     blue, red = (pixels[..., 0].astype(int), pixels[..., 2].astype(int))
     assert ((blue - red) > 60).sum() > 500  # the keyframes' bars
     assert ((red - blue) > 60).sum() > 300  # the reuse frames'
+
+
+@pytest.mark.parametrize(
+    ("records", "said"), [(0, "0 latency measurements"), (1, "1 latency measurement")]
+)
+def test_it_says_how_many_latencies_there_are(records, said):
+    found = findings(records=dict.fromkeys(("cpu", "phone")[:records], RECORD))
+    assert found.measured == said
+    assert re.search(rf"{said}\b", report_page(found))
+
+
+def test_a_long_name_of_a_bar_is_not_cut_off():
+    name = "qemu-onnxruntime-plain, mask_head"
+    (begin,) = re.findall(rf'<text x="(\d+)" [^>]*>{name}', bars([Bar(name, 1.0, "1")]))
+    assert int(begin) > 6.2 * len(name)
 
 
 def test_charts_make_a_picture_that_stands_alone():
