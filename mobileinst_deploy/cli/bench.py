@@ -46,7 +46,7 @@ def bench(
         typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="sd778g, or tnn-script for that script's own habits.")
+        str, typer.Option(help="sd778g; or tnn-script, as TNN's own benchmark script measures.")
     ] = "sd778g",
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")

@@ -55,13 +55,15 @@ def clean(
     cache: Annotated[
         bool, typer.Option("--cache", help="Also remove the assembled bundle from this machine.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """End every runner on a phone and remove all that was pushed to it."""
     from mobileinst_deploy.workflows.device import clean as work, clean_cache
 
-    if cache:
-        show(f"Freed {clean_cache() / 1e6:.1f} MB on this machine.")
-        if not serial and not every:
-            return
-    for name, freed in work(serial or (), every=every).items():
-        show(f"Freed {freed / 1e6:.1f} MB on {name}.")
+    here = clean_cache() if cache else None
+    if here is not None:
+        show(f"Freed {here / 1e6:.1f} MB on this machine.", json=json)
+    phones = {} if cache and not serial and not every else work(serial or (), every=every)
+    for name, freed in phones.items():
+        show(f"Freed {freed / 1e6:.1f} MB on {name}.", json=json)
+    answer({"freed_bytes": {"here": here, "phones": dict(phones)}}, json=json)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def models(
     peers: Annotated[
-        bool, typer.Option("--peers", help="List the paper's Tables 1 and 2 instead.")
+        bool, typer.Option("--peers", help="List the other networks of the paper's Tables 1 and 2.")
     ] = False,
     json: Json = False,
 ) -> None:

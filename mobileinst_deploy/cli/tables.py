@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -63,7 +64,7 @@ def comparison_table(found: Comparison) -> Table:
     sets = {row.precision[1] for row in found.rows if row.precision is not None}
     what = "executed ARM instructions under qemu: no latency"
     if timed:
-        what = f"run in turn; x is the time of a frame over that of {found.to}"
+        what = f"run in turn; ratios are to {found.to}"
     table = Table(
         title=f"{len(found.rows)} on {found.device}, {what}",
         caption="; ".join(
@@ -72,8 +73,8 @@ def comparison_table(found: Comparison) -> Table:
             + [f"AP on {on}" for on in sorted(sets)]
         ),
     )
-    heads = ["pair", "input", "MACs", "instructions", "x", "AP"]
-    heads[1:1] = ["T", "ms a frame", "x", "from", "to"] if timed else []
+    heads = ["pair", "input", "MACs", "instructions", "ratio", "AP"]
+    heads[1:1] = ["T", "ms a frame", "ratio", "from", "to"] if timed else []
     for number, name in enumerate(heads):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in found.rows:
@@ -100,7 +101,12 @@ def _compared_times(row: Row) -> list[list[str]]:
         [
             str(clip.clip_length),
             f"{clip.amortised_ms:.2f}",
-            *(f"{value:.3f}" for value in (each.ratio, each.low, each.high)),
+            f"{each.ratio:.3f}",
+            # Of the reference to itself, and of too few turns, there is no interval.
+            *(
+                f"{end:.3f}" if isfinite(each.high) and each.low < each.high else "-"
+                for end in (each.low, each.high)
+            ),
         ]
         for clip, each in zip(record.clips, row.ratios, strict=True)
     ]
@@ -188,7 +194,7 @@ def sustained_table(record: SustainedRecord) -> Table:
         title=shown(
             f"{record.pair.model_id} on {record.device.name} by {record.runtime}, {fps}: {title}"
         ),
-        caption=shown(". ".join((*invalid, *record.notes, *energy)), 4000),
+        caption="\n".join(_sentence(told) for told in (*invalid, *record.notes, *energy)),
         caption_justify="left",
     )
     columns = ("T", "until", "missed", "p50 ms", "p90 ms", "MHz", "Celsius")
@@ -198,6 +204,10 @@ def sustained_table(record: SustainedRecord) -> Table:
         timed = (*row[:2], "-", "-", "-", *row[5:]) if record.device.emulated else row
         table.add_row(*timed)
     return table
+
+
+def _sentence(text: str) -> str:
+    return shown(f"{text[0].upper()}{text[1:]}.", 2000)
 
 
 def plan_table(plan: TrainPlan) -> Table:

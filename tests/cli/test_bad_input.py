@@ -69,6 +69,14 @@ def test_a_file_that_is_missing_or_another_thing(tmp_path, monkeypatch, out, arg
     refused(mobileinst(*arguments), said)
 
 
+@pytest.mark.parametrize("command", ["verify", "bench", "profile", "optimize"])
+def test_a_model_in_place_of_its_pair_is_told_how_to_get_one(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = mobileinst(command, "mobileinst-demo")
+    refused(result, "mobileinst-demo does not exist")
+    assert "`mobileinst export mobileinst-demo -o pair`" in result.stderr
+
+
 def test_an_export_that_is_not_said_what_of_or_where_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(mobileinst("export"), "give either a model or --network")

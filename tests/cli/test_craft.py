@@ -74,6 +74,13 @@ def test_no_command_shows_the_help_and_says_so(words):
     assert "Usage" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [*([name] for name in COMMANDS), ["device", "prepare"], ["device", "clean"]]
+)
+def test_every_command_has_an_answer_for_machines(command):
+    assert "--json" in mobileinst(*command, "--help").stdout
+
+
 def test_a_mistyped_command_is_a_question():
     assert mobileinst("modles").stderr.splitlines()[1].endswith("Did you mean 'models'?")
 

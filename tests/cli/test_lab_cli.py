@@ -78,7 +78,9 @@ def test_every_bench_is_in_the_history_and_on_its_page(pair: Path, tmp_path: Pat
     assert all("schedules" not in entry for entry in entries)
     for source in ("history", entries[0]["name"], pair):
         page = tmp_path / "page.html"
-        assert mobileinst("report", source, "-o", page).exit_code == 0
+        told = json.loads(mobileinst("report", source, "-o", page, "--json").stdout)
+        assert (told["page"], told["bytes"]) == (str(page), page.stat().st_size)
+        assert len(told["measurements"]) == (2 if source == "history" else 1)
         assert "Distributions" in page.read_text()
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from annotation_files import (
     HEIGHT,
@@ -24,16 +21,6 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.data.annotated import AnnotatedSet
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    for name in ("a.png", "b.png", "v/0.png", "v/1.png", "v/2.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        picture = np.full((HEIGHT, WIDTH, 3), 9, np.uint8)
-        picture[..., 2] = 200  # red in OpenCV's order
-        cv2.imwrite(str(tmp_path / name), picture)
-    return tmp_path
 
 
 def broken(change: Any, of: Any = pictures) -> dict[str, Any]:

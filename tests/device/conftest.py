@@ -27,6 +27,7 @@ import faultlist  # noqa: E402
 import tiny_export  # noqa: E402
 import wire  # noqa: E402
 from fake_runner import LOADER_SCRIPT  # noqa: E402
+from track_checker import Checker  # noqa: E402
 
 from mobileinst_deploy.core.bundle import ExportBundle  # noqa: E402
 from mobileinst_deploy.core.errors import MobileInstError  # noqa: E402
@@ -284,3 +285,11 @@ def survived(request: pytest.FixtureRequest) -> Callable[..., None]:
 def pytest_sessionfinish() -> None:
     if os.environ.get("MOBILEINST_WRITE_FAULTS") == "1":
         faultlist.write()
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    """The tracker's library, as a process that answers."""
+    process = Checker()
+    yield process
+    process.close()

@@ -10,7 +10,7 @@ import sys
 import time
 
 import numpy as np
-from test_track_library import Checker, Clip, follow_both
+from track_checker import Checker, Clip, follow_both
 
 from mobileinst_deploy.core.tracker import TrackSettings
 

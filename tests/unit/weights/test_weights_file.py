@@ -24,18 +24,6 @@ from mobileinst_deploy.network.checkpoint import (
 )
 
 
-@pytest.fixture
-def model() -> MobileInst:
-    return trained()
-
-
-@pytest.fixture
-def saved(model, tmp_path) -> Path:
-    path = tmp_path / "model.safetensors"
-    save_checkpoint(path, model, {"note": "five epochs"})
-    return path
-
-
 class TestPth:
     @pytest.mark.parametrize("suffix", [".pth", ".pt"])
     @pytest.mark.parametrize("legacy", [False, True])

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import TINY, assert_same_weights, refusal, trained, weights_of
+from checkpoints import TINY, assert_same_weights, refusal, weights_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mobileinst_deploy.core.errors import CheckpointError, OutputError
-from mobileinst_deploy.network import MobileInst, build_model
+from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
 )
-
-
-@pytest.fixture
-def model() -> MobileInst:
-    return trained()
-
-
-@pytest.fixture
-def saved(model, tmp_path) -> Path:
-    path = tmp_path / "model.safetensors"
-    save_checkpoint(path, model, {"note": "five epochs"})
-    return path
 
 
 class TestOwnFormat:

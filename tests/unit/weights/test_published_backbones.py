@@ -13,23 +13,9 @@ from checkpoints import TINY, assert_same_weights, refusal, trained, weights_of
 from mobileinst_deploy.network import MobileInst, build_model
 from mobileinst_deploy.network.checkpoint import (
     load_backbone,
-    save_checkpoint,
 )
 
-
-@pytest.fixture
-def model() -> MobileInst:
-    return trained()
-
-
-@pytest.fixture
-def saved(model, tmp_path) -> Path:
-    path = tmp_path / "model.safetensors"
-    save_checkpoint(path, model, {"note": "five epochs"})
-    return path
-
-
-SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[3].parent / "shared"))
 
 
 class TestBackboneImporters:
