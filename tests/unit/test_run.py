@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from colour_model import CONFIG, ColourRunner, bundle, patches
-from test_video import write_clip
+from written_clips import write_clip
 
 from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstError, OutputError
 from mobileinst_deploy.core.masks import decode
