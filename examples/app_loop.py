@@ -33,7 +33,7 @@ class Options(ctypes.Structure):
         *((name, c_int32) for name in ("mask_height", "mask_width")),
         *((name, c_int32) for name in ("picture_height", "picture_width")),
         *((name, c_int32) for name in ("content_height", "content_width", "clip_length")),
-        *((name, c_double) for name in ("score", "keep", "similarity", "duplicate_iou")),
+        *((name, c_double) for name in ("score", "keep", "similarity", "duplicate_iou", "overlap")),
         *((name, c_int32) for name in ("memory", "remembered", "automatic")),
         *((name, c_double) for name in ("change", "certainty")),
     ]

@@ -11,6 +11,8 @@ import sys
 
 import mobileinst_deploy as mobileinst
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 folder, clip, table = sys.argv[1:]
 pair = mobileinst.load_pair(folder)
 with open(table, "w", newline="") as file:  # noqa: PTH123

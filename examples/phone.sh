@@ -5,6 +5,7 @@
 #
 # The phone needs USB debugging and nothing else. `mobileinst doctor` says what is missing here.
 set -euo pipefail
+[ $# -ge 3 ] || { sed -n 2,6p "$0" >&2; exit 2; }
 pair=$1 clip=$2 out=$3
 mkdir -p "$out"
 

@@ -9,6 +9,8 @@ import cv2
 
 import mobileinst_deploy as mobileinst
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 folder, path, overlay = sys.argv[1:]
 pair = mobileinst.load_pair(folder)  # what `mobileinst export` wrote
 bgr = cv2.imread(path)

@@ -1,7 +1,8 @@
 """Run a collection of inputs that once went wrong and say what becomes of each.
 
 ``python scripts/cases.py FOLDER [NAME ...]``: FOLDER holds one folder per case. Prints, for each,
-the exit code, seconds, peak memory and the first words of the message; nothing in FOLDER changes.
+the exit code, seconds of processor time, peak memory and the first words of the message; nothing in
+FOLDER changes.
 Cases that need a phone, a signal or a race have tests of their own and are not here.
 """
 
@@ -101,19 +102,9 @@ def commands(case: Path, demo: Path) -> Iterator[tuple[str, list[str]]]:
                 yield name, arguments
 
 
-def peak_kib(pid: int) -> int:
-    """Peak resident memory of a running process, 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(lines[0][1]) if lines else 0
-
-
 def outcome(arguments: list[str], folder: Path) -> str:
     """Run one command; its exit code, time, memory and message as a row."""
-    started, most = time.monotonic(), 0
+    started = time.monotonic()
     limit = 10 << 30
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -123,21 +114,20 @@ def outcome(arguments: list[str], folder: Path) -> str:
             stderr=subprocess.STDOUT,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
-        while process.poll() is None:
-            most = max(most, peak_kib(process.pid))
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             if time.monotonic() - started > SECONDS:
                 process.kill()
-                break
             time.sleep(0.01)
-        code = process.wait()
+        code = process.returncode = os.waitstatus_to_exitcode(ended[1])
+        used = ended[2]
         said.seek(0)
         text = said.read().decode(errors="backslashreplace")
-    seconds = time.monotonic() - started
+    seconds = used.ru_utime + used.ru_stime
     lines = [line for line in text.splitlines() if line.strip()]
     told = next((line for line in lines if "error:" in line), lines[-1] if lines else "")
     escapes = " RAW ESCAPES" if "\x1b" in text else ""
     shown = told[:160].replace("|", "/").encode("unicode_escape").decode()
-    return f"{code} | {seconds:.1f} | {most / 1024:.0f} | {shown}{escapes}"
+    return f"{code} | {seconds:.1f} | {used.ru_maxrss / 1024:.0f} | {shown}{escapes}"
 
 
 def main() -> None:
@@ -145,7 +135,7 @@ def main() -> None:
     cases, wanted = Path(sys.argv[1]), sys.argv[2:]
     models = Path(__file__).parent.parent / "models"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    print("| case | exit | s | MiB | message |\n|---|---|---|---|---|")
+    print("| case | exit | CPU s | MiB | message |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         demo = Path(name) / "demo"
         (Path(name) / "models").symlink_to(models)

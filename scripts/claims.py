@@ -22,7 +22,7 @@ from mobileinst_deploy.network.checkpoint import load_checkpoint
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.training.loop import train
 from mobileinst_deploy.training.sources import ShapesSource
-from mobileinst_deploy.workflows.evaluate import evaluate_clips
+from mobileinst_deploy.workflows.precision import evaluate_clips
 from mobileinst_deploy.workflows.subject import open_subject
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -44,7 +44,7 @@ from mobileinst_deploy.quantize import halve_pair, quantize_pair, read_pictures
 from mobileinst_deploy.runtimes import for_device, open_host
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.qemu import QemuRunner
-from mobileinst_deploy.workflows.evaluate import evaluate_pictures
+from mobileinst_deploy.workflows.precision import evaluate_pictures
 from mobileinst_deploy.workflows.subject import open_subject
 
 FORMS = ("plain", "optimized", "half", "int8", "ncnn")

@@ -12,24 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny import TINY_TOML, TOLERANCE_TOML
+from tiny import SHAPES_TOML, TOLERANCE_TOML, recipe
 
 import mobileinst_deploy
-from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, write_shapes
 
-RECIPE = """
-model = "model.toml"
-threads = 1
-[data]
-validation_clips = 0
-frames = 4
-[[stages]]
-kind = "image"
-iterations = 1
-batch = 2
-lr = 1e-3
-"""
 NAMES = [name for name in mobileinst_deploy.__all__ if name != "MobileInstError"]
 
 
@@ -37,11 +24,8 @@ NAMES = [name for name in mobileinst_deploy.__all__ if name != "MobileInstError"
 def desk(exported, tmp_path_factory) -> Path:
     """A folder with all that the examples speak of, with tiny networks in it."""
     folder = tmp_path_factory.mktemp("desk")
-    classes = 'classes = ["cat", "dog", "fox"]'
-    assert classes in TINY_TOML
-    toml = TINY_TOML.replace(classes, f"classes = {list(CLASSES)}")
-    (folder / "model.toml").write_text(toml + TOLERANCE_TOML)
-    (folder / "train.toml").write_text(RECIPE)
+    (folder / "model.toml").write_text(SHAPES_TOML + TOLERANCE_TOML)
+    (folder / "train.toml").write_text(recipe(1))
     mobileinst_deploy.export(str(folder / "model.toml"), folder / "pair", verify=False)
     (folder / "clip").mkdir()
     for number in range(4):

@@ -60,6 +60,18 @@ def test_every_example_is_run_by_a_test_and_described():
     assert here - {"README.md"} <= described
 
 
+@pytest.mark.parametrize("example", ["picture.py", "clip.py", "app_loop.py", "phone.sh"])
+def test_an_example_without_arguments_says_what_it_takes(example: str):
+    start = ["bash"] if example.endswith(".sh") else [sys.executable]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [*start, str(EXAMPLES / example)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert example in done.stderr
+    assert "PAIR" in done.stderr or "pair" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_picture_in_ten_lines(demo: Path, clip: Path, tmp_path: Path):
     said = run("picture.py", demo, clip / "0.png", tmp_path / "overlay.png").splitlines()
     found = mobileinst_deploy.segment(

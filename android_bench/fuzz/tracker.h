@@ -26,6 +26,7 @@ inline mobileinst_track_options small_options(Bytes& bytes) {
   o.keep = bytes.between(0, 2) / 2.0;
   o.similarity = bytes.between(-2, 2) / 2.0;
   o.duplicate_iou = bytes.between(0, 4) / 4.0;
+  o.overlap = bytes.between(0, 3) / 2.0;
   o.certainty = bytes.between(0, 2) / 2.0;
   if (bytes.between(0, 1) != 0)
     demand(mobileinst_track_fit(&o, bytes.between(1, 60), bytes.between(1, 60)) ==

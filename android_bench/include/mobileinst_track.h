@@ -67,8 +67,11 @@ typedef struct {
   double score; /* lowest score, 0 to 1, that starts a track and that a shown track keeps over its
                    keyframes */
   double keep;  /* lowest score that continues a track, as a share of `score`, 0 to 1 */
-  double similarity;    /* lowest cosine, -1 to 1, of two kernels of one instance */
+  double similarity;    /* lowest cosine, -1 to 1, of two kernels of one instance whose masks do not
+                           overlap */
   double duplicate_iou; /* mask IoU, 0 to 1, from which the weaker of two queries is a duplicate */
+  double overlap; /* added to the cosine for each unit of IoU with the track's mask in the frame
+                     before, 0 to 10 */
   int32_t memory; /* keyframes that a hidden instance may miss before it is forgotten, from 0 up */
   int32_t remembered; /* keyframes over which a track's kernel is averaged, from 1 up */
   /* 1: a keyframe also comes when the scene asks for one, as with mobileinst run -T auto. Every
@@ -154,8 +157,9 @@ mobileinst_track_status mobileinst_track_seen(const mobileinst_tracker* tracker,
 
 /* Everything that the next frame depends on, as bytes for this machine's byte order: to go on
  * later, or in another process. A state may come from anybody: one that no tracker of these options
- * can have left is refused, and the tracker stays as it was. The masks of the frame fed last are not part of it. `needed` is
- * always set; with a null buffer nothing else happens. */
+ * can have left is refused, and the tracker stays as it was. The mask logits of the frame fed last
+ * are not part of it, only where its instances lie. `needed` is always set; with a null buffer
+ * nothing else happens. */
 mobileinst_track_status mobileinst_track_save(const mobileinst_tracker* tracker, void* buffer,
                                               size_t capacity, size_t* needed);
 mobileinst_track_status mobileinst_track_load(mobileinst_tracker* tracker, const void* state,

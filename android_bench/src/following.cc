@@ -11,7 +11,7 @@ constexpr int kMostPixels = 32768;  // of a side
 }  // namespace
 
 std::size_t following_fields(std::string_view keyword) {
-  if (keyword == "tracking") return 8;
+  if (keyword == "tracking") return 9;
   if (keyword == "model") return 7;
   if (keyword == "picture") return 5;
   if (keyword == "frames") return 4;
@@ -48,8 +48,9 @@ void read_following(Following& following, const Fields& fields, const PathOf& pa
     options.keep = real(fields[3], 0, 1, refuse);
     options.similarity = real(fields[4], -1, 1, refuse);
     options.duplicate_iou = real(fields[5], 0, 1, refuse);
-    options.memory = number(6, 0, 1000000000);
-    options.remembered = number(7, 1, 1000000000);
+    options.overlap = real(fields[6], 0, 10, refuse);
+    options.memory = number(7, 0, 1000000000);
+    options.remembered = number(8, 1, 1000000000);
   } else if (fields[0] == "automatic") {
     options.automatic = 1;
     options.change = real(fields[1], 0, 255, refuse);

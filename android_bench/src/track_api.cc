@@ -55,7 +55,7 @@ bool usable(const mobileinst_track_options& o) {
   }
   return within(o.clip_length, 1, 1000000) && within(o.score, 0.0, 1.0) &&
          within(o.keep, 0.0, 1.0) && within(o.similarity, -1.0, 1.0) &&
-         within(o.duplicate_iou, 0.0, 1.0) && o.memory >= 0 &&
+         within(o.duplicate_iou, 0.0, 1.0) && within(o.overlap, 0.0, 10.0) && o.memory >= 0 &&
          o.remembered >= 1 &&
          (o.automatic == 0 ||
           (o.automatic == 1 && within(o.change, 0.0, 255.0) && within(o.certainty, 0.0, 1.0) &&
@@ -72,6 +72,7 @@ void mobileinst_track_defaults(mobileinst_track_options* options) {
   options->keep = 0.5;
   options->similarity = 0.5;
   options->duplicate_iou = 0.5;
+  options->overlap = 0.6;
   options->memory = 30;
   options->remembered = 10;
   options->change = 16.0;

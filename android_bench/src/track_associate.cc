@@ -79,7 +79,7 @@ class Coarse {
 // hopeless pair is worth as much as none and never pushes a good pair aside.
 std::vector<double> costs(const std::vector<const float*>& rows,
                           const std::vector<const float*>& columns, std::size_t width,
-                          double similarity) {
+                          double similarity, const std::vector<double>& nearness) {
   const double lowest = settled(similarity);
   const double one = static_cast<double>(Coarse::kOne);
   const double hopeless = lowest * one * one - Coarse::error(width);
@@ -89,9 +89,11 @@ std::vector<double> costs(const std::vector<const float*>& rows,
     std::int32_t products[Coarse::kRows];
     for (std::size_t c = 0; c < columns.size(); ++c) {
       if (c % Coarse::kRows == 0) coarse_rows.dots(r, coarse_columns, c, products);
-      if (static_cast<double>(products[c % Coarse::kRows]) < hopeless) continue;
-      const double worth = settled(dot(rows[r], columns[c], width)) - lowest;
-      cost[r * columns.size() + c] = -std::max(worth, 0.0);
+      const std::size_t pair = r * columns.size() + c;
+      const double near = settled(nearness[pair]);
+      if (static_cast<double>(products[c % Coarse::kRows]) + near * one * one < hopeless) continue;
+      const double worth = settled(dot(rows[r], columns[c], width)) + near - lowest;
+      cost[pair] = -std::max(worth, 0.0);
     }
   }
   return cost;
@@ -117,13 +119,16 @@ bool is_unit(const std::vector<float>& direction) {
 
 std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
                                       const std::vector<const float*>& found, std::size_t width,
-                                      double similarity) {
+                                      double similarity, const std::vector<double>& nearness) {
   std::vector<std::ptrdiff_t> match(found.size(), -1);
   if (known.empty() || found.empty()) return match;
   const bool tall = found.size() > known.size();  // the assignment wants the shorter side as rows
   const auto& rows = tall ? known : found;
   const auto& columns = tall ? found : known;
-  const auto cost = costs(rows, columns, width, similarity);
+  std::vector<double> turned(tall ? nearness.size() : 0);
+  for (std::size_t i = 0; i < turned.size(); ++i)
+    turned[i % known.size() * found.size() + i / known.size()] = nearness[i];
+  const auto cost = costs(rows, columns, width, similarity, tall ? turned : nearness);
   const auto pairs = assign(cost, rows.size(), columns.size());
   for (std::size_t r = 0; r < rows.size(); ++r) {
     if (!(cost[r * columns.size() + pairs[r]] < 0)) continue;

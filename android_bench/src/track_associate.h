@@ -13,9 +13,9 @@ std::vector<float> unit(const float* kernel, std::size_t width);
 bool is_unit(const std::vector<float>& direction);
 
 // For each found kernel the index of the known one it belongs to, or -1; all from `unit`, `width`
-// values each.
+// values each. `nearness` is what each pair's masks add to the cosine, found by known.
 std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
                                       const std::vector<const float*>& found, std::size_t width,
-                                      double similarity);
+                                      double similarity, const std::vector<double>& nearness);
 
 }  // namespace mobileinst::track

@@ -9,7 +9,13 @@
 namespace mobileinst::track {
 namespace {
 
-// Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
+std::vector<std::uint64_t> positive(const float* logits, std::size_t pixels) {
+  std::vector<std::uint64_t> words((pixels + 63) / 64, 0);
+  for (std::size_t i = 0; i < pixels; ++i) {
+    if (logits[i] > 0) words[i / 64] |= std::uint64_t{1} << (i % 64);
+  }
+  return words;
+}
 
 }  // namespace
 
@@ -17,16 +23,20 @@ double combined(float class_logit, double objectness) {
   return std::sqrt(sigmoid(static_cast<double>(class_logit)) * sigmoid(objectness));
 }
 
-Bits::Bits(const float* logits, std::size_t pixels) : words((pixels + 63) / 64, 0) {
-  for (std::size_t i = 0; i < pixels; ++i) {
-    if (logits[i] > 0) words[i / 64] |= std::uint64_t{1} << (i % 64);
+Bits::Bits(const float* logits, std::size_t pixels) : Bits(positive(logits, pixels)) {}
+
+Bits::Bits(std::vector<std::uint64_t> bits) : words(std::move(bits)), first(words.size()) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == 0) continue;
+    area += static_cast<std::size_t>(__builtin_popcountll(words[i]));
+    first = std::min(first, i);
+    last = i + 1;
   }
-  for (const auto word : words) area += static_cast<std::size_t>(__builtin_popcountll(word));
 }
 
 float iou(const Bits& a, const Bits& b) {
   std::size_t common = 0;
-  for (std::size_t i = 0; i < a.words.size(); ++i)
+  for (std::size_t i = std::max(a.first, b.first); i < std::min(a.last, b.last); ++i)
     common += static_cast<std::size_t>(__builtin_popcountll(a.words[i] & b.words[i]));
   const std::size_t either = a.area + b.area - common;
   return either == 0 ? 0.0F : static_cast<float>(common) / static_cast<float>(either);
@@ -65,31 +75,40 @@ Tracker::Tracker(const Options& options)
 std::vector<Query> Tracker::distinct(const float* classes, const float* objectness,
                                      const float* masks) const {
   const auto lowest = static_cast<float>(options_.score * options_.keep);
-  std::vector<Query> strong;
+  std::vector<std::pair<float, std::size_t>> strong;  // scores, queries
   for (std::size_t q = 0; q < queries_; ++q) {
     const float* const row = classes + q * classes_;
     const auto score = static_cast<float>(
         combined(*std::max_element(row, row + classes_), static_cast<double>(objectness[q])));
-    if (score >= lowest) strong.push_back({q, score});
+    if (score >= lowest) strong.emplace_back(score, q);
   }
   std::stable_sort(strong.begin(), strong.end(),
-                   [](const Query& a, const Query& b) { return a.score > b.score; });
-  const auto overlap = static_cast<float>(options_.duplicate_iou);
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  const auto most = static_cast<float>(options_.duplicate_iou);
   std::vector<Query> stays;
-  std::vector<Bits> staying;
-  for (const auto& query : strong) {
-    Bits bits(masks + query.index * pixels_, pixels_);
-    if (bits.area == 0) continue;
-    const bool duplicate = std::any_of(staying.begin(), staying.end(), [&](const Bits& other) {
-      return iou(bits, other) >= overlap;
+  for (const auto& [score, q] : strong) {
+    Bits place(masks + q * pixels_, pixels_);
+    if (place.area == 0) continue;
+    const bool duplicate = std::any_of(stays.begin(), stays.end(), [&](const Query& other) {
+      return iou(place, other.place) >= most;
     });
-    if (duplicate) continue;
-    stays.push_back(query);
-    staying.push_back(std::move(bits));
+    if (!duplicate) stays.push_back({q, score, std::move(place)});
   }
   std::sort(stays.begin(), stays.end(),
             [](const Query& a, const Query& b) { return a.index < b.index; });
   return stays;
+}
+
+// What the masks of each pair add to the cosine, found by known. Where a hidden track is nobody knows.
+std::vector<double> Tracker::nearness(const std::vector<Query>& found, std::size_t known) const {
+  std::vector<double> near(found.size() * known, 0.0);
+  for (std::size_t f = 0; f < found.size(); ++f) {
+    for (std::size_t k = 0; k < places_.size(); ++k) {
+      near[f * known + k] =
+          options_.overlap * static_cast<double>(iou(found[f].place, places_[k]));
+    }
+  }
+  return near;
 }
 
 Status Tracker::keyframe(const float* classes, const float* objectness, const float* kernels,
@@ -108,7 +127,8 @@ Status Tracker::keyframe(const float* classes, const float* objectness, const fl
   std::vector<const float*> before, now;
   for (const auto& track : known) before.push_back(track.kernel.data());
   for (const auto& direction : directions) now.push_back(direction.data());
-  const auto match = associate(before, now, width_, options_.similarity);
+  const auto match =
+      associate(before, now, width_, options_.similarity, nearness(found, known.size()));
 
   for (auto& track : known) ++track.missed;
   seen_.clear();
@@ -178,8 +198,11 @@ Status Tracker::reuse(const float* masks) {
 
 void Tracker::take_masks(const float* masks, const std::vector<std::size_t>& which) {
   masks_.clear();
-  for (const auto i : which)
+  places_.clear();
+  for (const auto i : which) {
     masks_.insert(masks_.end(), masks + i * pixels_, masks + (i + 1) * pixels_);
+    places_.emplace_back(masks + i * pixels_, pixels_);
+  }
   counted_.assign(which.size(), {});
 }
 

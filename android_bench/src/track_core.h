@@ -30,10 +30,23 @@ struct Track {
   Instance instance() const;
 };
 
+// A mask as bits, for overlaps.
+struct Bits {
+  Bits(const float* logits, std::size_t pixels);
+  explicit Bits(std::vector<std::uint64_t> bits);
+  std::vector<std::uint64_t> words;
+  std::size_t area = 0;
+  std::size_t first = 0, last = 0;  // no bit is set outside of these words, `last` excluded
+};
+
+// Intersection over union; 0 of two empty ones.
+float iou(const Bits& a, const Bits& b);
+
 // One query of a keyframe.
 struct Query {
   std::size_t index = 0;
   float score = 0.0F;
+  Bits place;
 };
 
 class Tracker {
@@ -62,6 +75,7 @@ class Tracker {
  private:
   std::vector<Query> distinct(const float* classes, const float* objectness,
                               const float* masks) const;
+  std::vector<double> nearness(const std::vector<Query>& found, std::size_t known) const;
   void take_masks(const float* masks, const std::vector<std::size_t>& which);
 
   std::size_t queries_, classes_, width_, pixels_;
@@ -72,6 +86,7 @@ class Tracker {
   std::vector<Instance> seen_;
   std::vector<float> kernels_;  // of the live ones, as the network made them
   std::vector<float> masks_;    // logits of the latest frame
+  std::vector<Bits> places_;    // where its live instances lie
   std::vector<RunLengths> counted_;  // of the latest frame, those that were asked for
   std::int64_t born_ = 0;
   std::int64_t since_ = -1;  // frames since the keyframe; -1 before the first
@@ -87,16 +102,6 @@ inline double sigmoid(double value) { return 1 / (1 + std::exp(-value)); }
 
 // The score of a class, in double, so that what is rounded to float is rounded as the host does.
 double combined(float class_logit, double objectness);
-
-// A mask as bits, for overlaps.
-struct Bits {
-  Bits(const float* logits, std::size_t pixels);
-  std::vector<std::uint64_t> words;
-  std::size_t area = 0;
-};
-
-// Intersection over union; 0 of two empty ones.
-float iou(const Bits& a, const Bits& b);
 
 // See mobileinst_scores; the arguments are checked before.
 void settle_scores(const mobileinst_scoring& how, const float* class_logits,

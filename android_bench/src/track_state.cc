@@ -1,4 +1,5 @@
-// A tracker's state as bytes: a header, what the schedule remembers, the tracks, the live kernels.
+// A tracker's state as bytes: a header, what the schedule remembers, the tracks, the live kernels, and
+// where the live ones lie, a bit a mask logit.
 // What is read back may come from a stranger: it is taken only if a tracker can have left it.
 #include <algorithm>
 #include <cmath>
@@ -10,7 +11,7 @@
 namespace mobileinst::track {
 namespace {
 
-constexpr char kMagic[8] = {'M', 'I', 'T', 'R', 'A', 'C', 'K', '2'};
+constexpr char kMagic[8] = {'M', 'I', 'T', 'R', 'A', 'C', 'K', '3'};
 constexpr std::int64_t kMost = std::int64_t{1} << 48;
 constexpr std::uint64_t kMostTracks = 1U << 20;
 
@@ -81,6 +82,7 @@ std::vector<std::uint8_t> Tracker::save() const {
     }
   }
   state.put_all(kernels_.data(), kernels_.size());
+  for (const auto& place : places_) state.put_all(place.words.data(), place.words.size());
   return state.out;
 }
 
@@ -129,6 +131,14 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   }
   std::vector<float> kernels(static_cast<std::size_t>(live) * width_);
   state.get_all(kernels.data(), kernels.size());
+  std::vector<Bits> places;
+  const std::uint64_t beyond = pixels_ % 64 == 0 ? 0 : ~std::uint64_t{0} << (pixels_ % 64);
+  for (std::uint64_t i = 0; i < live && state.good(); ++i) {
+    std::vector<std::uint64_t> words((pixels_ + 63) / 64);
+    state.get_all(words.data(), words.size());
+    if ((words.back() & beyond) != 0) return MOBILEINST_TRACK_BAD_STATE;
+    places.emplace_back(std::move(words));
+  }
   std::sort(ids.begin(), ids.end());
   if (!state.ended() || std::adjacent_find(ids.begin(), ids.end()) != ids.end() ||
       !usable(kernels.data(), kernels.size())) {
@@ -139,11 +149,12 @@ Status Tracker::load(const std::uint8_t* data, std::size_t size) {
   tracks.erase(middle, tracks.end());
   live_ = std::move(tracks);
   kernels_ = std::move(kernels);
+  places_ = std::move(places);
   born_ = born;
   since_ = since;
   schedule_.restore(std::move(scene));
   seen_.clear();
-  // No frame's masks: those of the frame fed last are not part of a state.
+  // No frame's logits: those of the frame fed last are not part of a state.
   masks_.assign(live_.size() * pixels_, -1.0F);
   counted_.assign(live_.size(), {});
   return MOBILEINST_TRACK_OK;

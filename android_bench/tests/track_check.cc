@@ -4,7 +4,7 @@
 //   scores N C h w MASKNESS SHIFT SUPPRESSION    then binary float32: class, objectness, mask logits;
 //                                        answers with the status, then every score
 //   state HEX                            loads it and feeds a keyframe, answers with both statuses
-//   clip N C D h w PH PW CH CW T score keep similarity iou memory remembered automatic change certainty FRAMES
+//   clip N C D h w PH PW CH CW T score keep similarity iou overlap memory remembered automatic change certainty FRAMES
 //                                        then binary float32: each frame's pieces, as asked for
 // For every frame of a clip it reads the picture's bytes where that is automatic, prints "keyframe" or "reuse n", reads the arrays that belong to it,
 // and answers "since; id class score counts; ...". After every third frame it goes on in a new
@@ -76,7 +76,8 @@ void clip(std::istream& line) {
   line >> o.queries >> o.classes >> o.kernel_width >> o.mask_height >> o.mask_width;
   line >> o.picture_height >> o.picture_width >> o.content_height >> o.content_width >>
       o.clip_length;
-  line >> o.score >> o.keep >> o.similarity >> o.duplicate_iou >> o.memory >> o.remembered;
+  line >> o.score >> o.keep >> o.similarity >> o.duplicate_iou >> o.overlap;
+  line >> o.memory >> o.remembered;
   line >> o.automatic >> o.change >> o.certainty >> frames;
   mobileinst_tracker* tracker = nullptr;
   if (mobileinst_track_create(&o, &tracker) != MOBILEINST_TRACK_OK) {

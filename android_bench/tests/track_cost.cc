@@ -43,12 +43,14 @@ int main(int argc, char** argv) {
   auto found = directions(number(2), number(3), 2);
   // Half of the instances are seen again.
   std::copy_n(known.begin(), std::min(known.size(), found.size()) / 2, found.begin());
+  const std::vector<double> apart(number(1) * number(2), 0.0);
   std::vector<double> us;
   std::size_t matched = 0;
   for (int round = 0; round < 201; ++round) {
     const auto begin = mobileinst::now();
     const auto match =
-        mobileinst::track::associate(rows(known, number(3)), rows(found, number(3)), number(3), 0.5);
+        mobileinst::track::associate(rows(known, number(3)), rows(found, number(3)), number(3), 0.5,
+                                     apart);
     us.push_back(1e3 * mobileinst::ms_between(begin, mobileinst::now()));
     matched += static_cast<std::size_t>(std::count_if(match.begin(), match.end(),
                                                       [](std::ptrdiff_t m) { return m >= 0; }));

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument
 
 from mobileinst_deploy import __version__
 from mobileinst_deploy.cli import (
@@ -34,6 +34,7 @@ from mobileinst_deploy.cli import (
     train,
     verify,
 )
+from mobileinst_deploy.cli.help import PlainCommand, PlainGroup
 from mobileinst_deploy.core.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -56,7 +57,7 @@ class _Ended(Exception):
     """An interruption or a system's error, of which typer would make exits without a word."""
 
 
-class _Commands(TyperGroup):
+class _Commands(PlainGroup):
     """Runs a command and turns whatever ends it into a sentence and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -75,7 +76,10 @@ class _Commands(TyperGroup):
                 code = EXIT_OK  # whoever reads the help stopped reading
             except BaseException as raised:
                 error = raised.__cause__ if isinstance(raised, _Ended) else raised
-                if isinstance(error, KeyboardInterrupt):
+                if isinstance(error, BrokenPipeError) and process.unread(sys.stdout):
+                    process.silence(sys.stdout)
+                    code = EXIT_OK  # so did this one, between two lines
+                elif isinstance(error, KeyboardInterrupt):
                     code = _interrupted(error, json)
                 elif isinstance(error, Exception):
                     code = _failed(_told(error), error, json, debug)
@@ -88,7 +92,7 @@ def _failed(error: MobileInstError, raised: BaseException, json: bool, debug: bo
     if debug:
         console.note_traceback(raised)
     usage = getattr(getattr(raised, "ctx", None), "get_usage", None)
-    if usage is not None:
+    if usage is not None and not _helped(raised):
         console.show(usage(), json=True)
     console.fail(error, json=json)
     return error.exit_code
@@ -113,11 +117,21 @@ def _usage(error: Exception) -> MobileInstError:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
     command = "mobileinst" if context is None else context.command_path
+    if _helped(error):
+        return ConfigError(
+            "no command was given", f"Choose one of these; `{command} COMMAND --help` explains it"
+        )
     param = getattr(error, "param", None)
-    where = getattr(error, "option_name", None) or (
-        None if param is None else (param.opts or [param.name])[0]
-    )
+    where = getattr(error, "option_name", None)
+    if param is not None:
+        named = isinstance(param, TyperArgument)
+        where = where or (param.display_name_raw if named else (param.opts or [param.name])[0])
     return ConfigError(message.rstrip("."), f"See `{command} --help`", where=where)
+
+
+def _helped(error: BaseException) -> bool:
+    """Whether the help was shown already, since nothing was asked for."""
+    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 class _Bug(MobileInstError):
@@ -196,5 +210,5 @@ for _command in (
     devices.devices,
     doctor.doctor,
 ):
-    app.command()(_command)
+    app.command(cls=PlainCommand)(_command)
 app.add_typer(device.device_app)

@@ -46,7 +46,7 @@ def bench(
         typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="sd778g, or tnn-script for that script's own habits.")
+        str, typer.Option(help="sd778g; or tnn-script, as TNN's own benchmark script measures.")
     ] = "sd778g",
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
@@ -196,6 +196,8 @@ def bench(
             targets = open_targets(
                 pair, device, runtime, serials=serial or (), every=every, progress=progress
             )
+            if baseline is not None:
+                gate.check_measured([target.name for target in targets], baseline)
             result = workflow.bench_repeatedly(
                 pair, targets, settings, repeat, report=report, progress=progress
             )
@@ -211,8 +213,14 @@ def bench(
             for each in explained:
                 show(explanation_table(each), json=json)
             document = {**document, "explained": [each.to_dict() for each in explained]}
-        if baseline is not None and result.records:
-            held = gate.against_record(result.records[0], baseline, share, str(against))
+        mine = None if baseline is None else gate.of_the_same_device(result.records, baseline)
+        if baseline is not None and mine is not None:
+            held = gate.against_record(mine, baseline, share, str(against))
+            problems += [
+                f"{record.device.name} was not judged: the baseline is of {mine.device.name}"
+                for record in result.records
+                if record is not mine
+            ]
             show(slowdown_table(held), json=json)
             document = {**document, "against": held.to_dict()}
             failure = failure or held.failure

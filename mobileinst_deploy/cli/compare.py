@@ -54,7 +54,7 @@ def compare(
     from mobileinst_deploy.core.errors import ConfigError, MobileInstError
     from mobileinst_deploy.core.run_folder import pair_of
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.workflows import compare as workflow
+    from mobileinst_deploy.workflows import compare as workflow, compare_figure
     from mobileinst_deploy.workflows.bench_targets import BenchSettings
     from mobileinst_deploy.workflows.kept import precision_of
 
@@ -66,8 +66,8 @@ def compare(
         if chosen is None:
             raise ConfigError(f"{to} is none of the pairs", "Name one of them after --to")
     if plot is not None:
-        workflow.check_plot(plot)
-        workflow.check_plottable([precision_of(e.pair, e.runtime) for e in entries])
+        compare_figure.check_plot(plot)
+        compare_figure.check_plottable([precision_of(e.pair, e.runtime) for e in entries])
     settings = BenchSettings(
         protocols.protocol("sd778g", warmups=warmup, runs=runs, seconds=seconds),
         protocols.parse_clip_lengths(clip_lengths),
@@ -82,7 +82,7 @@ def compare(
     failure = found.failure
     if plot is not None:
         try:
-            workflow.write_plot(found, plot)
+            compare_figure.write_plot(found, plot)
         except MobileInstError as error:  # what was measured is told all the same
             failure = error
         else:

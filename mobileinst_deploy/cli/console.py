@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -88,6 +90,13 @@ def note(text: str, style: str | None = None) -> None:
         notes.print(Text(shown(text), style=style or ""), soft_wrap=True)
 
 
+def next_steps(*commands: tuple[str, Path] | tuple[str, Path, str], json: bool) -> None:
+    """What to type now: each command with the folder that it takes, and what follows."""
+    for name, folder, *rest in commands:
+        words = ["mobileinst", name, quote(str(folder)), *filter(None, rest)]
+        show(f"Next: {shown(' '.join(words))}", json=json)
+
+
 def styled(text: str, style: str) -> Text:
     """Text in a style, for a table's cell."""
     return Text(text, style=style)
@@ -140,9 +149,10 @@ def one_answer() -> Iterator[None]:
 def fail(error: MobileInstError, *, json: bool) -> None:
     """Tell people and, when they asked for it and have no document yet, machines of a failure."""
     with _written(None):
-        sentence = Text.assemble(("error:", "bold red"), " ", f"{shown(error.cause)}.")
-        notes.print(sentence, soft_wrap=True)
-        notes.print(f"{shown(error.next_step)}.", soft_wrap=True)
+        for start, told in (("error: ", error.cause), ("", error.next_step)):
+            sentence = shown(told)
+            end = "" if sentence.endswith(("?", "!")) else "."
+            notes.print(Text.assemble((start, "bold red"), sentence, end), soft_wrap=True)
     if json:
         answer_failure(error)
 

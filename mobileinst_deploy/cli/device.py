@@ -7,14 +7,19 @@ from typing import Annotated
 import typer
 
 from mobileinst_deploy.cli.console import answer, progress_bar, show
+from mobileinst_deploy.cli.help import PlainCommand, PlainGroup
 from mobileinst_deploy.cli.options import Every, Json, RuntimeName, Serials
+from mobileinst_deploy.core.text import counted
 
 device_app = typer.Typer(
-    name="device", help="What goes to a phone: assemble it, remove it.", no_args_is_help=True
+    cls=PlainGroup,
+    name="device",
+    help="What goes to a phone: assemble it, remove it.",
+    no_args_is_help=True,
 )
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def prepare(
     runtime: RuntimeName = "onnxruntime",
     force: Annotated[
@@ -29,8 +34,8 @@ def prepare(
         bundle = work(runtime, force=force, progress=progress)
     size = sum(f.bytes for f in bundle.files)
     show(
-        f"The bundle is in {bundle.folder}: {len(bundle.files)} files, {size / 1e6:.1f} MB, "
-        f"{bundle.runtime_name}, sha256 {bundle.sha256[:12]}.",
+        f"The bundle is in {bundle.folder}: {counted(len(bundle.files), 'file')},"
+        f" {size / 1e6:.1f} MB, {bundle.runtime_name}, sha256 {bundle.sha256[:12]}.",
         json=json,
     )
     document = {
@@ -43,20 +48,22 @@ def prepare(
     answer(document, json=json)
 
 
-@device_app.command()
+@device_app.command(cls=PlainCommand)
 def clean(
     serial: Serials = None,
     every: Every = False,
     cache: Annotated[
         bool, typer.Option("--cache", help="Also remove the assembled bundle from this machine.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """End every runner on a phone and remove all that was pushed to it."""
     from mobileinst_deploy.workflows.device import clean as work, clean_cache
 
-    if cache:
-        show(f"Freed {clean_cache() / 1e6:.1f} MB on this machine.")
-        if not serial and not every:
-            return
-    for name, freed in work(serial or (), every=every).items():
-        show(f"Freed {freed / 1e6:.1f} MB on {name}.")
+    here = clean_cache() if cache else None
+    if here is not None:
+        show(f"Freed {here / 1e6:.1f} MB on this machine.", json=json)
+    phones = {} if cache and not serial and not every else work(serial or (), every=every)
+    for name, freed in phones.items():
+        show(f"Freed {freed / 1e6:.1f} MB on {name}.", json=json)
+    answer({"freed_bytes": {"here": here, "phones": dict(phones)}}, json=json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.console import answer, next_steps, note, progress_bar, show
 from mobileinst_deploy.cli.optimize import tell_rewrites
 from mobileinst_deploy.cli.options import Json, Network, Weights
 from mobileinst_deploy.cli.verify import tell_verdict
@@ -92,6 +92,9 @@ def export(
         if made.verified is not None:
             tell_verdict(made.verified, json=json)
             failure = failure or made.verified.failure
+    if failure is None:
+        folder = exported.pair.folder
+        next_steps(("run", folder, "VIDEO -o out"), ("bench", folder), json=json)
     if exported.note:
         note(f"Note: {exported.note}.")
     answer(exported.to_dict(), failure, json=json)

@@ -10,6 +10,7 @@ import typer
 
 from mobileinst_deploy.cli.console import answer, note, show
 from mobileinst_deploy.cli.options import Json
+from mobileinst_deploy.core.text import counted
 
 
 def history(
@@ -36,7 +37,7 @@ def history(
 
     taken = None if merge is None else take_over(merge)
     if taken is not None:
-        note(f"Taken over: {taken.added} measurements; {taken.known} were here already.")
+        note(f"Taken over: {counted(taken.added, 'measurement')}; known before: {taken.known}.")
         for why in taken.refused:
             note(f"Left out: {why}.", "yellow")
     found = read_history(device=device, model=model)

@@ -46,8 +46,11 @@ def _table(name: str, summary: GraphSummary) -> Table:
     assumed = ", ".join(f"{axis} = {length}" for axis, length in summary.free_axes.items())
     macs = "unknown: its shapes are not fixed" if summary.macs is None else in_giga(summary.macs)
     table.add_row("MACs", macs + (f" at {assumed}" if assumed else ""))
-    table.add_row("parameters", f"{summary.parameters / 1e6:.2f} M")
-    table.add_row("size", f"{summary.bytes / 1e6:.1f} MB, opset {summary.opset}")
+    few = summary.parameters < 1e5
+    count = f"{summary.parameters:,}" if few else f"{summary.parameters / 1e6:.2f} M"
+    table.add_row("parameters", count)
+    size = f"{summary.bytes / 1e3:.1f} kB" if few else f"{summary.bytes / 1e6:.1f} MB"
+    table.add_row("size", f"{size}, opset {summary.opset}")
     table.add_row("operators", ", ".join(f"{op} {n}" for op, n in summary.ops.items()))
     for key, value in summary.metadata.items():
         if key != "classes":

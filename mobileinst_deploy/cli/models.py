@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def models(
     peers: Annotated[
-        bool, typer.Option("--peers", help="List the paper's Tables 1 and 2 instead.")
+        bool, typer.Option("--peers", help="List the other networks of the paper's Tables 1 and 2.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +38,10 @@ def models(
 def _table(rows: Sequence[ZooRow]) -> Table:
     from rich.table import Table
 
-    table = Table(title="The zoo")
+    table = Table(
+        title="The zoo: models that come along",
+        caption="`mobileinst export ID -o DIR` makes a pair of one; MACs are of a keyframe",
+    )
     for name in ("id", "backbone", "input", "classes", "parameters", "MACs", "weights"):
         right = name in ("classes", "parameters", "MACs")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)

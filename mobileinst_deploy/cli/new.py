@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, show
+from mobileinst_deploy.cli.console import answer, next_steps, note, show
 from mobileinst_deploy.cli.options import Json
 
 
@@ -47,6 +47,6 @@ def new(
         note(f"Left out: {line}.")
     # An id that is not the zoo's names nothing.
     weights = made.like if made.like in zoo_ids() else made.weights
-    start = "" if made.weights is None else f" --weights {quote(str(weights))}"
-    show(f"Next: mobileinst train {quote(str(made.folder))}{start}", json=json)
+    start = "" if made.weights is None else f"--weights {quote(str(weights))}"
+    next_steps(("train", made.folder, start), json=json)
     answer(made.to_dict(), json=json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mobileinst_deploy.cli.console import answer, progress_bar, show
+from mobileinst_deploy.cli.console import answer, next_steps, progress_bar, show
 from mobileinst_deploy.cli.options import Json, Output, PairFolder
 
 if TYPE_CHECKING:
@@ -20,11 +20,8 @@ def optimize(folder: PairFolder, output: Output = None, json: Json = False) -> N
         done = work(folder, output, progress=progress)
     tell_rewrites(done.rewritten, json=json)
     target = done.pair.folder
-    show(
-        f"Wrote {target}. Prove it equal to PyTorch with `mobileinst verify {target}`, and count"
-        f" with `mobileinst bench {target} --device qemu --count`.",
-        json=json,
-    )
+    show(f"Wrote {target}.", json=json)
+    next_steps(("verify", target), ("bench", target, "--device qemu --count"), json=json)
     answer(done.to_dict(), json=json)
 
 

@@ -26,18 +26,21 @@ Serials = Annotated[
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every phone that adb sees.")]
 ClipLengths = Annotated[
-    str, typer.Option("--clip-lengths", help="Clip lengths T: a keyframe and T-1 reuse frames.")
+    str,
+    typer.Option(
+        "-T", "--clip-lengths", help="Each T to measure at: a keyframe, then T-1 reuse frames."
+    ),
 ]
 Runs = Annotated[
     int | None,
-    typer.Option("--runs", min=1, help="Keyframes per clip length, at least; default: 50."),
+    typer.Option("--runs", min=1, help="Keyframes at each T, at least; default: 50."),
 ]
 Warmup = Annotated[
     int | None, typer.Option("--warmup", min=0, help="Untimed runs before; default: 10.")
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option("--seconds", min=0, help="Seconds per clip length, at least; default: 10."),
+    typer.Option("--seconds", min=0, help="Seconds at each T, at least; default: 10."),
 ]
 Network = Annotated[
     str | None,

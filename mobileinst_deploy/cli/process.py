@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -71,6 +72,16 @@ def silence(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+def unread(stream: IO[str]) -> bool:
+    """Whether a stream leads into a pipe whose reader is gone."""
+    ready = select.poll()
+    try:
+        ready.register(stream.fileno(), 0)
+    except (OSError, ValueError):
+        return False
+    return any(event & select.POLLERR for _, event in ready.poll(0))
 
 
 def _open_streams() -> None:

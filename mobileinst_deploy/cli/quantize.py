@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.console import answer, next_steps, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json, Output, PairFolder, only_with
 from mobileinst_deploy.core.errors import ConfigError
 
@@ -73,8 +73,8 @@ def _to_int8(
         json=json,
     )
     _tell_price(report.before, report.after, json)
-    count = f"Count with `mobileinst bench {target} --device qemu --count`."
-    show(f"Wrote {target}. {count}", json=json)
+    show(f"Wrote {target}.", json=json)
+    next_steps(("bench", target, "--device qemu --count"), json=json)
     answer(done.to_dict(), json=json)
 
 
@@ -85,7 +85,8 @@ def _halve(folder: Path, output: Path | None, json: bool) -> None:
         done = halve(folder, output)
     _tell_price(done.before, done.after, json)
     target = done.pair.folder
-    show(f"Wrote {target}. `mobileinst verify {target}` says what the rounding costs.", json=json)
+    show(f"Wrote {target}.", json=json)
+    next_steps(("verify", target), json=json)
     answer(done.to_dict(), json=json)
 
 

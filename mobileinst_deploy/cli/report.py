@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import note, show
+from mobileinst_deploy.cli.console import answer, note, show
+from mobileinst_deploy.cli.options import Json
 
 
 def report(
@@ -20,6 +21,7 @@ def report(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page, such as report.html.")],
+    json: Json = False,
 ) -> None:
     """Write one HTML page of what was measured: it needs no network, and prints well.
 
@@ -29,7 +31,14 @@ def report(
     from mobileinst_deploy.workflows.report import write_report
 
     path, found = write_report(source, output)
-    kilobytes = path.stat().st_size / 1e3
-    show(f"{path}: {found.measured}, {kilobytes:.0f} kB.")
+    size = path.stat().st_size
+    show(f"{path}: {found.measured}, {size / 1e3:.0f} kB.", json=json)
     for cause in found.unreadable:
         note(f"Left out: {cause}.", "yellow")
+    document = {
+        "page": str(path),
+        "bytes": size,
+        "measurements": list(found.records),
+        "left_out": list(found.unreadable),
+    }
+    answer(document, json=json)

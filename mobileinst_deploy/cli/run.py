@@ -16,6 +16,7 @@ from mobileinst_deploy.cli.options import (
     RuntimeName,
     Serial,
 )
+from mobileinst_deploy.core.text import counted
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.records import RunReport
@@ -95,7 +96,7 @@ def _show(report: RunReport, json: bool) -> None:
     what = Text.assemble(
         (report.source, "bold"),
         f", {report.model_id} on {report.device} by {report.runtime}, T = {report.schedule}: "
-        f"{report.frames} frames, {report.keyframes} of them keyframes; {pace}",
+        f"{counted(report.frames, 'frame')}, {counted(report.keyframes, 'keyframe')}; {pace}",
     )
     table = Table()
     for name in ("stage", "ms per frame", "share"):

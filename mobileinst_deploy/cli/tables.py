@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def latency_table(records: Sequence[LatencyRecord]) -> Table:
-    """Latency on host and phones: a row for each device and clip length."""
+    """Latency on host and phones: a row for each device and T."""
     content = latency.latency_table(records)
     table = Table(
         title=content.title,
@@ -40,7 +41,7 @@ def latency_table(records: Sequence[LatencyRecord]) -> Table:
 
 
 def slowdown_table(found: GateResult) -> Table:
-    """What the gate found, for each clip length."""
+    """What the gate found, for each T."""
     how = "run in turn" if found.interleaved else "measured apart: drift between them is not seen"
     table = Table(
         title=f"Against {found.baseline}, {how}",
@@ -58,12 +59,12 @@ def slowdown_table(found: GateResult) -> Table:
 
 
 def comparison_table(found: Comparison) -> Table:
-    """Several pairs beside each other, a row for each and its clip lengths beneath."""
+    """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
     sets = {row.precision[1] for row in found.rows if row.precision is not None}
     what = "executed ARM instructions under qemu: no latency"
     if timed:
-        what = f"run in turn; x is the time of a frame over that of {found.to}"
+        what = f"run in turn; ratios are to {found.to}"
     table = Table(
         title=f"{len(found.rows)} on {found.device}, {what}",
         caption="; ".join(
@@ -72,8 +73,8 @@ def comparison_table(found: Comparison) -> Table:
             + [f"AP on {on}" for on in sorted(sets)]
         ),
     )
-    heads = ["pair", "input", "MACs", "instructions", "x", "AP"]
-    heads[1:1] = ["T", "ms a frame", "x", "from", "to"] if timed else []
+    heads = ["pair", "input", "MACs", "instructions", "ratio", "AP"]
+    heads[1:1] = ["T", "ms a frame", "ratio", "from", "to"] if timed else []
     for number, name in enumerate(heads):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in found.rows:
@@ -100,7 +101,12 @@ def _compared_times(row: Row) -> list[list[str]]:
         [
             str(clip.clip_length),
             f"{clip.amortised_ms:.2f}",
-            *(f"{value:.3f}" for value in (each.ratio, each.low, each.high)),
+            f"{each.ratio:.3f}",
+            # Of the reference to itself, and of too few turns, there is no interval.
+            *(
+                f"{end:.3f}" if isfinite(each.high) and each.low < each.high else "-"
+                for end in (each.low, each.high)
+            ),
         ]
         for clip, each in zip(record.clips, row.ratios, strict=True)
     ]
@@ -132,17 +138,17 @@ def history_table(history: History) -> Table:
         + (f"{history.left_out} older ones are not shown" if history.left_out else ""),
         caption_justify="left",
     )
-    for name in ("name", "device", "model", "form", "runtime", "ms a frame at T", ""):
+    # A name says device, runtime and model; it is what `report` takes, so it stays in one piece.
+    table.add_column("name", no_wrap=True)
+    for name in ("device", "form", "ms a frame at T", ""):
         table.add_column(name, overflow="fold")
     for entry in history.entries:
         record = entry.record
         times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
         table.add_row(
-            entry.name,
-            f"{record.device.serial} {record.device.soc or ''}",
-            record.pair.model_id,
+            shown(entry.name),
+            record.device.soc or record.device.serial,
             record.pair.form,
-            record.runtime,
             "emulated" if record.emulated else times,
             styled("valid", "green") if record.valid else styled("invalid", "red"),
         )
@@ -188,7 +194,7 @@ def sustained_table(record: SustainedRecord) -> Table:
         title=shown(
             f"{record.pair.model_id} on {record.device.name} by {record.runtime}, {fps}: {title}"
         ),
-        caption=shown(". ".join((*invalid, *record.notes, *energy)), 4000),
+        caption="\n".join(_sentence(told) for told in (*invalid, *record.notes, *energy)),
         caption_justify="left",
     )
     columns = ("T", "until", "missed", "p50 ms", "p90 ms", "MHz", "Celsius")
@@ -198,6 +204,10 @@ def sustained_table(record: SustainedRecord) -> Table:
         timed = (*row[:2], "-", "-", "-", *row[5:]) if record.device.emulated else row
         table.add_row(*timed)
     return table
+
+
+def _sentence(text: str) -> str:
+    return shown(f"{text[0].upper()}{text[1:]}.", 2000)
 
 
 def plan_table(plan: TrainPlan) -> Table:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli.console import answer, next_steps, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.run_folder import RECIPE_FILE
@@ -65,7 +64,23 @@ def train(
 
     config, output = _places(run, config, output)
     if dry_run:
-        _plan(config, data, change or (), json)
+        from mobileinst_deploy.cli.tables import plan_table
+        from mobileinst_deploy.workflows.train import plan
+
+        with progress_bar() as progress:
+            planned = plan(
+                config,
+                output,
+                data=data,
+                resume=resume,
+                init=init,
+                weights=weights,
+                changes=change or (),
+                progress=progress,
+            )
+        show(plan_table(planned), json=json)
+        show(f"{planned.begins}.", json=json)
+        answer(planned.to_dict(), json=json)
         return
     with progress_bar() as progress:
         report = work(
@@ -95,6 +110,7 @@ def train(
     if report.note:
         note(f"Note: {report.note}.")
     show(f"Weights: {report.weights}", json=json)
+    next_steps(("export", output), json=json)
     answer(report.to_dict(), json=json)
 
 
@@ -113,14 +129,3 @@ def _places(run: Path | None, config: Path | None, output: Path | None) -> tuple
             "Give a run's folder, as `mobileinst new` writes it, or --config and -o",
         )
     return config, output
-
-
-def _plan(recipe: Path, data: Path | None, changes: Sequence[str], json: bool) -> None:
-    """Say what a run would be, without beginning it."""
-    from mobileinst_deploy.cli.tables import plan_table
-    from mobileinst_deploy.workflows.train import plan
-
-    with progress_bar() as progress:
-        planned = plan(recipe, data=data, changes=changes, progress=progress)
-    show(plan_table(planned), json=json)
-    answer(planned.to_dict(), json=json)

@@ -109,7 +109,8 @@ def _table(report: ParityReport) -> Table:
 
     table = Table(
         title=f"Parity of {report.model_id} on {report.device} by {report.runtime}",
-        caption=f"Reference: {report.reference}. "
+        caption=("Every rung holds. " if report.passed else "")
+        + f"Reference: {report.reference}. "
         + ("" if report.trained else "RANDOM weights: numbers are compared, masks mean nothing. ")
         + (f"NOTE: {report.caveat}." if report.caveat else ""),
     )

@@ -53,13 +53,16 @@ def unit(kernels: np.ndarray) -> np.ndarray:
     return scaled.astype(kernels.dtype)
 
 
-def associate(known: np.ndarray, found: np.ndarray, similarity: float) -> np.ndarray:
+def associate(
+    known: np.ndarray, found: np.ndarray, similarity: float, nearness: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Kernel association: one-to-one by cosine similarity (paper 3.5).
 
     Args:
         known: (m, D) kernels of length 1 of the instances so far.
         found: (n, D) the same of this keyframe's instances.
-        similarity: Lowest cosine of a pair.
+        similarity: Lowest cosine of a pair that nothing else speaks for.
+        nearness: (n, m), from 0 up: what each pair's masks add to the cosine (ADR 29).
 
     Returns:
         (n,) int64: for each found one the index of the known one, or -1.
@@ -68,7 +71,7 @@ def associate(known: np.ndarray, found: np.ndarray, similarity: float) -> np.nda
     # none and never pushes a good pair aside. Settled, since equal kernels are not rare: without
     # that, rounding would choose among pairs that are worth the same.
     cosine = settled(found.astype(np.float64) @ known.T.astype(np.float64))
-    worth = np.maximum(cosine - settled(similarity), 0)
+    worth = np.maximum(cosine + settled(nearness) - settled(similarity), 0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
     match = np.full(len(found), -1, np.int64)
     taken = worth[rows, columns] > 0

@@ -41,6 +41,7 @@ from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.run_folder import pair_of
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.zoo import zoo_ids
 
 #: The step that stores weights as float16.
 HALF_WEIGHTS = "half-weights"
@@ -179,7 +180,10 @@ def load_bundle(folder: Path) -> ExportBundle:
         except NotADirectoryError:
             raise BundleError(f"{folder} is a file, not a folder", _GIVE_FOLDER) from None
         except FileNotFoundError:
-            raise BundleError(f"{folder} does not exist", _GIVE_FOLDER) from None
+            step = _GIVE_FOLDER
+            if str(folder) in zoo_ids():
+                step = f"Make a pair of that model first: `mobileinst export {folder} -o pair`"
+            raise BundleError(f"{folder} does not exist", step) from None
         except OSError as error:
             raise InputError(
                 f"{error.filename or folder} cannot be read: {error.strerror}",

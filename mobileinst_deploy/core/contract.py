@@ -91,8 +91,10 @@ class GraphSpec:
             given: Arrays by tensor name.
 
         Raises:
-            InputError: One is missing, unknown, or of another dtype or shape.
+            InputError: One is missing, unknown, or of another dtype or shape, or two disagree about
+                a free axis.
         """
+        lengths: dict[str, int] = {}
         for tensor in self.inputs:
             array = given.get(tensor.name)
             if array is None or not tensor.accepts(array):
@@ -102,6 +104,12 @@ class GraphSpec:
                     f"and was given {got}",
                     _FROM_THE_KEYFRAME if is_carried(tensor.name) else _FROM_A_PICTURE,
                 )
+            for want, length in zip(tensor.shape, array.shape, strict=True):
+                if isinstance(want, str) and lengths.setdefault(want, length) != length:
+                    raise InputError(
+                        f"the {self.role} graph's inputs disagree about the free axis {want}",
+                        "Give every input the same number of kernels",
+                    )
         if unknown := sorted(set(given) - {tensor.name for tensor in self.inputs}):
             raise InputError(
                 f"the {self.role} graph has no input {', '.join(unknown)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,9 @@ MOST_BYTES = 1 << 28
 class Journal:
     """A file of entries, one line each, that survives being cut off anywhere.
 
-    Every line carries a checksum of what it says; what follows the last good line is dropped. Use
-    it as a context manager.
+    Every line carries a checksum of what it says; what follows the last good line is dropped. While
+    one process is at the work, another at the same work finds nothing here and keeps nothing: their
+    lines would mix. Use it as a context manager.
 
     Args:
         folder: Where journals are kept; made when missing.
@@ -32,11 +34,20 @@ class Journal:
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.path = folder / f"{canonical_sha256(dict(key))[:32]}.jsonl"
         self._file: IO[bytes] | None = None
+        #: Whether another process keeps this work.
+        self._elsewhere = False
 
     def __enter__(self) -> Journal:
         with _refusals(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            self._elsewhere, self._file = True, None
+        except OSError:  # a file system without locks
+            pass
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,6 +61,8 @@ class Journal:
         Args:
             kind: What an entry is, as msgspec knows types; what is none ends the journal there.
         """
+        if self._elsewhere:
+            return
         decoder = msgspec.json.Decoder(kind)
         file = self._opened()
         file.seek(0)
@@ -73,6 +86,8 @@ class Journal:
         Raises:
             OutputError: The disk is full.
         """
+        if self._elsewhere:
+            return
         text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode("ascii")
         file = self._opened()
         with _refusals(self.path):
@@ -81,8 +96,9 @@ class Journal:
 
     def remove(self) -> None:
         """Forget everything: the work is done."""
+        if not self._elsewhere:
+            self.path.unlink(missing_ok=True)
         self.__exit__()
-        self.path.unlink(missing_ok=True)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:

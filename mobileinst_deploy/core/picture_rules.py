@@ -28,6 +28,7 @@ ASSOCIATION_SETTINGS: dict[str, dict[str, float | int]] = {
         "memory": 30,
         "duplicate_iou": 0.5,
         "remembered": 10,
+        "overlap": 0.6,
     },
     "consecutive": {
         "keep": 1.0,
@@ -35,6 +36,7 @@ ASSOCIATION_SETTINGS: dict[str, dict[str, float | int]] = {
         "memory": 0,
         "duplicate_iou": 1.0,
         "remembered": 1,
+        "overlap": 0.0,
     },
 }
 #: Keyframes over which a track's kernel is averaged: a single one may be blurred or half hidden.
@@ -82,7 +84,7 @@ def picture_rules(config: Description) -> dict[str, Any]:
             "inside": "above the threshold, after resizing",
         },
         "association": {
-            "measure": "cosine of kernels",
+            "measure": "cosine of kernels + overlap * IoU with the mask in the frame before",
             "assignment": "one to one, of the greatest sum above the similarity",
             "default": "remembering",
             "kinds": {kind: dict(values) for kind, values in ASSOCIATION_SETTINGS.items()},

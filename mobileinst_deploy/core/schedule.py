@@ -53,7 +53,7 @@ class Every:
 
     def __init__(self, clip_length: int) -> None:
         if clip_length < 1:
-            raise ConfigError(f"-T {clip_length} is not a clip length", "Use 1, 2, 3 ... or auto")
+            raise ConfigError(f"-T {clip_length} is below 1", "Use 1, 2, 3 ... or auto")
         self.clip_length = clip_length
         self.name = str(clip_length)
 
@@ -152,7 +152,7 @@ def parse_schedule(text: str) -> Every | Auto:
     length = whole(text, 1, MAX_CLIP)
     if length is None:
         raise ConfigError(
-            f"-T {shown(text, 60)!r} is not a clip length from 1 to {MAX_CLIP:,}",
+            f"-T {shown(text, 60)!r} is neither auto nor a number from 1 to {MAX_CLIP:,}",
             "Use 1, 2, 3 ... or auto",
         )
     return Every(length)

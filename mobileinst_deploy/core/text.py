@@ -42,5 +42,10 @@ def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something: ``1 frame``, ``1,200 frames``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -1,9 +1,10 @@
 """Tracking instances through a clip: kernel reuse and kernel association (paper 3.4 and 3.5).
 
 A keyframe runs the frame graph; the reuse frames after it apply its kernels to their own mask
-features. Between consecutive keyframes, instances are the same when their kernels point the same
-way. Everything here is numpy over :class:`~mobileinst_deploy.core.contract.GraphRunner`, so that
-PyTorch, ONNX Runtime on this machine and a phone are driven by one and the same code.
+features. An instance of a keyframe continues a track when their kernels point the same way, the
+more so where their masks overlap. Everything here is numpy over
+:class:`~mobileinst_deploy.core.contract.GraphRunner`, so that PyTorch, ONNX Runtime on this machine
+and a phone are driven by one and the same code.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mobileinst_deploy.core.contract import (
 )
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.graphs import Graphs
+from mobileinst_deploy.core.masks import iou, threshold
 from mobileinst_deploy.core.picture_rules import (
     ASSOCIATION_SETTINGS,
     KERNELS_REMEMBERED,
@@ -42,11 +44,14 @@ class TrackSettings:
             all its keyframes is at least this.
         keep: Lowest score, as a share of ``score``, that continues a track, so that one weak
             keyframe does not end it.
-        similarity: Lowest cosine similarity, in [-1, 1], of two kernels of one instance.
+        similarity: Lowest cosine similarity, in [-1, 1], of two kernels of one instance whose
+            masks do not overlap.
         memory: Keyframes that a hidden instance may miss before it is forgotten, from 0 up.
         duplicate_iou: Mask IoU, in (0, 1], from which the weaker of two queries is a duplicate.
         remembered: Keyframes over which a track's kernel is averaged, from 1 up; with 1 it is that
             of the last one.
+        overlap: What is added to that cosine for each unit of IoU with the track's mask in the
+            frame before, from 0 to 10; 0 asks of kernels alone, as the paper does.
     """
 
     score: float = SCORE_THRESHOLD
@@ -55,6 +60,7 @@ class TrackSettings:
     memory: int = 30
     duplicate_iou: float = 0.5
     remembered: int = KERNELS_REMEMBERED
+    overlap: float = float(ASSOCIATION_SETTINGS["remembering"]["overlap"])
 
     def __post_init__(self) -> None:
         ranges = {
@@ -64,6 +70,7 @@ class TrackSettings:
             "duplicate_iou": (0.0, 1.0),
             "memory": (0.0, float("inf")),
             "remembered": (1.0, float("inf")),
+            "overlap": (0.0, 10.0),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -98,6 +105,7 @@ def settings_of(association: str, score: float = SCORE_THRESHOLD) -> TrackSettin
         memory=int(chosen["memory"]),
         duplicate_iou=chosen["duplicate_iou"],
         remembered=int(chosen["remembered"]),
+        overlap=chosen["overlap"],
     )
 
 
@@ -218,6 +226,8 @@ class Tracker:
         self._live: list[Track] = []
         self._hidden: list[Track] = []
         self._keyframe_outputs: dict[str, np.ndarray] = {}
+        #: (k, H/8, W/8) bool: the live instances in the frame before.
+        self._masks = np.zeros((0, *self._graphs.mask_size), bool)
         self._index = -1
         self._since: int | None = None
         #: Every track ever born, by identity.
@@ -237,6 +247,7 @@ class Tracker:
         else:
             self._since += 1
             mask_logits = self._reuse(image)
+        self._masks = threshold(mask_logits)
         tracks = self._live
         frame = TrackedFrame(
             self._index,
@@ -270,10 +281,14 @@ class Tracker:
         directions = unit(kernels)
 
         known = self._live + self._hidden
+        # Where a hidden track is nobody knows.
+        nearness = np.zeros((len(found), len(known)))
+        nearness[:, : len(self._live)] = iou(threshold(mask_logits[found]), self._masks)
         match = associate(
             np.stack([t.kernel for t in known]) if known else directions[:0],
             directions[found],
             settings.similarity,
+            settings.overlap * nearness,
         )
         shown: list[tuple[Track, int]] = []
         for track in known:

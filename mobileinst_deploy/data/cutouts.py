@@ -10,7 +10,6 @@ the visible pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -19,7 +18,7 @@ import numpy as np
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.scene import Wave
-from mobileinst_deploy.data.shapes import ShapesFrame, Split, clip_seed
+from mobileinst_deploy.data.shapes import MadeClip, ShapesFrame, Split, clip_seed
 from mobileinst_deploy.data.textures import grain
 
 #: What is cut out smaller than this, in pixels of its photograph, is a blur when it is enlarged.
@@ -111,7 +110,7 @@ class Cutouts:
         return CutoutClip(self.pictures, seed, self.length, self.size)
 
 
-class CutoutClip:
+class CutoutClip(MadeClip):
     """A clip with its masks and tracks.
 
     Args:
@@ -153,16 +152,7 @@ class CutoutClip:
         self._quality = int(rng.integers(35, 96))
         self._grain = float(rng.integers(0, 5))
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[ShapesFrame]:
-        return (self.frame(t) for t in range(self.length))
-
-    def frame(self, t: int) -> ShapesFrame:
-        """Make frame ``t``, from 0 to ``length - 1``, without making any other."""
-        if not 0 <= t < self.length:
-            raise IndexError(f"frame {t} of a clip of {self.length}")
+    def _make(self, t: int) -> ShapesFrame:
         view = self._view(t)
         height, width = self.size
         h, w = self._background.shape[:2]

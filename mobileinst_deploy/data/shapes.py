@@ -8,6 +8,7 @@ were painted: exact, of the visible part only.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
@@ -25,7 +26,7 @@ from mobileinst_deploy.data.scene import (
 )
 from mobileinst_deploy.data.textures import PATTERN_SIZE, grain, pattern_bank
 
-__all__ = ["CLASSES", "ShapesClip", "ShapesFrame", "Split", "clip_seed"]
+__all__ = ["CLASSES", "MadeClip", "ShapesClip", "ShapesFrame", "Split", "clip_seed"]
 
 Split = Literal["train", "val", "test"]
 
@@ -55,7 +56,42 @@ class ShapesFrame(NamedTuple):
     track_ids: np.ndarray
 
 
-class ShapesClip:
+class MadeClip(ABC):
+    """A clip whose frames are made on demand, each by itself.
+
+    Attributes:
+        length: Number of frames.
+        size: (height, width) of the frames in pixels.
+    """
+
+    length: int
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[ShapesFrame]:
+        return (self.frame(t) for t in range(self.length))
+
+    def frames(self) -> list[ShapesFrame]:
+        """All frames in order."""
+        return list(self)
+
+    def frame(self, t: int) -> ShapesFrame:
+        """Make frame ``t``, from 0 to ``length - 1``, without making any other.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
+        if not 0 <= t < self.length:
+            raise IndexError(f"frame {t} of a clip of {self.length}")
+        return self._make(t)
+
+    @abstractmethod
+    def _make(self, t: int) -> ShapesFrame: ...
+
+
+class ShapesClip(MadeClip):
     """A clip of shapes with its masks and tracks.
 
     Args:
@@ -81,20 +117,7 @@ class ShapesClip:
         self._scene = random_scene(rng, size[1] / size[0])
         self._light = _light(rng, size)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def frames(self) -> list[ShapesFrame]:
-        """All frames in order."""
-        return [self.frame(t) for t in range(self.length)]
-
-    def __iter__(self) -> Iterator[ShapesFrame]:
-        return (self.frame(t) for t in range(self.length))
-
-    def frame(self, t: int) -> ShapesFrame:
-        """Draw frame ``t``, from 0 to ``length - 1``, without drawing any other."""
-        if not 0 <= t < self.length:
-            raise IndexError(f"frame {t} of a clip of {self.length}")
+    def _make(self, t: int) -> ShapesFrame:
         view = self._view(t)
         image = _draw_background(self._scene.background, view, self.size)
         # 0 where the background shows, else 1 + the index of the object in front.

@@ -14,7 +14,7 @@ import numpy as np
 from mobileinst_deploy.core.text import shown
 
 WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 24, 36
 #: More points than a screen has columns only make the page heavy.
 _MOST_POINTS = 600
 _SERIES = 6
@@ -300,8 +300,8 @@ def _axes(
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
         f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{_text(x_label)}</text>'
-        f'<text transform="translate(11,{(_TOP + base) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{_text(y_label)}</text>"
+        # Beside the axis it would lie on the numbers of a small scale.
+        f'<text x="4" y="12">{_text(y_label)}</text>'
     )
     return parts
 

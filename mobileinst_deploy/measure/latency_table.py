@@ -12,13 +12,13 @@ from mobileinst_deploy.measure.samples import ClipLatency
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """A row for each device and clip length.
+    """A row for each device and T.
 
     Attributes:
         title: What was measured, and how.
         columns: Their heads, the device first.
         rows: A cell for each column.
-        captions: What a reader must know of each device, a sentence group each.
+        captions: What a reader must know of each device, a line each.
     """
 
     title: str
@@ -54,7 +54,7 @@ def latency_table(records: Sequence[LatencyRecord]) -> LatencyTable:
         shown(title),
         tuple(columns),
         tuple(tuple(map(shown, row)) for row in rows),
-        tuple(shown(_caption(record), 4000) for record in records),
+        tuple(shown(line, 2000) for record in records for line in _caption(record)),
     )
 
 
@@ -81,8 +81,9 @@ def _paper(record: LatencyRecord, clip_length: int) -> str:
     return next((f"{row.ms:g}" for row in record.paper if row.clip_length == clip_length), "-")
 
 
-def _caption(record: LatencyRecord) -> str:
-    sentences = [f"INVALID: {reason}" for reason in record.invalid] + list(record.notes)
+def _caption(record: LatencyRecord) -> list[str]:
+    lines = [f"INVALID: {reason}" for reason in record.invalid] + list(record.notes)
     if record.emulated:
-        sentences.insert(0, "EMULATED: its times are those of an emulator and are not shown")
-    return f"{record.device.serial} ({record.device.soc or 'unknown SoC'}): {'. '.join(sentences)}."
+        lines.insert(0, "EMULATED: its times are those of an emulator and are not shown")
+    name = f"{record.device.serial} ({record.device.soc or 'unknown SoC'})"
+    return [f"{name}: {line[0].upper()}{line[1:]}." for line in lines]

@@ -28,8 +28,8 @@ class Protocol:
     Attributes:
         name: On the command line.
         warmups: Untimed runs of each graph first.
-        runs: Timed runs of each graph for each clip length, at least.
-        seconds: Length of each clip length's schedule, at least.
+        runs: Timed runs of each graph for each T, at least.
+        seconds: Length of each T's schedule, at least.
         pinned: Whether the runner stays on one core.
         statistic: The headline: ``median`` or ``mean``.
         with_preparation: Whether filling the input tensors counts as part of a run.
@@ -81,7 +81,7 @@ def protocol(
 
 
 def parse_clip_lengths(text: str) -> tuple[int, ...]:
-    """Read ``1,3,6`` as clip lengths, in the order given.
+    """Read ``1,3,6`` as values of T, in the order given.
 
     Raises:
         ConfigError: It is not a list of different whole numbers from 1 to 1000.
@@ -92,8 +92,8 @@ def parse_clip_lengths(text: str) -> tuple[int, ...]:
         lengths = ()
     if not lengths or len(set(lengths)) != len(lengths) or not all(1 <= v <= 1000 for v in lengths):
         raise ConfigError(
-            f"the clip lengths {text!r} are not a list of different numbers from 1 to 1000",
-            "Use for example --clip-lengths 1,3,6",
+            f"the values of T {text!r} are not a list of different numbers from 1 to 1000",
+            "Use for example -T 1,3,6",
         )
     return lengths
 

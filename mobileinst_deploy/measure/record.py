@@ -128,7 +128,7 @@ class LatencyRecord:
         runner_bundle_sha256: Of the device bundle; None on this machine.
         load_ms: Time to load each graph, ms; None on an emulator.
         peak_memory_kib: Highest resident memory, KiB, or None if unknown.
-        schedules: Every sample, by clip length.
+        schedules: Every sample, by T.
         state_before: Clocks, temperatures, battery, load before.
         state_after: The same after.
         invalid: Reasons why it must not be believed; empty when valid.
@@ -165,7 +165,7 @@ class LatencyRecord:
 
     @cached_property
     def clips(self) -> tuple[ClipLatency, ...]:
-        """The statistics that the protocol reports, one entry for each clip length."""
+        """The statistics that the protocol reports, one entry for each T."""
         used = self.protocol
         return tuple(
             clip_latency(schedule, used.statistic, used.with_preparation)

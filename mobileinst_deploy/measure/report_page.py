@@ -199,8 +199,8 @@ def _sections(found: Findings) -> Iterator[_Section]:
     if found.counts:
         rows = [
             Bar(shown(f"{where}, {role}", 40), float(count), f"{count / 1e6:,.1f} M")
-            for where, counted in found.counts.items()
-            for role, count in counted.instructions.items()
+            for where, record in found.counts.items()
+            for role, count in record.instructions.items()
         ]
         figure = _Figure("Executed ARM instructions of one run", bars(rows))
         text = ["Exact, and not a latency.", f"{_upper(InstructionRecord.model)}."]
@@ -233,8 +233,8 @@ def _figure_1(placed: Sequence[Placed]) -> Iterator[_Figure]:
 def _kinds(counts: Mapping[str, Counted]) -> LatencyTable | None:
     """What each graph's instructions are."""
     rows = []
-    for where, counted in counts.items():
-        for role, kinds in counted.kinds.items():
+    for where, record in counts.items():
+        for role, kinds in record.kinds.items():
             total = max(sum(kinds.values()), 1)
             parts = (*(kinds.get(name, 0) for name in MACS), kinds.get("load", 0))
             shares = (f"{part / total:.1%}" for part in (*parts, kinds.get("branch", 0)))
@@ -287,9 +287,7 @@ def _amortised(records: Mapping[str, LatencyRecord]) -> _Figure:
             joined=False,
         )
         series.append(measured)
-    return _Figure(
-        "Amortised cost by clip length", lines(series, "T", "ms a frame", zero=True, counted=True)
-    )
+    return _Figure("Amortised cost by T", lines(series, "T", "ms a frame", zero=True, counted=True))
 
 
 def _over_time(records: Mapping[str, LatencyRecord]) -> Iterator[_Figure]:

@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One clip length's runs: keyframe, T-1 reuse frames, keyframe, ...
+    """One T's runs: keyframe, T-1 reuse frames, keyframe, ...
 
     Attributes:
         clip_length: T.
@@ -117,7 +117,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class ClipLatency:
-    """What one clip length's schedule amounts to.
+    """What one T's schedule amounts to.
 
     Attributes:
         clip_length: T.

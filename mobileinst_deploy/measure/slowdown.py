@@ -15,13 +15,13 @@ from scipy.stats import binom
 
 Answer = Literal["slower", "not slower", "unknown"]
 
-#: Of each interval. Several clip lengths are asked about at once, so 95 % would cry wolf too often.
+#: Of each interval. Several T are asked about at once, so 95 % would cry wolf too often.
 CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True)
 class Slowdown:
-    """How much slower frames became at one clip length.
+    """How much slower frames became at one T.
 
     Attributes:
         clip_length: T.

@@ -40,7 +40,7 @@ class Clip(Protocol):
         expected: How many frames there should be, or None when nobody knows.
         audio: A file whose audio goes with the pictures, or None.
         start: When the first picture is shown by the audio's clock, seconds; its ``pts`` is 0.
-        still: Whether it is one picture rather than a film.
+        still: Whether it is one picture rather than a video.
     """
 
     name: str

@@ -13,6 +13,8 @@ KEYFRAME_COLOUR = (64, 200, 88)
 REUSE_COLOUR = (228, 62, 56)
 _FILL = 0.45
 _WEIGHT = 600
+#: Pixels that are blended at a time.
+_BAND = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,25 @@ def _draw_mask(
     right, bottom = min(width, box[2] + thick + 1), min(height, box[3] + thick + 1)
     region = canvas[top:bottom, left:right]
     mask = np.ascontiguousarray(shape.mask[top:bottom, left:right]).view(np.uint8)
-    tint = np.empty_like(region)  # filled by cv2: numpy takes as long as all the rest
-    cv2.rectangle(tint, (0, 0), (region.shape[1], region.shape[0]), colour, cv2.FILLED)
-    cv2.copyTo(cv2.addWeighted(region, 1 - _FILL, tint, _FILL, 0, dst=tint), mask, region)
+    _tint(region, mask, colour)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     # Straightening the stairs of the pixels is smoother to see and several times faster to draw.
     smooth = [cv2.approxPolyDP(contour, 0.8, closed=True) for contour in contours]
     cv2.drawContours(region, smooth, -1, colour, thick, cv2.LINE_AA)
+
+
+def _tint(region: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Blend a colour into a region where its mask is set."""
+    # A band at a time: what lies between stays in the processor's cache.
+    height = max(_BAND // region.shape[1], 1)
+    plain = np.empty((min(height, len(region)), *region.shape[1:]), np.uint8)
+    cv2.rectangle(plain, (0, 0), plain.shape[1::-1], colour, cv2.FILLED)
+    blended = np.empty_like(plain)
+    for top in range(0, len(region), height):
+        band, shown = region[top : top + height], mask[top : top + height]
+        part = blended[: len(band)]
+        cv2.addWeighted(band, 1 - _FILL, plain[: len(band)], _FILL, 0, dst=part)
+        cv2.copyTo(part, shown, band)
 
 
 def _draw_label(

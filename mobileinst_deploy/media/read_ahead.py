@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
 from typing import Self
 
 from mobileinst_deploy.media.clip import Picture
@@ -46,12 +45,7 @@ class ReadAhead:
             raise given
         return given
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         # A camera that gives no more pictures keeps its thread waiting; it ends with the program.
         self._reader.join(timeout=1.0)

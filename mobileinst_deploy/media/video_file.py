@@ -185,7 +185,7 @@ def _upright(frame: Any, turn: tuple[int, ...]) -> np.ndarray:
     rgb = frame.reformat(format="rgb24", src_colorspace=_BT709 if untagged_hd else None)
     pixels: np.ndarray = rgb.to_ndarray()
     a, b, c, d = turn
-    # Quarter turns and mirrors are all that films use.
+    # Quarter turns and mirrors are all that videos use.
     if abs(b) > abs(a):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

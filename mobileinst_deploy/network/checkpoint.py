@@ -11,15 +11,13 @@ that names it, and then nothing is loaded: a backbone that silently stays random
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
 from mobileinst_deploy.core.documents import Blame, parse_json
@@ -27,15 +25,11 @@ from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.core.places import places
 from mobileinst_deploy.network import KernelNetwork, MobileInst
-from mobileinst_deploy.network.weights_file import State, WeightsFile, read_weights_file
+from mobileinst_deploy.network.weights_file import State, read_weights_file
+from mobileinst_deploy.network.weights_fit import COUNTER, choose, fit, listed, weights_of
 
 CONFIG_KEY = "mobileinst.config"
-_COUNTER = "num_batches_tracked"
 _CLASS_HEAD = ("instance_decoder.class_head.weight", "instance_decoder.class_head.bias")
-_SHOWN = 5
-# torch's AveragedModel counts what it has averaged; timm, YOLO and DETR call the average ema.
-_AVERAGED_COUNT = "n_averaged"
-_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged?)(?:$|[._])")
 
 # Parts of published files that MobileInst does not build, and heads whatever they are called.
 _HEADS = ("decode_head.", "auxiliary_head.", "classifier.", "head.", "linear.", "fc.")
@@ -51,13 +45,6 @@ _IGNORED: dict[Backbone, tuple[str, ...]] = {
     "resnet-50": _HEADS,
     "resnet-18": _HEADS,
     "mobilenetv2": ("features.18.", *_HEADS),
-}
-_LOOKS_LIKE = {
-    "tpm.": "TopFormer",
-    "smb1.": "SeaFormer",
-    "features.": "MobileNetV2",
-    "layer1.0.": "ResNet",
-    "blocks.": "another network of timm's",
 }
 
 
@@ -87,7 +74,7 @@ class Published(NamedTuple):
     @property
     def note(self) -> str | None:
         """What people should know; None where there is nothing."""
-        aside = _listed("left aside", list(self.left)) if self.left else None
+        aside = listed("left aside", list(self.left)) if self.left else None
         return "; ".join(filter(None, (self.choice, aside))) or None
 
 
@@ -113,7 +100,7 @@ def save_checkpoint(
     state = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if not name.endswith(_COUNTER)
+        if not name.endswith(COUNTER)
     }
     config = json.dumps(model.config.to_dict(), sort_keys=True)
     data = _with_sorted_metadata(save(state, {**(metadata or {}), CONFIG_KEY: config}))
@@ -137,8 +124,8 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, State]:
         )
     with torch.device("meta"):
         expected = MobileInst(config).state_dict()
-    state = _choose(file, _weights_of(expected)).state
-    return config, _fit(path, state, expected, "the configuration it carries")
+    state = choose(file, weights_of(expected)).state
+    return config, fit(path, state, expected, "the configuration it carries")
 
 
 @places(1)
@@ -163,13 +150,13 @@ def load_weights(model: MobileInst, path: Path, *, other_classes: bool = False) 
     if config is not None:
         _require_same_model(path, config, model.config, other_classes)
     expected = model.state_dict()
-    choice = _choose(file, _weights_of(expected))
+    choice = choose(file, weights_of(expected))
     state = choice.state
     own_head = {}
     if other_classes and not _same_classes(state, config, model):
         own_head = {name: expected.pop(name) for name in _CLASS_HEAD}
         state = {name: tensor for name, tensor in state.items() if name not in _CLASS_HEAD}
-    model.load_state_dict(_fit(path, state, expected, "this model") | own_head)
+    model.load_state_dict(fit(path, state, expected, "this model") | own_head)
     return Loaded(tuple(own_head), choice.note)
 
 
@@ -194,13 +181,13 @@ def load_backbone(model: MobileInst, path: Path) -> None:
         CheckpointError: The file cannot be read, or is not of the model's backbone.
     """
     name = model.config.backbone
-    wanted = _weights_of(model.backbone.state_dict())
+    wanted = weights_of(model.backbone.state_dict())
     kept = {}
-    for key, tensor in _choose(read_weights_file(path), wanted).state.items():
+    for key, tensor in choose(read_weights_file(path), wanted).state.items():
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor
-    model.backbone.load_state_dict(_fit(path, kept, model.backbone.state_dict(), name))
+    model.backbone.load_state_dict(fit(path, kept, model.backbone.state_dict(), name))
 
 
 @places(1)
@@ -228,132 +215,10 @@ def load_published(network: KernelNetwork, path: Path) -> Published:
         states[place] = {own: state[name] for name, own in known.items()}
         left[place] = tuple(name for name in names if name not in known)
     expected = network.state_dict()
-    choice = _choose(replace(file, states=states), _weights_of(expected))
+    choice = choose(replace(file, states=states), weights_of(expected))
     what = type(network).__name__
-    network.load_state_dict(_fit(path, choice.state, expected, what))
+    network.load_state_dict(fit(path, choice.state, expected, what))
     return Published(next((names for names in left.values() if names), ()), choice.note)
-
-
-def _weights_of(expected: Mapping[str, Tensor]) -> set[str]:
-    """The names that a file must have."""
-    return {name for name in expected if not name.endswith(_COUNTER)}
-
-
-def _fit(
-    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
-) -> State:
-    """A complete float32 state for ``expected``, made of ``state``.
-
-    Args:
-        path: For messages.
-        state: As read; BatchNorm's counters are left out of account.
-        expected: Tensors of the wanted names and shapes.
-        what: What ``expected`` belongs to, for messages.
-
-    Raises:
-        CheckpointError: Names or shapes differ, or a tensor cannot be taken as float32.
-    """
-    given = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
-    wanted = {name: tensor for name, tensor in expected.items() if not name.endswith(_COUNTER)}
-    misshapen = [
-        f"{name} is {_shape(given[name])}, not {_shape(tensor)}"
-        for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    findings = [
-        _listed(noun, names)
-        for noun, names in (
-            ("missing", [name for name in wanted if name not in given]),
-            ("unknown", [name for name in given if name not in wanted]),
-            ("of another shape", misshapen),
-        )
-        if names
-    ]
-    if findings:
-        likeness = next(
-            (n for p, n in _LOOKS_LIKE.items() if any(k.startswith(p) for k in given)), ""
-        )
-        raise CheckpointError(
-            f"{path} does not fit {what}; tensors {'; '.join(findings)}",
-            f"Give weights of {what}" + (f"; these look like {likeness}'s" if likeness else ""),
-        )
-    counters = {n: torch.zeros((), dtype=t.dtype) for n, t in expected.items() if n not in wanted}
-    return {name: _as_float32(path, name, given[name]) for name in wanted} | counters
-
-
-def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """A tensor's values as float32, all of them finite."""
-    if not tensor.is_floating_point():
-        raise CheckpointError(
-            f"{path} holds {name} as {str(tensor.dtype).removeprefix('torch.')}, not as floating "
-            "point numbers",
-            "Give the weights as they were before quantisation",
-        )
-    value = tensor.to(torch.float32).contiguous()
-    if not bool(torch.isfinite(value).all()):
-        raise CheckpointError(
-            f"{path} holds values in {name} that are no finite float32 numbers",
-            "Take an earlier checkpoint of that training",
-        )
-    return value
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A state dict for a network, out of those that a file holds.
-
-    Attributes:
-        state: Its tensors, without a common prefix.
-        name: Where in the file it lies.
-        others: Where others lie that would have fitted.
-    """
-
-    state: State
-    name: str
-    others: tuple[str, ...] = ()
-
-    @property
-    def note(self) -> str | None:
-        """What people should know; None where there was no choice."""
-        if not self.others:
-            return None
-        return (
-            f"taken are the weights under {self.name!r}, not those under {', '.join(self.others)}"
-        )
-
-
-def _choose(file: WeightsFile, wanted: Collection[str]) -> _Choice:
-    """The state dict that a network's own run would use.
-
-    That is the one that has every wanted name, under a prefix that they share (``module.``,
-    ``_orig_mod.``, Lightning's ``model.``); of several, the averaged one, as whoever keeps an
-    average evaluates with it. Where none has all, the one that has most, for the message.
-    """
-    options: list[tuple[int, str, State]] = []
-    for place, state in file.states.items():
-        given = {n: t for n, t in state.items() if n != _AVERAGED_COUNT}
-        for prefix in _prefixes(given, wanted):
-            inside = {n.removeprefix(prefix): t for n, t in given.items() if n.startswith(prefix)}
-            outside = {n: t for n, t in given.items() if not n.startswith(prefix)}
-            found = len(wanted & inside.keys())
-            name = ".".join(filter(None, (place, prefix.rstrip("."))))
-            # What lies beside a whole network is of something else, such as a criterion.
-            options.append((found, name, inside if found == len(wanted) else inside | outside))
-    whole = [option for option in options if option[0] == len(wanted)]
-    if not whole:
-        most, name, state = max(options, key=lambda option: option[0])
-        return _Choice(state if most else dict(next(iter(file.states.values()))), name)
-    averaged = [option for option in whole if _AVERAGED.search(option[1])]
-    _, name, state = (averaged or whole)[0]
-    return _Choice(state, name, tuple(repr(other) for _, other, _ in whole if other != name))
-
-
-def _prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> list[str]:
-    """What may come before the wanted names, shortest first."""
-    names = sorted(wanted)
-    probes = {names[0], names[len(names) // 2], names[-1]}
-    found = {name.removesuffix(probe) for name in state for probe in probes if name.endswith(probe)}
-    return sorted({p for p in found if not p or p.endswith(".")} | {""}, key=len)
 
 
 def _config_in(path: Path, metadata: Mapping[str, str]) -> ModelConfig | None:
@@ -389,16 +254,6 @@ def _same_classes(state: State, config: ModelConfig | None, model: MobileInst) -
         return config.classes == model.config.classes
     head = state.get(_CLASS_HEAD[0])
     return head is not None and head.shape[:1] == (model.config.num_classes,)
-
-
-def _listed(noun: str, names: list[str]) -> str:
-    shown = ", ".join(name[:120] for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{noun}: {shown}{more}"
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a single number"
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

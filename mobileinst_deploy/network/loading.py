@@ -11,6 +11,7 @@ import torch
 from mobileinst_deploy.core.config import ContextReuse, ModelConfig, Tolerance
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.files import sha256_of
+from mobileinst_deploy.core.needs import Description
 from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.provenance import Provenance
 from mobileinst_deploy.core.run_folder import trained_weights
@@ -32,6 +33,30 @@ class LoadedModel(Provenance):
 
     model: KernelNetwork
     note: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        model: KernelNetwork,
+        config: Description,
+        weights: Path | None,
+        *,
+        seed: int,
+        tolerance: Tolerance,
+        note: str | None,
+    ) -> LoadedModel:
+        """A network as it was loaded: from a file of weights, or random ones by a seed."""
+        return cls(
+            model_id=name,
+            config=config,
+            model=model.eval(),
+            trained=weights is not None,
+            seed=seed if weights is None else None,
+            checkpoint_sha256=None if weights is None else sha256_of(weights),
+            tolerance=tolerance,
+            note=note,
+        )
 
 
 @places(0)
@@ -126,16 +151,8 @@ def build_loaded(
         note = load_weights(model, weights).note
     else:
         condition(model, config.input_size, seed)
-    model.eval()
-    return LoadedModel(
-        model_id=model_id,
-        config=config,
-        model=model,
-        trained=weights is not None,
-        seed=seed if weights is None else None,
-        checkpoint_sha256=None if weights is None else sha256_of(weights),
-        tolerance=tolerance,
-        note=note,
+    return LoadedModel.of(
+        model_id, model, config, weights, seed=seed, tolerance=tolerance, note=note
     )
 
 

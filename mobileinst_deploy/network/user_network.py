@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.errors import ConfigError
-from mobileinst_deploy.core.files import sha256_of
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.places import places
 from mobileinst_deploy.network.checkpoint import load_published
@@ -87,16 +86,7 @@ def loaded(name: str, network: KernelNetwork, weights: Path | None) -> LoadedMod
     if weights is None and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
         _guarded(name, lambda: condition(network, needs.input_size, SEED))
         check_contract(name, network)
-    return LoadedModel(
-        model_id=name,
-        config=needs,
-        model=network,
-        trained=weights is not None,
-        seed=SEED if weights is None else None,
-        checkpoint_sha256=None if weights is None else sha256_of(weights),
-        tolerance=TOLERANCE,
-        note=note,
-    )
+    return LoadedModel.of(name, network, needs, weights, seed=SEED, tolerance=TOLERANCE, note=note)
 
 
 def check_contract(name: str, network: KernelNetwork) -> None:

@@ -20,6 +20,7 @@ from mobileinst_deploy.optimize.pipeline import PassRecord, optimize_graph
 from mobileinst_deploy.pair.comparison import compare_tensor
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
+from mobileinst_deploy.runtimes.graph_memory import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.
@@ -77,6 +78,7 @@ def optimize_pair(
             f"{bundle.folder} has been through {', '.join(bundle.optimized)} already",
             "Start from the pair that `mobileinst export` wrote",
         )
+    require_bounded(bundle)
     golden = load_golden(bundle)
     graphs: dict[Role, onnx.ModelProto] = {}
     reports = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -225,6 +227,34 @@ def ensure_server() -> bool:
             "Run `adb start-server` by hand and see what it says",
         )
     return True
+
+
+def require_one_version() -> None:
+    """Refuse a server of another version than the adb program, which would end it unasked.
+
+    With the server every phone's connection goes, this program's and Android Studio's.
+
+    Raises:
+        DeviceError: They differ, or the server does not answer.
+    """
+    own = _version_of(str(adb_program()))
+    with talking("the adb server"):
+        its = client().server_version()
+    if own is not None and own != its:
+        raise DeviceError(
+            f"adb's server is of version {its} and the adb program of version {own}, which would"
+            " end it and cut off every phone",
+            "Use one adb: end the server with `adb kill-server`, or set ADBUTILS_ADB_PATH to the"
+            " adb that started it",
+        )
+
+
+@functools.cache
+def _version_of(program: str) -> int | None:
+    """The adb program's version of what it speaks to its server; None where it does not say."""
+    said = run_program([program, "version"], limit_s=CONNECT_LIMIT_S).stdout
+    found = re.search(r"version 1\.0\.(\d{1,6})\b", said)
+    return int(found[1]) if found else None
 
 
 @contextmanager

@@ -66,30 +66,15 @@ def plan_call(spec: GraphSpec, arrays: Mapping[str, np.ndarray]) -> PlannedCall:
     """Fit inputs to a graph's signature; free axes take their lengths from the arrays.
 
     Raises:
-        DeviceError: An input is missing, unknown, or does not fit.
+        InputError: An input is missing, unknown, or does not fit.
     """
-    unknown = sorted(set(arrays) - {t.name for t in spec.inputs})
-    if unknown:
-        raise DeviceError(
-            f"the {spec.role} graph has no input {', '.join(unknown)}",
-            "Export the model again so that its manifest and its graphs belong together",
-        )
-    lengths: dict[str, int] = {}
-    for tensor in spec.inputs:
-        array = arrays.get(tensor.name)
-        if array is None or not tensor.accepts(array):
-            got = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise DeviceError(
-                f"the {spec.role} graph's {tensor.name} takes {tensor.dtype} {tensor.shape} and was"
-                f" given {got}",
-                "Prepare the pictures with the model's own input size",
-            )
-        for want, length in zip(tensor.shape, array.shape, strict=True):
-            if isinstance(want, str) and lengths.setdefault(want, length) != length:
-                raise DeviceError(
-                    f"the {spec.role} graph's inputs disagree about the free axis {want}",
-                    "Give every input the same number of kernels",
-                )
+    spec.check_inputs(arrays)
+    lengths = {
+        axis: length
+        for tensor in spec.inputs
+        for axis, length in zip(tensor.shape, arrays[tensor.name].shape, strict=True)
+        if isinstance(axis, str)
+    }
 
     def concrete(tensor: TensorSpec) -> TensorSpec:
         shape = tuple(lengths[v] if isinstance(v, str) else v for v in tensor.shape)
@@ -122,7 +107,7 @@ def reuse_pattern(
             keyframe's own, handed over on the device as in real use. Context always is.
 
     Raises:
-        DeviceError: A picture or the kernels do not fit the graphs.
+        InputError: A picture or the kernels do not fit the graphs.
     """
     frame = plan_call(specs["frame"], {IMAGE: images[0]})
     given = {IMAGE: images[-1]} if kernels is None else {IMAGE: images[-1], KERNELS: kernels}
@@ -149,7 +134,7 @@ class Plan:
         core: The one core to run on, or None to leave the affinity alone.
         warmups: Untimed runs of each graph before the first timed one.
         runs: Timed runs of each graph, at least.
-        seconds: Wall clock of each clip length's schedule, at least.
+        seconds: Wall clock of each T's schedule, at least.
         clip_lengths: Every T to measure in the mode ``bench``.
         limit_seconds: After so long the runner ends itself.
         pace: In the mode ``bench``: frames that arrive each second; None runs without pause.

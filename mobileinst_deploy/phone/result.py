@@ -102,7 +102,7 @@ class RunnerResult:
         load_ms: Time to load each graph.
         calls: Runs of ``outputs``, ``count`` and ``profile``, in order.
         warmups: Untimed runs of ``bench``.
-        schedules: One for each clip length of ``bench``.
+        schedules: One for each T of ``bench``.
         marks: Of ``count``.
         profiles: Of ``profile``: file name in the output folder by graph.
     """

@@ -34,23 +34,28 @@ from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tenso
 from mobileinst_deploy.phone.shell import AdbDevice, quote
 from mobileinst_deploy.phone.state import check_abi, check_arithmetic, check_memory, read_phone
 from mobileinst_deploy.phone.storage import (
+    LINKED,
     REMOTE_ROOT,
     SHORT_LIMIT_S,
     RemoteFile,
     end_runners,
     install,
     last_line,
+    linked,
     pair_files,
+    refuse_links,
     refused,
 )
 
 #: What the host waits beyond the limit that the runner keeps itself.
 _GRACE_S = 30.0
+#: How the start of a runner ends where its folder is not.
+_NO_FOLDER = 125
 # In mksh, Android's shell: a background job reads /dev/null unless told otherwise, `read` is a
 # builtin and so leaves no child behind, and descriptor 3 is not handed to programs.
 _START = """\
 rm -rf {old}
-cd {work} || exit 125
+cd {work} || exit {no_folder}
 exec 3<&0
 {command} </dev/null &
 runner=$!
@@ -65,6 +70,7 @@ exit $code
 # Makes the session's folder, unless a runner is alive; then it prints that one's process id.
 # A folder without one, and an hour old, was left when a phone or this program vanished.
 _OPEN = f"""\
+{refuse_links(REMOTE_ROOT)}
 for file in {REMOTE_ROOT}/run-*/pid; do
   pid=
   [ -f "$file" ] && read -r pid < "$file"
@@ -208,11 +214,19 @@ class Session:
             self.device.push([local], self._run)
         command = self._bundle.command(self._runtime, f"{work}/{PLAN_FILE}")
         ended = self.device.shell(
-            _START.format(old=quote(old), work=quote(work), command=quote(*command)),
+            _START.format(
+                old=quote(old), work=quote(work), command=quote(*command), no_folder=_NO_FOLDER
+            ),
             limit_s=plan.limit_seconds + _GRACE_S,
             on_stderr=_runner_progress(self._progress),
         )
-        if ended.exit_code in (125, 126, 127) and not ended.stdout.strip():
+        if ended.exit_code == _NO_FOLDER and not ended.stdout.strip():
+            raise DeviceError(
+                f"what was pushed to the phone {self.device.serial} is gone: it was restarted or"
+                " cleaned meanwhile",
+                "Run this again, which pushes it anew",
+            )
+        if ended.exit_code in (126, 127) and not ended.stdout.strip():
             raise DeviceError(
                 f"the runner does not start on {self.device.serial}: "
                 f"{last_line(ended.stderr) or f'exit code {ended.exit_code}'}",
@@ -249,6 +263,8 @@ class Session:
                 f" (process {last_line(answer).removeprefix('busy ')})",
                 "Wait until it has finished, or end it with `mobileinst device clean`",
             )
+        if said.exit_code == LINKED:
+            raise linked(self.device.serial, said)
         if said.exit_code or not re.fullmatch(rf"{REMOTE_ROOT}/run-\w+", answer):
             raise refused(self.device.serial, said)
         self._run = answer

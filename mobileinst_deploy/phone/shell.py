@@ -24,17 +24,21 @@ from mobileinst_deploy.phone.adb import (
     client,
     ensure_server,
     list_devices,
+    require_one_version,
     talking,
     unusable,
 )
 
 SHELL_LIMIT_S = 30.0
-#: A transfer may take so long however small it is, and longer at 1 MB/s, slower than any USB port.
+#: A transfer may take so long however small it is, and longer at 2 Mbit/s, slower than any USB port
+#: and than most wireless networks.
 TRANSFER_LIMIT_S = 60.0
-SLOWEST_BYTES_PER_S = 1_000_000
+SLOWEST_BYTES_PER_S = 250_000
 MOST_OUTPUT_BYTES = 64 << 20
 
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
+#: Some phones' shells greet whoever starts them: what a command says comes after this line.
+_ANSWER = "=====MOBILEINST-ANSWER====="
 _TICK_S = 0.2
 
 
@@ -47,7 +51,8 @@ class ShellResult:
     """What a command on the phone said.
 
     Attributes:
-        stdout: Standard output; bytes that are no UTF-8 are replaced.
+        stdout: Standard output of the command, without what the phone's shell says before; bytes
+            that are no UTF-8 are replaced.
         stderr: Standard error, likewise.
         exit_code: The real one; 128 + n for death by signal n.
     """
@@ -92,7 +97,8 @@ class AdbDevice:
         deadline = time.monotonic() + limit_s
         streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
         told = 0
-        with self._talking(), self._service(f"shell,v2,raw:{command}", deadline) as receive:
+        service = f"shell,v2,raw:echo {_ANSWER}\n{command}"
+        with self._talking(), self._service(service, deadline) as receive:
             while True:
                 header = receive(5)
                 kind, size = header[0], int.from_bytes(header[1:], "little")
@@ -114,7 +120,7 @@ class AdbDevice:
                         told += len(line) + 1
                         on_stderr(line.decode(errors="replace"))
         stdout, stderr = (s.decode(errors="replace") for s in streams.values())
-        return ShellResult(stdout, stderr, data[0])
+        return ShellResult(stdout.partition(f"{_ANSWER}\n")[2], stderr, data[0])
 
     def push(self, files: Sequence[Path], remote: str) -> None:
         """Copy files or folders into an existing folder on the phone; check what arrived yourself.
@@ -147,10 +153,17 @@ class AdbDevice:
 
     def _transfer(self, arguments: list[str], size: int) -> None:
         limit_s = TRANSFER_LIMIT_S + size / SLOWEST_BYTES_PER_S
+        ensure_server()
+        require_one_version()
         command = [*adb_command(), "-s", self.serial, *arguments]
         done = run_program(command, limit_s=limit_s, between=self._stop_if_asked)
         if done.code is None:
-            raise self._late(f"adb {arguments[0]}", limit_s)
+            raise DeviceError(
+                f"adb {arguments[0]} of {size / 1e6:.1f} MB took longer than {limit_s:.0f} s on the"
+                f" phone {self.serial} and was ended",
+                "Use a faster cable, port or network, and see whether the phone still answers with"
+                " `mobileinst doctor --device adb`",
+            )
         if done.code:
             said = [s for s in (done.stdout + done.stderr).splitlines() if "error" in s]
             raise self._failed_transfer(arguments[0], said[-1] if said else "")

@@ -18,6 +18,10 @@ _HASH_LIMIT_S = 120.0
 #: For commands that only look or remove.
 SHORT_LIMIT_S = 10.0
 _MOST_KIB = 1 << 36
+#: How a command ends that found a link in the place of a folder.
+LINKED = 124
+#: What is ours in the root: folders of content hashes, and of sessions.
+_OURS = f"{REMOTE_ROOT}/run-* {REMOTE_ROOT}/{'[0-9a-f]' * 64}"
 _LEAST_FREE_BYTES = 16 << 20
 
 
@@ -106,7 +110,8 @@ def end_runners(run: str | None = None) -> str:
     """A shell command that kills runners and removes their folders.
 
     Args:
-        run: The session's own folder; None means every session's, and everything pushed.
+        run: The session's own folder; None means every session's, and everything pushed. Of a root
+            that is a link the link goes too, and what else lies where it leads stays.
     """
     folders = run or f"{REMOTE_ROOT}/run-*"
     kill = (
@@ -114,7 +119,9 @@ def end_runners(run: str | None = None) -> str:
         ' [ -n "$pid" ] && grep -q mobileinst_runner /proc/$pid/cmdline && kill -9 $pid;'
         " done 2>/dev/null; "
     )
-    return kill + f"rm -rf {run or REMOTE_ROOT}"
+    if run is not None:
+        return kill + f"rm -rf {run}"
+    return kill + f"if [ -L {REMOTE_ROOT} ]; then rm -rf {_OURS}; fi; rm -rf {REMOTE_ROOT}"
 
 
 def clean_phone(device: AdbDevice) -> int:
@@ -126,12 +133,16 @@ def clean_phone(device: AdbDevice) -> int:
     Raises:
         DeviceError: Something is left, or the phone went away.
     """
-    size = device.shell(f"du -sk {REMOTE_ROOT} 2>/dev/null", limit_s=SHORT_LIMIT_S).stdout.split()
+    size = device.shell(
+        f"if [ -L {REMOTE_ROOT} ]; then du -sk {_OURS}; else du -sk {REMOTE_ROOT}; fi 2>/dev/null",
+        limit_s=SHORT_LIMIT_S,
+    )
+    kib = [whole(line.split()[0], 0, _MOST_KIB) or 0 for line in size.stdout.split("\n") if line]
     done = device.shell(end_runners(), limit_s=SHORT_LIMIT_S)
     left = device.shell(f"ls -d {REMOTE_ROOT}", limit_s=SHORT_LIMIT_S)
     if done.exit_code or left.exit_code == 0:
         raise refused(device.serial, done)
-    return (whole(size[0], 0, _MOST_KIB) or 0) * 1024 if size else 0
+    return sum(kib) * 1024
 
 
 def _look(
@@ -141,10 +152,13 @@ def _look(
     where = quote(folder)
     names = quote(*(f.path.name for f in files))
     done = device.shell(
-        f"mkdir -p {where} && df -k {where} && cd {where} || exit 125; echo"
+        refuse_links(REMOTE_ROOT, folder)
+        + f"mkdir -p {where} && df -k {where} && cd {where} || exit 125; echo"
         + (f"; sha256sum {names} 2>/dev/null" if files else ""),
         limit_s=_HASH_LIMIT_S,
     )
+    if done.exit_code == LINKED:
+        raise linked(device.serial, done)
     if done.exit_code == 125:
         raise refused(device.serial, done)
     if done.exit_code == 127:
@@ -169,6 +183,22 @@ def _free_bytes(df: str) -> int | None:
         if free is not None:
             return free * 1024
     return None
+
+
+def refuse_links(*folders: str) -> str:
+    """A shell command that ends the whole with :data:`LINKED` where one of these is a link.
+
+    What is pushed would lie somewhere else, among what is not ours.
+    """
+    return "".join(f"[ -L {quote(f)} ] && echo {quote(f)} && exit {LINKED}; " for f in folders)
+
+
+def linked(serial: str, said: ShellResult) -> DeviceError:
+    """The error for a command that :func:`refuse_links` ended."""
+    return DeviceError(
+        f"on the phone {serial}, {last_line(said.stdout)} is a symbolic link and no folder",
+        "Run `mobileinst device clean`, which removes the link and what was pushed through it",
+    )
 
 
 def refused(serial: str, said: ShellResult) -> DeviceError:

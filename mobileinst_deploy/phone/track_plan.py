@@ -83,7 +83,7 @@ class TrackPlan(Plan):
         s, geometry, schedule = self.settings, self.geometry, self.schedule
         longest = schedule.longest if isinstance(schedule, Auto) else schedule.clip_length
         model = (*frame[CLASS_LOGITS][1:], frame[KERNELS][2], *geometry.input_size)
-        numbers = (s.score, s.keep, s.similarity, s.duplicate_iou)
+        numbers = (s.score, s.keep, s.similarity, s.duplicate_iou, s.overlap)
         packed = b"".join(np.ascontiguousarray(p).tobytes() for p in self.pictures)
         files[_FRAMES_FILE] = packed
         lines: list[tuple[str, ...]] = [

@@ -43,6 +43,7 @@ from mobileinst_deploy.pair.comparison import mask_ious
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
+from mobileinst_deploy.runtimes.graph_memory import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"
@@ -161,6 +162,7 @@ def quantize_pair(
         )
     held_out = list(pictures[3::4])
     seen = [p for i, p in enumerate(pictures) if i % 4 != 3]
+    require_bounded(bundle)
     plain = {role: load_graph(bundle.graphs[role].onnx) for role in ROLES}
     progress("quantise: float32 reference", 0, None)
     frame_inputs = [{IMAGE: p} for p in seen]

@@ -89,9 +89,11 @@ def open_host(
             "Use --device adb with a phone of ARMv8.2, or --device qemu",
         )
     if runtime == "ncnn":
+        from mobileinst_deploy.runtimes.graph_memory import require_bounded
         from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
         from mobileinst_deploy.runtimes.ncnn.rehearsal import rehearse
 
+        require_bounded(bundle)
         runner = NcnnRunner(_as_ncnn(bundle, progress))
         rehearse(runner.bundle)
         return runner
@@ -111,8 +113,10 @@ def for_device(
         BundleError: It cannot be converted.
     """
     from mobileinst_deploy.phone.device_bundle import prepare_bundle
+    from mobileinst_deploy.runtimes.graph_memory import require_bounded
 
     known_runtime(runtime)
+    require_bounded(bundle)
     device_bundle = prepare_bundle(runtime=cast("Runtime", runtime), progress=progress)
     taken = bundle if runtime == "onnxruntime" else _as_ncnn(bundle, progress)
     return as_computed(taken, runtime), device_bundle

@@ -14,6 +14,7 @@ from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
+from mobileinst_deploy.runtimes.graph_memory import require_bounded
 from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Of the runtime that runs the graphs here, which may differ from the one at export.
@@ -107,12 +108,16 @@ class CpuRunner(HostRunner):
 
     Args:
         bundle: The pair.
+
+    Raises:
+        BundleError: A graph asks for too much memory.
     """
 
     runtime = f"onnxruntime {VERSION}"
 
     def __init__(self, bundle: ExportBundle) -> None:
         super().__init__(bundle)
+        require_bounded(bundle)
         self._sessions: dict[Role, onnxruntime.InferenceSession] = {}
 
     def load(self, role: Role) -> onnxruntime.InferenceSession:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle
@@ -56,13 +54,8 @@ class AdbRunner(DeviceRunner):
             self.name += " (emulated)"
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._session.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._session.__exit__(None, None, None)
 
     def tensors(self, plan: Plan) -> list[dict[str, np.ndarray]]:
         """Run a plan and give every call's tensors by name.

@@ -257,6 +257,10 @@ class TrainConfig:
         ema: Decay of the averaged weights that are evaluated and kept; 0 keeps the last ones.
         accumulate: Batches whose gradients make one step.
         precision: Mixed precision.
+        tf32: Whether products of float32 numbers on GPUs are made in TF32, which is several times
+            as fast and has 10 bits of precision. CPUs take no notice.
+        compile: Whether the network's parts are compiled by ``torch.compile``, which takes minutes
+            before the first step, and again for the evaluation.
         threads: Threads of torch on a CPU; 0 leaves torch's choice.
         log_every: Iterations between rows of the log.
         save_every: Iterations between checkpoints.
@@ -275,6 +279,8 @@ class TrainConfig:
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
     precision: Precision = "no"
+    tf32: bool = True
+    compile: bool = False
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     log_every: Steps = 20
     save_every: Steps = 500
@@ -326,9 +332,9 @@ class TrainConfig:
         raise ValueError(f"iteration beyond the {self.iterations} of the run")
 
     def fingerprint(self) -> str:
-        """What must be the same for a run to be resumed; saving and logging may differ."""
+        """What must be the same for a run to be resumed; saving, logging and speed may differ."""
         document = asdict(self)
-        for name in ("log_every", "save_every", "evaluate_every", "threads"):
+        for name in ("log_every", "save_every", "evaluate_every", "threads", "tf32", "compile"):
             del document[name]
         del document["data"]["workers"]
         return canonical_sha256(document)
@@ -352,11 +358,13 @@ def _change(data: dict[str, Any], change: str) -> None:
     if not (equals and last and all(way)):
         raise ConfigError(f"{change[:80]!r} changes nothing", next_step)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        given = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"the value of {change[:80]!r} is not TOML: {error}", next_step
         ) from error
+    if given.keys() != {"value"}:
+        raise ConfigError(f"{change[:80]!r} is more than one change", next_step)
     place: Any = data
     for step in way:
         index = whole(step, 0, len(place) - 1) if isinstance(place, list) else None
@@ -368,7 +376,7 @@ def _change(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
     if not isinstance(place, dict):
         raise ConfigError(f"the recipe has no {name.strip()[:80]!r}", next_step)
-    place[last] = value
+    place[last] = given["value"]
 
 
 @places(0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import write_atomically
 from mobileinst_deploy.core.text import whole
 
@@ -29,6 +31,9 @@ COLUMNS = (
     "AP50",
     "AP75",
 )
+#: Of a log that is read again; a run of a million iterations writes less.
+_MOST_CHARACTERS = 1 << 28
+_LONGEST_ROW = 10_000
 
 
 class TrainingLog:
@@ -38,6 +43,9 @@ class TrainingLog:
         path: The CSV file.
         iteration: The iteration that the run begins or resumes at; later rows are dropped.
         write: Whether this process writes it; the others only read how far it went.
+
+    Raises:
+        OutputError: It cannot be read or written.
     """
 
     def __init__(self, path: Path, iteration: int, *, write: bool = True) -> None:
@@ -94,17 +102,37 @@ class TrainingLog:
 
 
 def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
-    if not path.exists():
+    """What is whole of an earlier session's log; a log that was damaged loses its damaged rows."""
+    if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            text = file.read(_MOST_CHARACTERS)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be read: {error.strerror}", "Make it readable, or move it away"
+        ) from error
+    # A row is one line: what is open at a line's end is damage and must not swallow the next ones.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line for line in lines if len(line) < _LONGEST_ROW and line.isprintable()]
+    rows = [row for line in lines[1:] for row in csv.DictReader([lines[0], line])]
+    kept = [r for r in rows if _is_whole(r, iteration)]
     # An older version's rows lack what later ones note.
-    kept = [
-        r
-        for r in rows
-        if set(r) <= set(COLUMNS) and whole(r.get("iteration") or "", 0, iteration) is not None
-    ]
     return [{"loss": "", **r} for r in kept]
+
+
+def _is_whole(row: Mapping[str, str | None], iteration: int) -> bool:
+    """Whether a row is one of a log, up to an iteration."""
+    if not set(row) <= set(COLUMNS) or whole(row.get("iteration") or "", 0, iteration) is None:
+        return False
+    return all(_is_number(v or "0") for name, v in row.items() if name != "stage")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _write(path: Path, text: str) -> None:

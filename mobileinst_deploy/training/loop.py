@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.errors import ConfigError
-from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.run_folder import LOG_FILE, WEIGHTS_FILE
 from mobileinst_deploy.network import build_model
-from mobileinst_deploy.network.checkpoint import load_backbone, load_weights, save_checkpoint
-from mobileinst_deploy.training.checkpoints import load_state, require_state_of, save_state
+from mobileinst_deploy.network.checkpoint import save_checkpoint
+from mobileinst_deploy.training.beginning import begin, fresh_optimizer
+from mobileinst_deploy.training.checkpoints import require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.curves import draw_curves
 from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
 from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.engine import accelerator_of, laid_out, synchronised
+from mobileinst_deploy.training.failures import explained, require_finite
 from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
@@ -122,35 +123,12 @@ def train(
         )
     run = _Run(config, model_config, source, folder, held_out, progress)
     run.start(resume, backbone, weights)
-    try:
+    with explained(config):
         return run.go()
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(config) from error
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            raise ConfigError(
-                "a picture of a batch of 1 is so small that batch normalisation, at 1/64 of it, "
-                "has one value to take a mean of",
-                "Set batch to 2 or more, or give the stage a larger size",
-            ) from error
-        raise
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
-            raise _out_of_memory(config) from error
-        raise
 
 
 def _in_epochs(config: TrainConfig) -> bool:
     return any(stage.epochs for stage in config.stages)
-
-
-def _out_of_memory(config: TrainConfig) -> ConfigError:
-    largest = max(stage.batch for stage in config.stages)
-    return ConfigError(
-        f"memory ran out with batches of up to {largest}",
-        f"Set batch to {max(largest // 2, 1)} and accumulate to {config.accumulate * 2}, which "
-        "makes the same steps in smaller pieces",
-    )
 
 
 class _Run:
@@ -165,52 +143,37 @@ class _Run:
         held_out: ClipSource | None,
         progress: Progress,
     ) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.source = source
         self.folder = folder
         self.held_out = held_out
         self.progress = progress
-        # Without the hint several processes on CPUs would not find each other.
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision, cpu=not torch.accelerator.is_available()
-        )
+        self.accelerator = accelerator_of(config)
         self.config = config = config.counted(
             sum(source.length(clip) for clip in range(len(source))) if _in_epochs(config) else 0,
             self.accelerator.num_processes,
         )
-        self.fingerprint = canonical_sha256([config.fingerprint(), model_config.to_dict()])
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
         self.iteration = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
-        self.anew: tuple[str, ...] = ()
-        self.note: str | None = None
 
     def start(self, resume: bool, backbone: Path | None, weights: Path | None) -> None:
         """Load what the run begins with, and hand the parts to the engine."""
-        state = load_state(self.folder, self.fingerprint)
-        if state is not None and not resume:
-            raise ConfigError(
-                f"{self.folder} holds a run already", "Add --resume, or train into another folder"
-            )
-        if state is None:
-            if weights is not None:
-                self.anew, self.note = load_weights(self.model, weights, other_classes=True)
-            if backbone is not None:
-                load_backbone(self.model, backbone)
-            if self.ema is not None:
-                self.ema = Ema(self.model, self.config.ema)
-        objective = Objective(self.model, self.config.losses)
-        if self.accelerator.device.type == "cpu":
-            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._module = objective
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(objective, self.config),
-            lr=0.0,
-            weight_decay=self.config.weight_decay,
+        self.begun = begin(
+            self.config,
+            self.model,
+            self.folder,
+            resume=resume,
+            backbone=backbone,
+            weights=weights,
         )
+        state = self.begun.state
+        if state is None and self.ema is not None:
+            self.ema = Ema(self.model, self.config.ema)
+        objective = laid_out(Objective(self.model, self.config.losses), self.config)
+        self._module = objective
+        optimizer = fresh_optimizer(objective, self.config)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
@@ -273,8 +236,8 @@ class _Run:
             self.metrics,
             unreadable,
             self.folder / WEIGHTS_FILE,
-            self.anew,
-            self.note,
+            self.begun.anew,
+            self.begun.note,
             pace.waited_share,
         )
 
@@ -332,7 +295,7 @@ class _Run:
             batch = next(stream).to(self.accelerator.device)
             unreadable += batch.unreadable
             last = piece + 1 == config.accumulate
-            with self.accelerator.autocast(), _synchronised(self.accelerator, self.objective, last):
+            with self.accelerator.autocast(), synchronised(self.accelerator, self.objective, last):
                 losses = self.objective(
                     batch.images, batch.targets, batch.later, stage.query_passing
                 )
@@ -342,22 +305,13 @@ class _Run:
         norm = self.accelerator.clip_grad_norm_(
             self.objective.parameters(), config.clip_norm or math.inf
         )
+        norm = torch.as_tensor(norm, device=self.accelerator.device)
         good = self.folder / WEIGHTS_FILE
-        if not bool(torch.isfinite(totals["loss"])):
-            raise ConfigError(
-                f"the loss is {float(totals['loss'])} at iteration {self.iteration + 1}",
-                f"Lower lr and start another run from the last good weights, --weights {good}",
-            )
-        # In fp16 the scaler leaves out a step whose gradient overflowed, and lowers its scale.
-        if config.precision != "fp16" and not bool(torch.isfinite(norm)):
-            raise ConfigError(
-                f"the gradient is not finite at iteration {self.iteration + 1}",
-                f"Lower lr and start another run from the last good weights, --weights {good}",
-            )
+        require_finite(totals["loss"], norm, config, self.iteration + 1, good)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.model, self.iteration)
-        totals["gradient"] = torch.as_tensor(norm, device=self.accelerator.device)
+        totals["gradient"] = norm
         return totals, unreadable
 
     def _record(
@@ -400,10 +354,13 @@ class _Run:
             save_checkpoint(
                 self.folder / WEIGHTS_FILE,
                 self.model,
-                {"mobileinst.train": self.fingerprint, "mobileinst.iteration": str(self.iteration)},
+                {
+                    "mobileinst.train": self.begun.fingerprint,
+                    "mobileinst.iteration": str(self.iteration),
+                },
             )
         state: dict[str, Any] = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.begun.fingerprint,
             "iteration": self.iteration,
             "objective": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -421,27 +378,3 @@ class _Run:
         else:
             with self.ema.in_place_of(self.model):
                 yield
-
-
-@contextmanager
-def _synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> Iterator[None]:
-    """Exchange gradients between processes only in the last piece of a step."""
-    if last:
-        yield
-    else:
-        with accelerator.no_sync(module):
-            yield
-
-
-def _parameter_groups(objective: Objective, config: TrainConfig) -> list[dict[str, Any]]:
-    """The backbone apart, and no weight decay on biases, normalisation, queries and positions."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in objective.named_parameters():
-        multiplier = config.backbone_lr if name.startswith("model.backbone.") else 1.0
-        free = parameter.ndim < 2 or name.endswith((".queries", ".positions"))
-        decay = 0.0 if free else config.weight_decay
-        groups.setdefault((multiplier, decay), []).append(parameter)
-    return [
-        {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
-        for (multiplier, decay), parameters in groups.items()
-    ]

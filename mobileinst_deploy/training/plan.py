@@ -19,7 +19,11 @@ from mobileinst_deploy.core.config import SIZE_MULTIPLE, ModelConfig
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.network import build_model
+from mobileinst_deploy.training.beginning import Beginning, begin, fresh_optimizer
+from mobileinst_deploy.training.checkpoints import STATE_FILE, require_state_of
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
+from mobileinst_deploy.training.ema import Ema
+from mobileinst_deploy.training.engine import laid_out, set_up
 from mobileinst_deploy.training.launcher import processes
 from mobileinst_deploy.training.objective import Objective, Target
 from mobileinst_deploy.training.sources import open_sources
@@ -64,6 +68,8 @@ class TrainPlan:
         stages: In order.
         peak_memory_gib: Of this process while it measured, GiB.
         note: What the estimates rest on.
+        begins: What it would begin with.
+        iteration: That it would go on from; 0 for a run that begins.
     """
 
     model: str
@@ -72,6 +78,8 @@ class TrainPlan:
     stages: tuple[StagePlan, ...]
     peak_memory_gib: float
     note: str
+    begins: str
+    iteration: int
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -79,18 +87,32 @@ class TrainPlan:
 
 
 def plan_run(
-    config: TrainConfig, model: ModelConfig, folder: Path, *, progress: Progress = silent
+    config: TrainConfig,
+    model: ModelConfig,
+    folder: Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    backbone: Path | None = None,
+    weights: Path | None = None,
+    progress: Progress = silent,
 ) -> TrainPlan:
-    """Plan a run.
+    """Plan a run, and find out what would keep it from beginning.
 
     Args:
         config: The recipe.
         model: The network.
         folder: What the recipe's data paths are relative to. Where the data is missing, the length
             of stages in epochs stays unknown.
+        output: Folder of the run.
+        resume: Whether it would go on from the state there.
+        backbone: Published backbone weights to start from.
+        weights: Whole weights to start from.
         progress: Told of every stage.
 
     Raises:
+        ConfigError: The output folder holds a run that was not to be resumed, or another one.
+        CheckpointError: The weights or the state do not fit.
         DatasetError: The annotations are there, but broken.
     """
     together = processes()
@@ -102,10 +124,19 @@ def plan_run(
         counted = config.counted(frames, together)
     elif not config.data.annotations:
         raise DatasetError("the recipe names no data", "Give data.annotations")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    elif any(stage.epochs for stage in config.stages) and (output / STATE_FILE).exists():
+        raise DatasetError(
+            f"{output} holds a run, and how many iterations its epochs are cannot be told: the data"
+            " is not here",
+            "Give --data, or another output folder",
+        )
+    set_up(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = Objective(build_model(model, config.seed), config.losses).to(device).train()
+    network = build_model(model, config.seed)
+    begun = begin(counted, network, output, resume=resume, backbone=backbone, weights=weights)
+    objective = Objective(network, config.losses)
+    begins, iteration = _beginning(begun, counted, objective, output, backbone, weights)
+    objective = laid_out(objective, config).to(device).train()
     stages = []
     for number, (stage, known) in enumerate(zip(config.stages, counted.stages, strict=True)):
         progress("measuring a few steps", number, len(config.stages))
@@ -132,7 +163,38 @@ def plan_run(
         peak_kib / 2**20,
         f"estimated from steps of 2 and 3 samples on {device.type}, {torch.get_num_threads()} "
         "threads; reading the data comes on top" + ("" if found else "; the data is not here"),
+        begins,
+        iteration,
     )
+
+
+def _beginning(
+    begun: Beginning,
+    config: TrainConfig,
+    objective: Objective,
+    output: Path,
+    backbone: Path | None,
+    weights: Path | None,
+) -> tuple[str, int]:
+    """What a run would begin with, for people, and the iteration that it would go on from."""
+    if begun.state is not None:
+        require_state_of(
+            output,
+            begun.state,
+            objective=objective,
+            optimizer=fresh_optimizer(objective, config),
+            average=Ema(objective.model, config.ema).state_dict() if config.ema else None,
+            iterations=config.iterations,
+        )
+        iteration: int = begun.state["iteration"]
+        return f"It goes on at iteration {iteration} of {config.iterations}", iteration
+    if weights is not None:
+        taken = "; ".join(filter(None, (f"It begins with {weights}", begun.note)))
+        anew = f"; these begin anew: {', '.join(begun.anew)}" if begun.anew else ""
+        return taken + anew, 0
+    if backbone is not None:
+        return f"It begins with the backbone of {backbone}", 0
+    return f"It begins with the random weights of seed {config.seed}", 0
 
 
 def largest_size(stage: StageConfig, model: ModelConfig) -> tuple[int, int]:

@@ -214,23 +214,23 @@ def _drawn(frames: Sequence[ShapesFrame]) -> LabelledFrames:
 
 
 def _join(samples: Sequence[Sample], painted: bool) -> LabelledFrames:
-    told_apart = [~sample.crowd for sample in samples]
+    # Which of a sample's objects are told apart, and each one's track.
+    kept = [
+        [(k, track) for k, track in enumerate(s.track_ids.tolist()) if not s.crowd[k]]
+        for s in samples
+    ]
+    images = [_without_crowds(s) if painted else s.image for s in samples]
     return aligned(
-        np.stack([_without_crowds(s) if painted else s.image for s in samples]),
-        [
-            dict(zip(s.track_ids[keep].tolist(), s.masks[keep], strict=True))
-            for s, keep in zip(samples, told_apart, strict=True)
-        ],
-        {
-            int(track): int(label)
-            for s, keep in zip(samples, told_apart, strict=True)
-            for track, label in zip(s.track_ids[keep], s.labels[keep], strict=True)
-        },
+        images[0][None] if len(images) == 1 else np.stack(images),
+        [{track: s.masks[k] for k, track in own} for s, own in zip(samples, kept, strict=True)],
+        {track: int(s.labels[k]) for s, own in zip(samples, kept, strict=True) for k, track in own},
     )
 
 
 def _without_crowds(sample: Sample) -> np.ndarray:
     """The picture with its regions of many objects in the colour of padding."""
+    if not sample.crowd.any():
+        return sample.image
     crowds = sample.masks[sample.crowd].any(0) & ~sample.masks[~sample.crowd].any(0)
     return np.where(crowds[..., None], np.array(PADDING, np.uint8), sample.image)
 

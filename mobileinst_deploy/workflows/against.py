@@ -33,7 +33,7 @@ class GateResult:
         baseline: What it was held against, for people.
         interleaved: Whether both were run in turn; otherwise they were measured apart.
         fail_above: The share of slowdown that is too much, such as 0.05.
-        slowdowns: One entry for each clip length.
+        slowdowns: One entry for each T.
     """
 
     baseline: str
@@ -55,7 +55,7 @@ class GateResult:
 
     @property
     def failure(self) -> MobileInstError | None:
-        """What a script must know, as an error; None when no clip length became too much slower.
+        """What a script must know, as an error; None when no T became too much slower.
 
         It is a VerificationFailed when one did, a MeasurementInvalid when noise forbids an answer.
         """
@@ -138,6 +138,31 @@ def check_comparable(pair: ExportBundle, baseline: ExportBundle | LatencyRecord)
             )
 
 
+def check_measured(names: Sequence[str], baseline: LatencyRecord) -> None:
+    """Refuse before anything is measured a baseline of a device that will not be.
+
+    Args:
+        names: Of the targets: ``cpu``, ``adb:SERIAL``.
+        baseline: What was measured before.
+
+    Raises:
+        ConfigError: Its device is none of them.
+    """
+    if baseline.device.name not in names:
+        raise ConfigError(
+            f"the baseline was measured on {baseline.device.name}, and this is for"
+            f" {', '.join(names)}",
+            "Measure that device, or give a baseline of this one",
+        )
+
+
+def of_the_same_device(
+    records: Sequence[LatencyRecord], baseline: LatencyRecord
+) -> LatencyRecord | None:
+    """The fresh record of the baseline's device; None where that one failed."""
+    return next((r for r in records if r.device.name == baseline.device.name), None)
+
+
 def against_record(
     record: LatencyRecord, baseline: LatencyRecord, fail_above: float, name: str
 ) -> GateResult:
@@ -173,8 +198,8 @@ def against_record(
     shared = [s for s in record.schedules if s.clip_length in old]
     if not shared:
         raise ConfigError(
-            "the baseline has none of these clip lengths",
-            f"Use --clip-lengths {','.join(map(str, old))}",
+            "the baseline has no such T",
+            f"Use -T {','.join(map(str, old))}",
         )
     return GateResult(
         name,

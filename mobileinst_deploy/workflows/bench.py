@@ -1,6 +1,6 @@
 """bench: measure a pair's latency on this machine or on phones, keep the records, judge them.
 
-The host and every phone are targets of one protocol: for each clip length T a keyframe, T-1 reuse
+The host and every phone are targets of one protocol: for each T a keyframe, T-1 reuse
 frames with its kernels, the next keyframe, and so on, so that both graphs see the same heat and
 caches. What was measured is kept before anybody is told of it.
 """

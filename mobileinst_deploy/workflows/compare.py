@@ -21,9 +21,7 @@ from mobileinst_deploy.core.errors import (
     MeasurementInvalid,
     MobileInstError,
 )
-from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.core.progress import Progress, silent
-from mobileinst_deploy.measure.charts import Point, alone, scatter
 from mobileinst_deploy.measure.record import LatencyRecord, make_record
 from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.slowdown import Slowdown, paired
@@ -38,7 +36,7 @@ from mobileinst_deploy.runtimes import (
 )
 from mobileinst_deploy.workflows.bench import count_instructions
 from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget, open_targets
-from mobileinst_deploy.workflows.history import remember
+from mobileinst_deploy.workflows.history import Page
 from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 from mobileinst_deploy.workflows.kept import counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import joined, measure_in_rounds, middle_clip
@@ -72,7 +70,7 @@ class Row:
         instructions: Executed ARM instructions of each graph, counted now or before; None: never.
         precision: AP, and on what; None where this pair was not evaluated.
         record: Its latency; None under qemu.
-        ratios: Time of a frame over the reference's by clip length, with an interval of
+        ratios: Time of a frame over the reference's by T, with an interval of
             confidence; empty on an emulated device.
     """
 
@@ -152,60 +150,10 @@ class Comparison:
         base = next(each for each in self.rows if each.entry.name == self.to).instructions
         return None if base is None or row.instructions is None else _over(row, base, role)
 
-    def plot(self) -> str:
-        """Figure 1 as an SVG file: AP over latency on a phone, else over what is known instead.
-
-        Raises:
-            ConfigError: No entry was evaluated, or not all on the same set.
-        """
-        known = [row for row in self.rows if row.precision is not None]
-        check_plottable([row.precision for row in self.rows])
-        on_phone = self.device.startswith("adb:") and not self.emulated
-        counted = [row for row in known if row.instructions is not None]
-        if not on_phone and len(counted) == len(known):
-            label = "million ARM instructions of a keyframe, counted under qemu: not a latency"
-            xs = [row.instructions["frame"] / 1e6 for row in known if row.instructions is not None]
-        elif self.device == "qemu" or self.emulated:
-            raise ConfigError(
-                "there is no latency to draw, and not every pair's instructions were counted",
-                "Compare with --device qemu first",
-            )
-        else:
-            first = [row.record.clips[0] for row in known if row.record is not None]
-            where = "" if on_phone else ", on this computer: no phone"
-            label = f"ms a frame at T = {first[0].clip_length}{where}"
-            xs = [clip.amortised_ms for clip in first]
-        points = [
-            Point(row.entry.name, x, 100 * row.precision[0])
-            for row, x in zip(known, xs, strict=True)
-            if row.precision is not None
-        ]
-        on = next(row.precision[1] for row in known if row.precision is not None)
-        return alone(scatter(points, label, f"AP on {on}, %"))
-
 
 def _over(row: Row, base: Mapping[str, int], role: Role) -> float | None:
     mine = None if row.instructions is None else row.instructions.get(role)
     return None if mine is None or not base.get(role) else mine / base[role]
-
-
-def check_plottable(precisions: Sequence[tuple[float, str] | None]) -> None:
-    """Refuse a plot that nobody could read, before anything is measured.
-
-    Raises:
-        ConfigError: No entry was evaluated, or not all on the same set.
-    """
-    sets = sorted({known[1] for known in precisions if known is not None})
-    if not sets:
-        raise ConfigError(
-            "none of these pairs was evaluated, so there is no AP to draw",
-            "Run `mobileinst evaluate` of each of them first",
-        )
-    if len(sets) > 1:
-        raise ConfigError(
-            f"these pairs were evaluated on different sets: {', '.join(sets)}",
-            "Evaluate all of them on one set",
-        )
 
 
 def open_entries(folders: Sequence[Path], runtimes: Sequence[str]) -> tuple[Entry, ...]:
@@ -272,11 +220,12 @@ def compare(
     if device == "qemu":
         counted = tuple(_counted(row, progress) for row in rows)
         return Comparison("qemu", True, base.name, counted)
+    notebook = _Notebook(entries, settings)
     if device == "cpu":
         where, measured, times = _on_this_machine(entries, settings, progress)
     else:
-        where, measured, times = _on_a_phone(entries, settings, serial, progress)
-    records, forgotten = _records(entries, settings, measured)
+        where, measured, times = _on_a_phone(entries, settings, serial, notebook, progress)
+    records = [notebook.keep(which, found) for which, found in enumerate(measured)]
     emulated = any(record.emulated for record in records)
     reference = times[list(entries).index(base)]
     ratios = [
@@ -291,11 +240,11 @@ def compare(
             replace(row, record=record, ratios=each)
             for row, record, each in zip(rows, records, ratios, strict=True)
         ),
-        forgotten,
+        notebook.forgotten,
     )
 
 
-#: By clip length, one time for each turn, ms.
+#: By T, one time for each turn, ms.
 _Times = dict[int, list[float]]
 
 
@@ -313,7 +262,11 @@ def _on_this_machine(
 
 
 def _on_a_phone(
-    entries: Sequence[Entry], settings: BenchSettings, serial: str | None, progress: Progress
+    entries: Sequence[Entry],
+    settings: BenchSettings,
+    serial: str | None,
+    notebook: _Notebook,
+    progress: Progress,
 ) -> tuple[str, list[Measured], list[_Times]]:
     """Rounds in which every entry has its turn, each a start of the runner of its own."""
     targets: list[BenchTarget] = []
@@ -324,7 +277,7 @@ def _on_a_phone(
                 entry.pair, "adb", entry.runtime, serials=chosen, progress=progress
             )
     pairs = [(target, entry.pair) for target, entry in zip(targets, entries, strict=True)]
-    rounds = measure_in_rounds(pairs, settings, progress)
+    rounds = measure_in_rounds(pairs, settings, progress, notebook.keep)
     times = [
         {t: [middle_clip(each, t) for each in mine] for t in settings.clip_lengths}
         for mine in rounds
@@ -332,13 +285,24 @@ def _on_a_phone(
     return targets[0].name, [joined(each) for each in rounds], times
 
 
-def _records(
-    entries: Sequence[Entry], settings: BenchSettings, measured: Sequence[Measured]
-) -> tuple[list[LatencyRecord], str | None]:
-    """A record of each, as `bench` would make it, kept in the history; or why one is not there."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    records, forgotten = [], None
-    for entry, found in zip(entries, measured, strict=True):
+class _Notebook:
+    """Keeps a record of each entry in the history, as `bench` would make it, while it grows.
+
+    What ends the work in the middle, a phone that leaves or a signal, costs nothing that was
+    measured before.
+    """
+
+    def __init__(self, entries: Sequence[Entry], settings: BenchSettings) -> None:
+        self._entries = entries
+        self._settings = settings
+        self._now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._pages = [Page() for _ in entries]
+        #: Why a record is not in the history; None when all are.
+        self.forgotten: str | None = None
+
+    def keep(self, which: int, found: Measured) -> LatencyRecord:
+        """The record of an entry by all that was measured of it so far; it is kept."""
+        entry, settings = self._entries[which], self._settings
         record = make_record(
             entry.pair,
             settings.protocol,
@@ -346,13 +310,12 @@ def _records(
             live_kernels=settings.live(entry.pair),
             core_wanted=settings.core,
             max_celsius=settings.max_celsius if found.facts.kind == "adb" else None,
-            measured_at=now,
+            measured_at=self._now,
         )
-        others = ", ".join(each.name for each in entries if each is not entry)
+        others = ", ".join(each.name for each in self._entries if each is not entry)
         record = replace(record, notes=(*record.notes, f"measured in turn with {others}"))
-        forgotten = remember(record) or forgotten
-        records.append(record)
-    return records, forgotten
+        self.forgotten = self._pages[which].keep(record) or self.forgotten
+        return record
 
 
 def _row(entry: Entry) -> Row:
@@ -380,30 +343,3 @@ def _of(entry: Entry) -> Iterator[None]:
         yield
     except BundleError as error:
         raise BundleError(f"{entry.name}: {error.cause}", error.next_step) from error
-
-
-def write_plot(found: Comparison, path: Path) -> None:
-    """Write Figure 1.
-
-    Raises:
-        ConfigError: There is nothing to draw.
-        OutputError: It cannot be written.
-    """
-    text = found.plot()
-    write_atomically(path, lambda temporary: _put(temporary, text))
-
-
-def check_plot(path: Path) -> None:
-    """Find out before anything is measured whether a plot can be written.
-
-    Raises:
-        ConfigError: Its name does not say that it is an SVG.
-        OutputError: It cannot be written.
-    """
-    if path.suffix != ".svg":
-        raise ConfigError(f"the plot {path} is written as SVG", "Give it a name that ends in .svg")
-    require_writable(path)
-
-
-def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from mobileinst_deploy.core.errors import ConfigError, MobileInstError
 from mobileinst_deploy.phone import device_bundle, ncnn_build, toolchain
-from mobileinst_deploy.phone.adb import adb_program, list_devices
+from mobileinst_deploy.phone.adb import adb_program, list_devices, require_one_version
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.phone.state import NEEDED_ABI, check_abi, read_phone
 from mobileinst_deploy.phone.storage import REMOTE_ROOT, install
@@ -93,6 +93,7 @@ def _adb() -> list[Finding]:
         return [Finding("adb", False, error.cause, error.next_step)]
     try:
         listed = list_devices()
+        require_one_version()
     except MobileInstError as error:
         return [*found, Finding("adb's server", False, error.cause, error.next_step)]
     if not listed:

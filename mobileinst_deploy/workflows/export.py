@@ -112,6 +112,11 @@ def export(
         True
     """
     weights = None if weights is None else Path(weights)
+    if (model is None) == (network is None):
+        raise ConfigError(
+            "give either a model or --network" + ("" if model is None else ", not both"),
+            "`mobileinst models` lists the zoo",
+        )
     output = _output(model) if output is None else Path(output)
     # Before the work, which takes a while.
     require_replaceable(output, MANIFEST, BUNDLE_FILES)
@@ -160,7 +165,7 @@ def export(
 def _output(model: str | None) -> Path:
     if model is None or not is_run(Path(model)):
         raise ConfigError(
-            "only a run has a folder for its pair", "Say with -o which folder to write", where="-o"
+            "it is not said where the pair goes", "Give a folder, such as -o pair", where="-o"
         )
     return pair_of(Path(model))
 
@@ -180,11 +185,6 @@ def _source(
     from mobileinst_deploy.network.peers.catalogue import NOT_BUILT, PEERS, load_peer
     from mobileinst_deploy.network.user_network import load_network
 
-    if (model is None) == (network is None):
-        raise ConfigError(
-            "give either a model or --network" + ("" if model is None else ", not both"),
-            "`mobileinst models` lists the zoo",
-        )
     foreign = network is not None or model in PEERS or model in NOT_BUILT
     if foreign and reuse_context is not None:
         raise ConfigError("only MobileInst reuses context", "Leave --reuse-context out")

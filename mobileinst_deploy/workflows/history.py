@@ -58,22 +58,44 @@ def history_folder() -> Path:
     return user_state_path("mobileinst") / "history"
 
 
+class Page:
+    """One entry of the notebook, for a measurement that is kept while it still grows."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def keep(self, record: LatencyRecord) -> str | None:
+        """Let a record take the place of the last one here; None, or why it could not be kept."""
+        path = self._path or _free_path(record)
+        if path is None:
+            return f"{history_folder()} has a thousand entries like this one"
+        try:
+            write_atomically(path, partial(_put, msgspec.json.encode(record.to_dict())))
+        except OutputError as error:
+            return error.cause
+        self._path = path
+        return None
+
+
 def remember(record: LatencyRecord) -> str | None:
     """Keep a record; None, or why it could not be kept."""
+    return Page().keep(record)
+
+
+def _free_path(record: LatencyRecord) -> Path | None:
+    """Where a new entry goes; None where a thousand like it are."""
     when = re.sub(r"[^0-9T]", "", record.measured_at.split("+")[0])
     parts = (when, record.device.serial, record.runtime.split(" ")[0], record.pair.model_id)
     stem = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part)[:60] for part in parts)
-    data = msgspec.json.encode(record.to_dict())
-    folder = history_folder()
+    names = (f"{stem}{f'-{number}' if number else ''}.json" for number in range(1000))
+    return next((p for name in names if not _is_taken(p := history_folder() / name)), None)
+
+
+def _is_taken(path: Path) -> bool:
     try:
-        for number in range(1000):
-            path = folder / f"{stem}{f'-{number}' if number else ''}.json"
-            if not path.exists():
-                write_atomically(path, partial(_put, data))
-                return None
-    except OutputError as error:
-        return error.cause
-    return f"{folder} has a thousand entries of {stem}"
+        return path.exists()
+    except OSError:  # a folder that may not be looked into is told when it is written
+        return False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,10 @@ def new(
             raise ConfigError(
                 f"{name} cannot hold a name that is not UTF-8", "Rename the folder or the file"
             ) from error
-    for name, text in texts.items():
-        _write(folder / name, text)
-    read_train_config(folder / RECIPE_FILE)
+    with _all_or_none([folder / name for name in texts]):
+        for name, text in texts.items():
+            _write(folder / name, text)
+        read_train_config(folder / RECIPE_FILE)
     return NewRun(
         folder,
         config.classes,
@@ -155,6 +157,21 @@ def _held_out(annotations: Path, images: Path, objects: Mapping[str, int], clips
     """Find out now what would otherwise end the training before it begins."""
     data = AnnotatedSet(images, annotations, tuple(objects), clips=clips)
     data.catalogue.require_objects("evaluate on")
+
+
+@contextmanager
+def _all_or_none(paths: Sequence[Path]) -> Iterator[None]:
+    """Of files that were not there, leave none behind where one cannot be written."""
+    missing = [f for f in paths[0].absolute().parents if not f.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):  # somebody else put something there
+                folder.rmdir()
+        raise
 
 
 def _from(folder: Path, path: str | Path) -> str:

@@ -59,8 +59,8 @@ def derived_folder(folder: Path, output: Path | None, suffix: str) -> Path:
     Raises:
         OutputError: It cannot be written or holds something else.
     """
-    resolved = folder.resolve()
-    target = output or resolved.with_name(f"{resolved.name}-{suffix}")
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    target = output or named.with_name(f"{named.name}-{suffix}")
     require_replaceable(target, MANIFEST, BUNDLE_FILES)
     require_writable(target)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,7 @@ def measure_in_rounds(
     pairs: Sequence[tuple[BenchTarget, ExportBundle]],
     settings: BenchSettings,
     progress: Progress = silent,
+    keep: Callable[[int, Measured], object] | None = None,
 ) -> list[list[Measured]]:
     """Measure every pair a tenth of the protocol's amount at a time, the order turned each round.
 
@@ -29,6 +30,8 @@ def measure_in_rounds(
         pairs: Each with its target on the same phone.
         settings: The amounts of all rounds together.
         progress: Told of each start.
+        keep: Given, after each start, which pair it was of and all that was measured of that so
+            far, as one.
 
     Returns:
         For each pair what each round gave.
@@ -48,6 +51,8 @@ def measure_in_rounds(
             target, pair = pairs[which]
             progress(f"round {turn + 1} of {ROUNDS}: {pair.folder.name}", turn, ROUNDS)
             rounds[which].append(target.measure(pair, part, cancel, silent))
+            if keep is not None:
+                keep(which, joined(rounds[which]))
     return rounds
 
 

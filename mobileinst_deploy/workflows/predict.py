@@ -102,9 +102,7 @@ def predict(
         raise ConfigError(f"there is no dataset form {dataset!r}", f"Use {' or '.join(DATASETS)}")
     clips = dataset == "ytvis"
     if clip_length is not None and not clips:
-        raise ConfigError(
-            "pictures have no clip length", "Leave -T out, or use --dataset ytvis for clips"
-        )
+        raise ConfigError("pictures have no T", "Leave -T out, or use --dataset ytvis for clips")
     schedule = str(3 if clip_length is None else clip_length) if clips else None
     if schedule is not None:
         parse_schedule(schedule)

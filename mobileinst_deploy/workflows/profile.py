@@ -24,6 +24,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
+from mobileinst_deploy.runtimes.graph_memory import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import VERSION, compute, open_session
 from mobileinst_deploy.workflows.results import Kept, pair_place
 
@@ -146,6 +147,7 @@ def profile_host(
         DeviceError: The profiler wrote nothing usable.
     """
     golden = load_golden(bundle)
+    require_bounded(bundle)
     with scratch_folder() as name, pinned_to_one_core() as core:
         sessions = {
             role: open_session(bundle.graphs[role].onnx, profile=name / role) for role in ROLES

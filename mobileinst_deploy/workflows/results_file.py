@@ -29,7 +29,8 @@ from mobileinst_deploy.measure.average_precision import Candidate
 from mobileinst_deploy.workflows.search import Found
 
 SUFFIXES = (".json", ".zip")
-MAX_BYTES = 4 << 30
+#: Read whole, packed or not: far more than the results of any validation split.
+MAX_BYTES = 1 << 30
 _Number = Annotated[int, msgspec.Meta(ge=-MAX_WHOLE, le=MAX_WHOLE)]
 _Score = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 _Side = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]

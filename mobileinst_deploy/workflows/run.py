@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import time
-from array import array
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +14,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import Call, GraphRunner
 from mobileinst_deploy.core.errors import MobileInstError, OutputError
-from mobileinst_deploy.core.files import require_writable, write_atomically, write_json
+from mobileinst_deploy.core.files import require_writable, write_json
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
@@ -43,11 +39,9 @@ from mobileinst_deploy.phone.track_plan import DEVICE_STAGES, DeviceFrame
 from mobileinst_deploy.runtimes import as_computed, known_runtime, open_runner
 from mobileinst_deploy.runtimes.device import DeviceRunner
 from mobileinst_deploy.runtimes.track_loop import DeviceLoop
+from mobileinst_deploy.workflows.stage_clock import StageClock
 from mobileinst_deploy.workflows.track import SCORE, step
 
-#: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
-#: ``transfer`` is the way to a device and back, shared among a batch's frames.
-STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
 RUN_FILE = "run.json"
 #: Everything that a run may write.
 FILES = ("overlay.mp4", "overlay.png", "tracks.json", "timings.csv", RUN_FILE)
@@ -212,7 +206,7 @@ class _Run:
         self._schedule = schedule
         self._settings = settings
         self._drawn = overlay
-        self._clock = _Clock()
+        self._clock = StageClock()
         self._tracker = Tracker(_Timed(runner, self._clock), schedule, settings)
         # A device does the whole loop itself.
         self._loop: DeviceLoop | None = None
@@ -281,7 +275,8 @@ class _Run:
             self._draw(picture, result, masks)
         self.frames += 1
         self._keyframes += result.since == 0
-        clock.next_frame(picture.pts * self._clip.time_base, result)
+        shown_at = picture.pts * self._clip.time_base
+        clock.next_frame(shown_at, result.since, len(result.ids))
 
     def _draw(self, picture: Picture, result: _Result, masks: np.ndarray) -> None:
         with self._clock.stage("draw"):
@@ -353,7 +348,7 @@ class _Run:
 class _Timed:
     """A runner whose time goes to the stage ``graphs``."""
 
-    def __init__(self, runner: GraphRunner, clock: _Clock) -> None:
+    def __init__(self, runner: GraphRunner, clock: StageClock) -> None:
         self.name, self.runtime, self.emulated = runner.name, runner.runtime, runner.emulated
         self.specs = runner.specs
         self._runner = runner
@@ -362,68 +357,3 @@ class _Timed:
     def outputs(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]]:
         with self._clock.stage("graphs"):
             return self._runner.outputs(calls)
-
-
-class _Clock:
-    """Time per stage and frame; a stage within a stage stops the outer one's clock."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self.wall_seconds = 0.0
-        self._now = dict.fromkeys(STAGES, 0.0)
-        self._open: list[str] = []
-        self._mark = 0.0
-        self._rows = array("d")
-        self._width = 3 + len(STAGES)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self._switch()
-        self._open.append(name)
-        try:
-            yield
-        finally:
-            self._switch()
-            self._open.pop()
-
-    def _switch(self) -> None:
-        now = time.perf_counter()
-        if self._open:
-            self._now[self._open[-1]] += now - self._mark
-        self._mark = now
-
-    def add(self, name: str, seconds: float) -> None:
-        """Time that a device says it took."""
-        self._now[name] += seconds
-
-    def next_frame(self, shown_at: Fraction, result: _Result) -> None:
-        self._rows.extend((float(shown_at), result.since, len(result.ids)))
-        self._rows.extend(1000 * self._now[stage] for stage in STAGES)
-        self._now = dict.fromkeys(STAGES, 0.0)
-        self.stop()
-
-    def stop(self) -> None:
-        self.wall_seconds = time.perf_counter() - self._begun
-
-    def _table(self) -> np.ndarray:
-        return np.array(self._rows).reshape(-1, self._width)
-
-    def totals(self) -> dict[str, float]:
-        sums = self._table()[:, 3:].sum(axis=0) / 1000
-        return dict(zip(STAGES, sums.tolist(), strict=True))
-
-    def write(self, path: Path, untold: Sequence[str]) -> None:
-        def write(temporary: Path) -> None:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                rows = csv.writer(file)
-                rows.writerow(
-                    ["frame", "seconds", "since_keyframe", "instances"]
-                    + [f"{stage}_ms" for stage in STAGES]
-                )
-                for index, row in enumerate(self._table().tolist()):
-                    times = [f"{ms:.3f}" for ms in row[3:]]
-                    for stage in untold:
-                        times[STAGES.index(stage)] = ""
-                    rows.writerow([index, f"{row[0]:.6f}", int(row[1]), int(row[2]), *times])
-
-        write_atomically(path, write)

@@ -86,13 +86,13 @@ def sustain(
     Args:
         pair: What computes the frames.
         target: From :func:`~mobileinst_deploy.workflows.bench_targets.open_targets`, one alone.
-        settings: Clip lengths, core, the temperature to begin below, live kernels.
+        settings: Every T, core, the temperature to begin below, live kernels.
         load: What arrives.
         report: A file or folder in place of ``results/<device>-<runtime>-<form>/sustained.json``.
         progress: Told of each T.
 
     Raises:
-        ConfigError: There is no clip length to try.
+        ConfigError: There is no T to try.
         DeviceError: The device failed, or stayed too hot.
         OutputError: ``report`` cannot be written.
     """
@@ -106,7 +106,7 @@ def sustain(
         raise ConfigError(f"{target.name} bears no load", "Use --device cpu or adb")
     lengths = sorted(settings.clip_lengths)
     if not lengths:
-        raise ConfigError("there is no clip length to try", "Give one with --clip-lengths")
+        raise ConfigError("there is no T to try", "Give one with -T")
     clips: list[Sustained] = []
     for length in lengths:
         clips.append(bear.at(length, progress))

@@ -65,11 +65,7 @@ def train(
         'run/model.safetensors'
     """
     recipe = Path(recipe)
-    if weights is not None and init is not None:
-        raise ConfigError(
-            "--init gives a backbone and --weights a whole network, backbone included",
-            "Give one of them",
-        )
+    _one_start(init, weights)
     processes()  # as the launcher says, or an error
     read, entry = _read(recipe, changes)
     source, held_out = open_sources(read.data, Path(data or recipe.parent), entry.config)
@@ -95,29 +91,56 @@ def train(
 
 def plan(
     recipe: str | Path,
+    output: str | Path,
     *,
     data: str | Path | None = None,
+    resume: bool = False,
+    init: str | Path | None = None,
+    weights: str | Path | None = None,
     changes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> TrainPlan:
-    """What a training run would be: steps, samples, rates, time. Nothing is written.
+    """What a training run would be: beginning, steps, samples, rates, time. Nothing is written.
 
     Args:
         recipe: The train.toml.
+        output: As for :func:`train`.
         data: As for :func:`train`; the data need not be there.
+        resume: As for :func:`train`.
+        init: As for :func:`train`.
+        weights: As for :func:`train`.
         changes: As for :func:`train`.
         progress: Told of every stage.
 
     Raises:
-        ConfigError: The recipe or the model cannot be used.
+        ConfigError: The recipe, the model or the folder cannot be used.
+        CheckpointError: The weights to start from do not fit.
         DatasetError: The annotations are there, but broken.
     """
     recipe = Path(recipe)
+    _one_start(init, weights)
     read, entry = _read(recipe, changes)
     folder = Path(data or recipe.parent)
     from mobileinst_deploy.training.plan import plan_run
 
-    return plan_run(replace(read, model=entry.id), entry.config, folder, progress=progress)
+    return plan_run(
+        replace(read, model=entry.id),
+        entry.config,
+        folder,
+        Path(output),
+        resume=resume,
+        backbone=None if init is None else Path(init),
+        weights=None if weights is None else weights_named(weights),
+        progress=progress,
+    )
+
+
+def _one_start(init: str | Path | None, weights: str | Path | None) -> None:
+    if weights is not None and init is not None:
+        raise ConfigError(
+            "--init gives a backbone and --weights a whole network, backbone included",
+            "Give one of them",
+        )
 
 
 @contextmanager

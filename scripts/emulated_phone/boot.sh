@@ -15,7 +15,14 @@ mount --bind "$image/system" "$root/system"
 mount --bind "$image/apex" "$root/apex"
 for part in system apex; do mount -o remount,bind,ro "$root/$part"; done
 mount --bind "$instance/etc" "$root/system/etc"
-ln -s /system/bin "$root/bin"  # as on Android; adbd starts /bin/sh
+# adbd starts /bin/sh. As on Android that is the system's own, or on an odd phone one that first says something.
+if [ -e "$instance/etc/banner" ]; then
+  mkdir "$root/bin"
+  printf '#!/system/bin/sh\n/system/bin/cat /system/etc/banner\nexec /system/bin/sh "$@"\n' > "$root/bin/sh"
+  chmod 755 "$root/bin/sh"
+else
+  ln -s /system/bin "$root/bin"
+fi
 mount -t proc proc "$root/proc"
 for file in cpuinfo meminfo; do mount --bind "$instance/etc/$file" "$root/proc/$file"; done
 mount --bind "$instance/sys" "$root/sys"

@@ -27,6 +27,7 @@ FIELDS = {
     "wakefulness",
     "unreadable",
     "cpu",
+    "banner",
 }
 
 
@@ -97,7 +98,9 @@ class Profile:
             f"CPU part\t: {core['part']}\nCPU revision\t: 0"
             for i, core in enumerate(self.cores)
         )
+        banner = {"etc/banner": self.data["banner"]} if "banner" in self.data else {}
         return {
+            **banner,
             "etc/properties": "\n".join(f"{name}={value}" for name, value in properties.items()),
             "etc/cpuinfo": cpuinfo,
             "etc/meminfo": (

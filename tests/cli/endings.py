@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+#: These end with 4 after as few runs as here.
+MEASURING = ("bench", "compare")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,6 +53,7 @@ class Workplace:
     def commands(self) -> Mapping[str, Sequence[object]]:
         pair, out = self.inputs / "pair", self.out
         data = ["--images", self.inputs / "val", "--annotations", self.inputs / "val.json"]
+        recipe = ["--config", self.inputs / "train.toml", "-o", out / "train"]
         quick = ["--seconds", 0, "--runs", 30, "--warmup", 0, "--clip-lengths", "1,2"]
         return {
             "models": ["models", "--json"],
@@ -59,7 +62,7 @@ class Workplace:
             "verify": ["verify", pair, "--report", out],
             "run": ["run", pair, self.inputs / "clip", "-o", out / "run"],
             "evaluate": ["evaluate", pair, "--dataset", "coco", *data, "--report", out],
-            "train": ["train", "--config", self.inputs / "train.toml", "-o", out / "train"],
+            "train": ["train", *recipe],
             "optimize": ["optimize", pair, "-o", out / "fast"],
             "quantize": [
                 *["quantize", pair, "--images", self.inputs / "clip", "--mask-iou", 0],
@@ -67,6 +70,10 @@ class Workplace:
             ],
             "bench": ["bench", pair, *quick, "--report", out],
             "profile": ["profile", pair, "--runs", 10],
+            "compare": ["compare", pair, self.inputs / "other", *quick],
+            "predict": ["predict", pair, "--dataset", "coco", *data, "-o", out / "found.json"],
+            "new": ["new", out / "mine", *data, "--like", "mobileinst-demo"],
+            "plan": ["train", *recipe, "--dry-run"],
         }
 
     def start(self, words: Sequence[object]) -> subprocess.Popen[str]:
@@ -86,6 +93,20 @@ class Workplace:
         hidden = [p.name for p in self.out.rglob(".*")]
         return hidden + [p.name for p in self.temporary.iterdir()]
 
+    def still_running(self) -> list[str]:
+        """Processes that a command left: those that have this place's folder for temporary files.
+
+        By their environment, since what runs a program of its own may give it a session, too.
+        """
+        mark, found = f"TMPDIR={self.temporary}\0".encode(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes():
+                    found.append((process / "comm").read_text().strip())
+            except OSError:  # it has ended, or is another user's
+                continue
+        return found
+
 
 def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int) -> Counter[str]:
     """End commands at random moments and say how each ended; what is wrong begins with ``BAD``."""
@@ -104,9 +125,9 @@ def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int
         except subprocess.TimeoutExpired:
             process.kill()
             said = "it did not end"
-        good = {0, 128 + ending} | ({4} if name == "bench" else set())
+        good = {0, 128 + ending} | ({4} if name in MEASURING else set())
         wrong = [word for word in ("Traceback", "Exception ignored", "has a bug") if word in said]
-        left = place.left_over()
+        left = place.left_over() + place.still_running()
         if process.returncode not in good or wrong or left:
             end = f"BAD {ending.name} at {wait:.2f} s: exit {process.returncode}, {left}, {said}"
         else:

@@ -69,6 +69,20 @@ def test_a_file_that_is_missing_or_another_thing(tmp_path, monkeypatch, out, arg
     refused(mobileinst(*arguments), said)
 
 
+@pytest.mark.parametrize("command", ["verify", "bench", "profile", "optimize"])
+def test_a_model_in_place_of_its_pair_is_told_how_to_get_one(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = mobileinst(command, "mobileinst-demo")
+    refused(result, "mobileinst-demo does not exist")
+    assert "`mobileinst export mobileinst-demo -o pair`" in result.stderr
+
+
+def test_an_export_that_is_not_said_what_of_or_where_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(mobileinst("export"), "give either a model or --network")
+    refused(mobileinst("export", "mobileinst-demo"), "where the pair goes")
+
+
 @pytest.mark.parametrize("size", ["384", "384x641", "0x64", "64x64x3", "ax64", "8192x8192"])
 def test_a_size_that_no_graph_can_have(tiny_toml, out, size):
     refused(mobileinst("export", tiny_toml, "--size", size, "-o", out), "size", "HEIGHTxWIDTH")
@@ -171,7 +185,7 @@ def test_a_picture_that_cannot_be_read(pair: Path, tmp_path, content):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--clip-lengths", "0"], "the clip lengths '0'"),
+        (["--clip-lengths", "0"], "the values of T '0'"),
         (["--live-kernels", "6"], "6 live kernels"),
         (["--seconds", "inf"], "never end"),
         (["--device", "tpu"], "there is no device 'tpu'"),

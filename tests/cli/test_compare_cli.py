@@ -10,7 +10,8 @@ import pytest
 from commands import mobileinst
 
 from mobileinst_deploy.core.errors import OutputError
-from mobileinst_deploy.workflows import compare
+from mobileinst_deploy.workflows import compare, compare_figure
+from mobileinst_deploy.workflows.history import Page
 
 BRIEF = ("--runs", "8", "--warmup", "0", "--seconds", "0", "--clip-lengths", "1")
 
@@ -39,7 +40,7 @@ def test_two_pairs_are_compared_for_people_and_for_scripts(pair: Path, other: Pa
         (("--device", "tpu"), "tpu"),
         (("--serial", "R58"), "--serial"),
         (("{missing}",), "missing"),
-        (("--clip-lengths", "0"), "clip lengths"),
+        (("--clip-lengths", "0"), "values of T"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
 )
@@ -67,8 +68,8 @@ def test_a_plot_that_fails_loses_no_measurement(pair: Path, other: Path, tmp_pat
     def full(found, path):
         raise OutputError("there is no space left", "Free some")
 
-    monkeypatch.setattr(compare, "write_plot", full)
-    monkeypatch.setattr(compare, "check_plottable", lambda precisions: None)
+    monkeypatch.setattr(compare_figure, "write_plot", full)
+    monkeypatch.setattr(compare_figure, "check_plottable", lambda precisions: None)
     done = mobileinst("compare", pair, other, *BRIEF, "--plot", tmp_path / "p.svg", "--json")
     assert done.exit_code == 2
     document = json.loads(done.stdout)
@@ -77,7 +78,7 @@ def test_a_plot_that_fails_loses_no_measurement(pair: Path, other: Path, tmp_pat
 
 
 def test_a_record_that_the_history_does_not_take_is_told(pair: Path, other: Path, monkeypatch):
-    monkeypatch.setattr(compare, "remember", lambda record: "the disk is full")
+    monkeypatch.setattr(Page, "keep", lambda self, record: "the disk is full")
     done = mobileinst("compare", pair, other, *BRIEF, "--json")
     assert "not in the history: the disk is full" in " ".join(done.stderr.split())
     assert json.loads(done.stdout)["forgotten"] == "the disk is full"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,41 @@ def test_every_command_explains_itself(command):
     result = mobileinst(command, "--help")
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
+
+
+def test_help_speaks_no_python_and_shows_no_value_where_none_is_given(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in [*([command] for command in COMMANDS), ["device", "prepare"], ["device", "clean"]]:
+        shown = mobileinst(*words, "--help").stdout
+        assert not re.search(r"bool|list\[| range|Path", shown), words
+        lines = [line.strip() for line in shown.split("\u256d")[0].split("\n")]
+        for line, following in pairwise(lines):
+            word = following.split(" ")[0]
+            assert not word or not line or len(f"{line} {word}") > 78, (words, line)
+
+
+@pytest.mark.parametrize("words", [[], ["device"]])
+def test_no_command_shows_the_help_and_says_so(words):
+    result = mobileinst(*words)
+    assert result.exit_code == 2
+    assert "Commands" in result.stdout
+    assert result.stderr.startswith("error: no command was given.\n")
+    assert "Usage" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [*([name] for name in COMMANDS), ["device", "prepare"], ["device", "clean"]]
+)
+def test_every_command_has_an_answer_for_machines(command):
+    assert "--json" in mobileinst(*command, "--help").stdout
+
+
+def test_a_mistyped_command_is_a_question():
+    assert mobileinst("modles").stderr.splitlines()[1].endswith("Did you mean 'models'?")
+
+
+def test_machines_are_told_which_argument_is_missing():
+    assert json.loads(mobileinst("run", "--json").stdout)["error"]["where"] == "DIR"
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
@@ -160,6 +196,15 @@ def test_a_pipe_that_is_closed_early_is_no_drama(pair: Path):
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("lines", [1, 3, 30])
+@pytest.mark.parametrize("words", ["--help", "bench --help"])
+def test_help_that_is_read_in_part_is_no_drama(words, lines):
+    shell = f"{sys.executable} -c '{MAIN[2]}' {words} | head -{lines}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "Broken pipe" not in done.stderr
 
 
 def on_a_terminal(command: list[str], **environment: str) -> str:

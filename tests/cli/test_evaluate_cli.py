@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny import TINY
 from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.network.checkpoint import save_checkpoint
 from mobileinst_deploy.network.loading import build_loaded
 
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=CLASSES,
-    input_size=(64, 128),
-    num_queries=5,
-    width=16,
-    num_heads=4,
-)
+CONFIG = replace(TINY, classes=CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def test_what_was_left_out_is_told(folder, tmp_path):
         (("--dataset", "imagenet"), "imagenet"),
         (("-T", "0"), "0"),
         (("-T", "1,x"), "x"),
-        (("-T", ""), "clip length"),
+        (("-T", ""), "neither auto nor"),
         (("--device", "toaster"), "toaster"),
         (("--annotations", "none.json"), "none.json"),
         (("--images", "nowhere"), "nowhere"),

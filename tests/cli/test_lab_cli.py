@@ -12,6 +12,9 @@ from latency_records import record_of
 
 from mobileinst_deploy.core.errors import DeviceError
 from mobileinst_deploy.measure.sustained import Sustained
+from mobileinst_deploy.measure.validity import Measured
+from mobileinst_deploy.workflows import against, bench_targets
+from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.history import history_folder, remember
 from mobileinst_deploy.workflows.host_clips import HostClips
 
@@ -75,7 +78,9 @@ def test_every_bench_is_in_the_history_and_on_its_page(pair: Path, tmp_path: Pat
     assert all("schedules" not in entry for entry in entries)
     for source in ("history", entries[0]["name"], pair):
         page = tmp_path / "page.html"
-        assert mobileinst("report", source, "-o", page).exit_code == 0
+        told = json.loads(mobileinst("report", source, "-o", page, "--json").stdout)
+        assert (told["page"], told["bytes"]) == (str(page), page.stat().st_size)
+        assert len(told["measurements"]) == (2 if source == "history" else 1)
         assert "Distributions" in page.read_text()
 
 
@@ -112,6 +117,45 @@ def test_a_damaged_entry_is_named_and_the_others_are_listed():
     document = json.loads(done.stdout)
     assert [entry["pair"]["model_id"] for entry in document["entries"]] == ["tiny"]
     assert "0000.json" in document["damaged"][0]
+
+
+class Phone:
+    """A phone that measures what it is told."""
+
+    runtime = "onnxruntime 1.32.0"
+
+    def __init__(self, serial: str, ms: float):
+        self.serial, self.ms, self.name = serial, ms, f"adb:{serial}"
+
+    def measure(self, pair, settings, cancel, progress) -> Measured:
+        made = record_of({1: (self.ms, None)})
+        device = replace(made.device, kind="adb", serial=self.serial)
+        states = made.state_before, made.state_after
+        return Measured(device, *states, self.runtime, 1, (1,), made.schedules)
+
+
+def test_of_several_phones_the_baselines_own_is_judged(pair: Path, tmp_path: Path, monkeypatch):
+    phones = [Phone("A", 10), Phone("B", 10)]
+    monkeypatch.setattr(bench_targets, "open_targets", lambda *a, **k: tuple(phones))
+    measured = ("bench", pair, "--device", "adb", "--all", "--clip-lengths", "1", "--json")
+    baseline = tmp_path / "b.json"
+    baseline.write_text(json.dumps(json.loads(mobileinst(*measured).stdout)["devices"][1]))
+    judged = []
+
+    def judge(record, older, share, name):
+        judged.append((record.device.serial, older.device.serial))
+        return GateResult(name, False, share, ())
+
+    monkeypatch.setattr(against, "against_record", judge)
+    done = mobileinst(*measured, "--against", baseline)
+    assert judged == [("B", "B")]
+    assert "adb:A was not judged" in " ".join(done.stderr.split())
+    assert len(json.loads(done.stdout)["devices"]) == 2
+    del phones[1]
+    refused = mobileinst(*measured, "--against", baseline)
+    assert refused.exit_code == 2
+    assert "measured on adb:B, and this is for adb:A" in " ".join(refused.stderr.split())
+    assert len(judged) == 1
 
 
 @pytest.mark.parametrize("source", ["missing/pair", "missing.json", "2099"])

@@ -11,11 +11,13 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.bundle import load_bundle
+from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.network import build_model
@@ -47,6 +49,12 @@ def here(tmp_path, monkeypatch):
             (folder / f"{part}{ending}.json").write_text(json.dumps(document))
     (tmp_path / "train" / FRAMES).rename(tmp_path / "kitchen" / "images")
     (tmp_path / "val" / FRAMES).rename(tmp_path / "kitchen" / "val-images")
+    video = cv2.VideoWriter(
+        str(tmp_path / "kitchen" / "cooking.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (80, 48)
+    )
+    for frame in sorted((tmp_path / "kitchen" / "val-images" / "00000").iterdir()):
+        video.write(cv2.imread(str(frame)))
+    video.release()
     return tmp_path
 
 
@@ -178,3 +186,27 @@ def test_the_next_command_is_one_that_can_be_typed(here):
     words = shlex.split(out.split("Next: ")[1])
     assert words[:3] == ["mobileinst", "train", str(here / "a run")]
     assert (here / "own model").samefile(Path(words[4]).parent)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_recipe_that_cannot_be_written_leaves_no_model_either(here, monkeypatch, there):
+    from mobileinst_deploy.workflows import new as workflow
+
+    write = workflow._write
+
+    def full(path, text):
+        if path.name == "train.toml":
+            raise OutputError("there is no space left", "Free some space", str(path))
+        write(path, text)
+
+    monkeypatch.setattr(workflow, "_write", full)
+    folder = here / "runs" / "mine"
+    if there:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").touch()
+    words = ("--annotations", "kitchen/train.json", "--images", "kitchen/images")
+    code, _, said = mobileinst("new", folder, *words, "--like", "mobileinst-demo")
+    assert code == 2
+    assert "no space left" in said
+    left = [p.name for p in (here / "runs").rglob("*")] if (here / "runs").exists() else []
+    assert left == (["mine", "notes.txt"] if there else [])

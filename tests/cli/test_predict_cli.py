@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny import TINY
 from typer.testing import CliRunner
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
@@ -18,14 +20,7 @@ from mobileinst_deploy.network.checkpoint import save_checkpoint
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.workflows import search
 
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=CLASSES,
-    input_size=(64, 128),
-    num_queries=5,
-    width=16,
-    num_heads=4,
-)
+CONFIG = replace(TINY, classes=CLASSES)
 SIZE, LENGTH = (48, 80), 3
 
 
@@ -154,9 +149,9 @@ def test_classes_that_the_file_does_not_list_are_left_out_and_told(folder, tmp_p
     [
         ("imagenet", "r.json", (), "imagenet"),
         ("coco", "r.txt", (), "neither in .json nor in .zip"),
-        ("coco", "r.json", ("-T", "3"), "no clip length"),
-        ("ytvis", "r.json", ("-T", "x"), "clip length"),
-        ("ytvis", "r.json", ("-T", "0"), "clip length"),
+        ("coco", "r.json", ("-T", "3"), "have no T"),
+        ("ytvis", "r.json", ("-T", "x"), "neither auto nor"),
+        ("ytvis", "r.json", ("-T", "0"), "neither auto nor"),
         ("coco", "r.json", ("--association", "consecutive"), "no tracks"),
     ],
 )
@@ -201,6 +196,26 @@ def test_a_broken_zip_is_refused(folder, tmp_path, content):
     )
     assert code == 2
     assert "no zip file" in err
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.zip"])
+def test_results_larger_than_memory_are_told_by_their_size(folder, tmp_path, name):
+    if name == "r.json":
+        with (tmp_path / name).open("wb") as file:
+            file.truncate((1 << 30) + 1)
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("r.json", "[]")
+        data = bytearray((tmp_path / name).read_bytes())
+        at = data.index(b"PK\x01\x02") + 24  # the size that the archive's own list says
+        data[at : at + 4] = (2 << 30).to_bytes(4, "little")
+        (tmp_path / name).write_bytes(data)
+    code, _, err = mobileinst(
+        *("evaluate", tmp_path / name, "--dataset", "coco"),
+        *("--annotations", folder / COCO_FILE),
+    )
+    assert code == 2
+    assert "1,073,741,824 are the most" in err or "more than 1 GiB" in err
 
 
 def test_a_model_is_not_evaluated_without_pictures(folder):

@@ -8,26 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+import tiny
 
 from mobileinst_deploy.cli.app import app
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.network.loading import build_loaded
 from mobileinst_deploy.pair.export import export_model
 
-TINY = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog"),
-    input_size=(64, 128),
-    num_queries=5,
-    width=16,
-    num_heads=4,
-)
+TINY = replace(tiny.TINY, classes=("cat", "dog"))
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +105,8 @@ def test_an_odd_size_is_told(pair, tmp_path, capsys):
         (["{pair}", "{dir}/text.mp4"], "text.mp4 cannot be read"),
         (["{pair}", "{dir}/nothing"], "holds no picture"),
         (["{dir}", "{dir}/clip.mp4"], "has no manifest.json"),
-        (["{pair}", "{dir}/clip.mp4", "-T", "0"], "-T '0' is not a clip length"),
-        (["{pair}", "{dir}/clip.mp4", "-T", "often"], "-T 'often' is not a clip length"),
+        (["{pair}", "{dir}/clip.mp4", "-T", "0"], "-T '0' is neither auto nor"),
+        (["{pair}", "{dir}/clip.mp4", "-T", "often"], "-T 'often' is neither auto nor"),
         (["{pair}", "{dir}/clip.mp4", "--score", "2"], "score is 2.0, not between 0 and 1"),
         (["{pair}", "{dir}/clip.mp4", "--device", "gpu"], "there is no device 'gpu'"),
     ],

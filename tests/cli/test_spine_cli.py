@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,10 @@ def test_export_takes_its_options(tiny_toml: Path, tmp_path: Path):
     assert bundle.graphs["mask_head"].spec.inputs[1].shape == (1, 5, 16)
     assert not (bundle.folder / PARITY).exists()
     assert "Exported tiny" in result.stdout
+    steps = re.findall(r"^Next: mobileinst (\S+) (\S+)", result.stdout, re.MULTILINE)
+    assert [(name, Path(folder).is_dir()) for name, folder in steps] == [
+        ("run", True), ("bench", True)
+    ]  # fmt: skip
 
 
 def test_verify_needs_nothing_but_the_folder(pair: Path):

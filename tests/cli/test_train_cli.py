@@ -104,6 +104,33 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_checks_what_the_run_would_begin_with_and_says_it(recipe, tmp_path):
+    dry = ("--config", recipe, "-o", tmp_path / "run", "--dry-run")
+    assert "It begins with the random weights of seed 0" in run(*dry).output
+    for option in ("--init", "--weights"):
+        refused = run(*dry, option, tmp_path / "nothing.pth")
+        assert refused.exit_code == 2
+        assert "nothing.pth" in words(refused)
+    assert "Give one of them" in words(run(*dry, "--init", recipe, "--weights", recipe))
+    assert run("--config", recipe, "-o", tmp_path / "run").exit_code == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    assert "holds a run already" in words(run(*dry))
+    told = run(*dry, "--resume", "--json")
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["iteration"] == 2
+    assert "It goes on at iteration 2 of 2" in words(told)
+    other = run(*dry, "--resume", "--set", "stages.0.iterations=3")
+    assert other.exit_code == 2
+    assert "another training configuration" in words(other)
+    weights = tmp_path / "run" / "model.safetensors"
+    begun = run(*dry[:2], "-o", tmp_path / "other", "--dry-run", "--weights", weights)
+    assert f"It begins with {weights}" in begun.output.replace("\n", "")
+    (tmp_path / "run" / "training.pt").write_bytes(b"nonsense")
+    assert run(*dry, "--resume").exit_code == 2
+    (tmp_path / "run" / "training.pt").write_bytes(before["training.pt"])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
 def test_a_dry_run_without_the_data_leaves_the_length_of_epochs_open(recipe, tmp_path):
     coco = [
         'data.kind="coco"', 'data.annotations="none.json"', 'data.images="none"',

@@ -27,6 +27,7 @@ import faultlist  # noqa: E402
 import tiny_export  # noqa: E402
 import wire  # noqa: E402
 from fake_runner import LOADER_SCRIPT  # noqa: E402
+from track_checker import Checker  # noqa: E402
 
 from mobileinst_deploy.core.bundle import ExportBundle  # noqa: E402
 from mobileinst_deploy.core.errors import MobileInstError  # noqa: E402
@@ -131,8 +132,8 @@ def reach(serial: str, connect: Callable[[str], str]) -> AdbDevice:
 
 
 @pytest.fixture(scope="session")
-def start_phone(adb_server: int) -> Iterator[Callable[[str], EmulatedPhone]]:
-    """Start a phone by profile; all of them end with the session."""
+def start_phone(adb_server: int) -> Iterator[Callable[..., EmulatedPhone]]:
+    """Start a phone by profile, at a port of its own or a given one; all end with the session."""
     check = subprocess.run([PHONE, "check"], capture_output=True, text=True, check=False)
     if check.returncode:
         pytest.skip(f"no emulated phone: {check.stdout.strip()}")
@@ -141,9 +142,10 @@ def start_phone(adb_server: int) -> Iterator[Callable[[str], EmulatedPhone]]:
         pytest.skip(f"no emulated phone: {prepared.stderr.strip()}; run: scripts/phone prepare")
     running = []
 
-    def started(profile: str) -> EmulatedPhone:
+    def started(profile: str, port: int | None = None) -> EmulatedPhone:
+        where = [] if port is None else ["--port", str(port)]
         done = subprocess.run(
-            [PHONE, "start", "--profile", profile, "--json"],
+            [PHONE, "start", "--profile", profile, "--json", *where],
             capture_output=True,
             text=True,
             check=True,
@@ -283,3 +285,11 @@ def survived(request: pytest.FixtureRequest) -> Callable[..., None]:
 def pytest_sessionfinish() -> None:
     if os.environ.get("MOBILEINST_WRITE_FAULTS") == "1":
         faultlist.write()
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    """The tracker's library, as a process that answers."""
+    process = Checker()
+    yield process
+    process.close()

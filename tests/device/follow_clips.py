@@ -10,7 +10,7 @@ import sys
 import time
 
 import numpy as np
-from test_track_library import Checker, Clip, follow_both
+from track_checker import Checker, Clip, follow_both
 
 from mobileinst_deploy.core.tracker import TrackSettings
 
@@ -36,6 +36,7 @@ def draw(rng: np.random.Generator) -> Clip:
             memory=int(rng.integers(0, 4)),
             duplicate_iou=one(0.1, 0.6, 1.0),
             remembered=one(1, 2, 10),
+            overlap=one(0.0, 0.6, 2.0),
         ),
         auto=auto if rng.random() < 0.5 else None,
         plain=bool(rng.random() < 0.5),

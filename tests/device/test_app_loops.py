@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,25 @@ def c_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     link = ["c++", sanitize, *folder.glob("*.o"), "-o", "app_loop"]
     subprocess.run(link, cwd=folder, check=True, timeout=300)
     return folder / "app_loop"
+
+
+def test_the_commands_of_the_page_lead_to_equal_tracks(tmp_path: Path):
+    block = (ROOT / "docs" / "app.md").read_text().split("the same:\n\n```\n")[1].split("```")[0]
+    for name in ("android_bench", "examples", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    main = f"{sys.executable} -m mobileinst_deploy"
+    script = f'set -e\nmobileinst() {{ {main} "$@"; }}\npython() {{ {sys.executable} "$@"; }}\n'
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        ["bash", "-c", script + block],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "tracks.json").read_text())
 
 
 def drawn(folder: Path, frames: int, size: tuple[int, int]) -> Path:

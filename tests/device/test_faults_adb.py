@@ -47,8 +47,8 @@ def test_adb_does_not_start(monkeypatch, tmp_path: Path, survived) -> None:
 
 @pytest.mark.parametrize(
     "port",
-    ["", "adb", "70000", "-1", "\u0663"],
-    ids=["empty", "word", "too high", "negative", "other digits"],
+    ["", "adb", "70000", "-1", "\u0663", "5" * 5000],
+    ids=["empty", "word", "too high", "negative", "other digits", "of 5000 digits"],
 )
 def test_adb_port_is_no_port(monkeypatch, port: str, survived) -> None:
     """ANDROID_ADB_SERVER_PORT is no port"""

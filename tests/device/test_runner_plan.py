@@ -14,7 +14,7 @@ import tiny_pair
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from mobileinst_deploy.core.contract import Call, graph_specs
-from mobileinst_deploy.core.errors import DeviceError, OutputError
+from mobileinst_deploy.core.errors import DeviceError, InputError, OutputError
 from mobileinst_deploy.phone.plan import PLAN_FILE, Plan, plan_call, plan_calls, reuse_pattern
 
 GRAPHS = {"frame": "/pair/frame.onnx", "mask_head": "/pair/mask_head.onnx"}
@@ -150,7 +150,7 @@ class TestWriting:
     def test_inputs_that_do_not_fit_are_named(
         self, role: str, arrays: dict[str, np.ndarray], says: str
     ):
-        with pytest.raises(DeviceError, match=says):
+        with pytest.raises(InputError, match=says):
             plan_call(tiny_pair.SPECS[role], arrays)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from test_track_library import Checker
+from track_checker import Checker
 
 from mobileinst_deploy.core.needs import Needs
 from mobileinst_deploy.core.suppression import settled_scores
@@ -15,13 +13,6 @@ from mobileinst_deploy.core.tracker import class_scores
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SUPPRESSIONS = ("none", "matrix", "box")
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[Checker]:
-    process = Checker()
-    yield process
-    process.close()
 
 
 def by_the_library(

@@ -8,18 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tiny import TINY
 
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.contract import GraphSpec, Role, TensorSpec, graph_specs
 
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog", "fox"),
-    input_size=(64, 64),
-    num_queries=5,
-    width=4,
-    num_heads=1,
-)
+CONFIG = replace(TINY, input_size=(64, 64), width=4, num_heads=1)
 SPECS = graph_specs(CONFIG)
 #: The same pair, but that its masks come from what the keyframe's features add to a frame's own.
 REUSING = replace(CONFIG, reuse_context="x4")

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 
 _CNXN, _AUTH = b"CNXN", b"AUTH"
 _TOKEN, _SIGNATURE = 1, 2
@@ -30,7 +31,8 @@ class Wire:
         self._port = port
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._damage: tuple[bytes, bytes] | None = None
+        self._damage: tuple[bytes, bytes, str] | None = None
+        self._bytes_per_s: float | None = None
         self._damages_left = 0
         self._budget: dict[str, int | None] = {"up": None, "down": None}
         self._whole = True
@@ -39,10 +41,17 @@ class Wire:
         self.serial = f"{host}:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def damage(self, old: bytes, new: bytes, times: int) -> None:
-        """Replace ``old`` by ``new`` in the next so many places of what goes to the phone."""
+    def damage(self, old: bytes, new: bytes, times: int, way: str = "up") -> None:
+        """Replace ``old`` by ``new`` in the next so many places of what goes to the phone.
+
+        Or of what comes from it, with the way ``down``.
+        """
         assert len(old) == len(new)
-        self._damage, self._damages_left = (old, new), times
+        self._damage, self._damages_left = (old, new, way), times
+
+    def slow(self, bytes_per_s: float) -> None:
+        """Let no more than so much through, each way."""
+        self._bytes_per_s = bytes_per_s
 
     def cut_after(self, up: int | None = None, down: int | None = None) -> None:
         """Cut the wire when so many more bytes have gone to the phone, or come from it."""
@@ -86,9 +95,11 @@ class Wire:
     def _pump(self, source: socket.socket, target: socket.socket, way: str) -> None:
         with source, contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                if way == "up" and self._damage and self._damages_left:
-                    old, new = self._damage
-                    if old in data:
+                if self._bytes_per_s:
+                    time.sleep(len(data) / self._bytes_per_s)
+                if self._damage and self._damages_left:
+                    old, new, damaged = self._damage
+                    if way == damaged and old in data:
                         data = data.replace(old, new, 1)
                         self._damages_left -= 1
                 if self._spent(way, len(data)):
@@ -105,6 +116,61 @@ class Wire:
                 return False
             self._budget[way] = left - size
             return left < size
+
+
+class OtherServer:
+    """The real adb server behind one that says that it is of another version.
+
+    Args:
+        port: Where the real one listens on 127.0.0.1.
+        version: What it says.
+    """
+
+    def __init__(self, port: int, version: int) -> None:
+        self._real, self._version = port, version
+        #: Whether somebody told it to end.
+        self.killed = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Hang up."""
+        _hang_up(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(near,), daemon=True).start()
+
+    def _talk(self, near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError, ValueError):
+            head = near.recv(4, socket.MSG_WAITALL)
+            request = near.recv(int(head, 16), socket.MSG_WAITALL)
+            if request == b"host:version":
+                near.sendall(b"OKAY0004%04x" % self._version)
+                return
+            if request == b"host:kill":
+                self.killed = True
+                near.sendall(b"OKAY")
+                return
+            with socket.create_connection(("127.0.0.1", self._real)) as far:
+                far.sendall(head + request)
+                up = threading.Thread(target=self._hand_on, args=(near, far), daemon=True)
+                up.start()
+                self._hand_on(far, near)
+                up.join()
+
+    @staticmethod
+    def _hand_on(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        _hang_up(source, target)
 
 
 class OddPhone:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -28,17 +29,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 import tiny_export
 import tiny_pair
+from latency_records import record_of
 
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import read_golden
+from mobileinst_deploy.core.journal import Journal
 from mobileinst_deploy.core.masks import encode
+from mobileinst_deploy.core.run_folder import LOG_FILE
 from mobileinst_deploy.core.zoo import load_model_toml, zoo_folder
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.measure.node_times import read_profile
+from mobileinst_deploy.measure.record import read_records
 from mobileinst_deploy.media.pictures import read_picture
+from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.network.checkpoint import CONFIG_KEY, load_checkpoint
 from mobileinst_deploy.network.weights_file import read_weights_file
 from mobileinst_deploy.pair.onnx_file import summarise
@@ -46,6 +52,8 @@ from mobileinst_deploy.phone.result import BEGIN, read_result
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
 from mobileinst_deploy.training.checkpoints import load_state, require_state_of
 from mobileinst_deploy.training.config import read_train_config
+from mobileinst_deploy.training.curves import draw_curves
+from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.workflows.evaluate import _earlier
 from mobileinst_deploy.workflows.results_file import read_results
 
@@ -301,6 +309,51 @@ def _eval_json(data: bytes) -> object:
     return _earlier(_file("eval.json", data))
 
 
+def _record(data: bytes) -> object:
+    return read_records(_file("latency.json", data))
+
+
+def _record_seeds() -> list[bytes]:
+    document = record_of({1: (10.0, None), 3: (10.0, 6.0)}).to_dict()
+    for schedule in document["schedules"]:
+        schedule["samples"] = {name: values[:6] for name, values in schedule["samples"].items()}
+    return _texts(document, {"schema": 2, "devices": [document]})
+
+
+def _training_log(data: bytes) -> object:
+    path = _file(LOG_FILE, data)
+    log = TrainingLog(path, 5)
+    log.row(6, "image", 1e-3, {"loss": 0.5}, 1.0, 0.0)
+    draw_curves(path.parent)
+    return log
+
+
+def _training_log_seeds() -> list[bytes]:
+    path = scratch() / LOG_FILE
+    log = TrainingLog(path, 0)
+    for iteration in (1, 2, 4):
+        log.row(iteration, "image", 1e-3, {"loss": 0.5, "dice": 0.25}, 10.0, 0.1)
+    log.evaluation(4, "image", {"AP": 0.3, "AP50": 0.5})
+    return [path.read_bytes()]
+
+
+def _journal(data: bytes) -> object:
+    with Journal(scratch() / "journal", {}) as journal:
+        journal.path.write_bytes(data)
+        found = list(journal.entries(tuple[int, list[str]]))
+        journal.add([1, ["a"]])
+        assert list(journal.entries()) == [*map(list, found), [1, ["a"]]]
+    return found
+
+
+def _journal_seeds() -> list[bytes]:
+    with Journal(scratch() / "journal", {}) as journal:
+        journal.path.write_bytes(b"")
+        for entry in ([1, ["a", "b"]], [2, []], [3, ["c" * 50]]):
+            journal.add(entry)
+        return [journal.path.read_bytes()]
+
+
 def _profile(data: bytes) -> object:
     return read_profile(_file("profile.json", data), "frame", 0)
 
@@ -358,6 +411,22 @@ def _ncnn(data: bytes) -> object:
     return layers
 
 
+def _clip(data: bytes) -> object:
+    return list(islice(open_clip(str(_file("clip.avi", data))), 3))
+
+
+def _clip_seeds() -> list[bytes]:
+    made = []
+    for code, suffix in (("MJPG", "avi"), ("FFV1", "avi"), ("mp4v", "mp4")):
+        path = scratch() / f"seed.{suffix}"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (32, 24))
+        for shade in (0, 90, 180):
+            writer.write(np.full((24, 32, 3), shade, np.uint8))
+        writer.release()
+        made.append(path.read_bytes())
+    return made
+
+
 def _picture(data: bytes) -> object:
     return read_picture(_file("picture", data))
 
@@ -393,8 +462,12 @@ TARGETS: dict[str, Target] = {
     "safetensors": Target(_safetensors, _safetensors_seeds, text=False, share=0.5),
     "training_state": Target(_training_state, _training_state_seeds, text=False, share=0.1),
     "eval_json": Target(_eval_json, lambda: _zoo("results/*/eval.json")),
+    "latency_record": Target(_record, _record_seeds),
+    "training_log": Target(_training_log, _training_log_seeds),
+    "journal": Target(_journal, _journal_seeds),
     "profile": Target(_profile, _profile_seeds),
     "runner_result": Target(_runner_result, _runner_seeds),
     "ncnn": Target(_ncnn, lambda: [_PARAM]),
     "picture": Target(_picture, _picture_seeds, text=False, share=0.3),
+    "clip": Target(_clip, _clip_seeds, text=False, share=0.3),
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tiny import TINY
 
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.contract import Call
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.tracker import TrackSettings, track_clip
@@ -24,15 +26,7 @@ from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.pytorch import TorchRunner
 
 SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[2].parent / "shared"))
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog"),
-    input_size=(128, 192),
-    num_queries=10,
-    width=16,
-    num_heads=4,
-    pool_size=2,
-)
+CONFIG = replace(TINY, classes=("cat", "dog"), input_size=(128, 192), num_queries=10, pool_size=2)
 #: Untrained scores are low; every query that shows anything is to be followed.
 SETTINGS = TrackSettings(score=0.0)
 

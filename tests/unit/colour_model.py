@@ -6,23 +6,18 @@ positive where a cell is red. Query 0 looks for red, 1 for green, 2 for blue, 3 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tiny import TINY
 
 from mobileinst_deploy.core.bundle import ExportBundle, GraphFile
-from mobileinst_deploy.core.config import ModelConfig, Tolerance
+from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import ROLES, Call, graph_specs
 
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("red", "green", "blue"),
-    input_size=(64, 128),
-    num_queries=4,
-    width=4,
-    num_heads=1,
-)
+CONFIG = replace(TINY, classes=("red", "green", "blue"), num_queries=4, width=4, num_heads=1)
 KERNELS = np.array(
     [[8, -8, -8, -4], [-8, 8, -8, -4], [-8, -8, 8, -4], [7.5, -8, -8, -4]], np.float32
 )

@@ -184,5 +184,5 @@ def test_clip_lengths_are_read_in_order(text, lengths):
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1,1", "1,x", "1.5", "1001", "1,,2"])
 def test_anything_else_is_no_list_of_clip_lengths(text):
-    with pytest.raises(ConfigError, match="clip lengths"):
+    with pytest.raises(ConfigError, match="values of T"):
         parse_clip_lengths(text)

@@ -13,13 +13,20 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
-from mobileinst_deploy.core.errors import BundleError, ConfigError, MeasurementInvalid
+from mobileinst_deploy.core.errors import (
+    BundleError,
+    ConfigError,
+    DeviceError,
+    MeasurementInvalid,
+)
 from mobileinst_deploy.measure.protocol import PROTOCOLS
 from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.validity import Measured
 from mobileinst_deploy.workflows import compare as workflow, phone_rounds
 from mobileinst_deploy.workflows.bench_targets import BenchSettings
 from mobileinst_deploy.workflows.compare import Comparison, Entry, Row, compare, open_entries
+from mobileinst_deploy.workflows.compare_figure import figure
+from mobileinst_deploy.workflows.history import read_history
 from mobileinst_deploy.workflows.kept import counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import ROUNDS, joined, measure_in_rounds
 
@@ -165,6 +172,37 @@ def test_a_comparison_on_a_phone_shows_no_times_of_an_emulated_one(two, monkeypa
     assert bool(clips) is not emulated
 
 
+class Leaving(Phone):
+    """A phone that leaves after some starts."""
+
+    def measure(self, pair, settings, cancel, progress) -> Measured:
+        if len(self.order) == 7:
+            raise DeviceError("the phone R58 is gone", "Connect it again")
+        return super().measure(pair, settings, cancel, progress)
+
+
+def test_what_a_phone_measured_before_it_left_is_kept(two, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    order: list[float] = []
+    speeds = iter((10.0, 20.0))
+    monkeypatch.setattr(workflow, "open_targets", lambda *a, **k: (Leaving(next(speeds), order),))
+    with pytest.raises(DeviceError, match="is gone"):
+        compare(open_entries(two, ["onnxruntime"]), BRIEF, device="adb")
+    kept = [entry.record for entry in read_history().entries]
+    per_round = len(clip_times(record_of({1: (10.0, None)}).schedules[0]))
+    starts = sorted(len(clip_times(record.schedules[0])) // per_round for record in kept)
+    assert starts == [3, 4], "of seven starts"
+
+
+def test_a_whole_comparison_is_one_entry_of_each(two, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    speeds = iter((10.0, 20.0))
+    monkeypatch.setattr(workflow, "open_targets", lambda *a, **k: (Phone(next(speeds), []),))
+    found = compare(open_entries(two, ["onnxruntime"]), BRIEF, device="adb")
+    kept = [entry.record for entry in read_history().entries]
+    assert [record.schedules for record in kept] == [row.record.schedules for row in found.rows]
+
+
 def comparison(pairs: Sequence[Path], device: str, emulated: bool = False) -> Comparison:
     """What a comparison of these pairs would be, with times made by hand."""
     entries = open_entries(pairs, ["onnxruntime"])
@@ -181,7 +219,7 @@ def test_the_plot_shows_latency_of_a_phone(two):
     for pair, ap in zip(two, (0.3, 0.4), strict=True):
         evaluated(pair, ap)
         counted(pair, 1_000_000)
-    text = comparison(two, "adb:R58").plot()
+    text = figure(comparison(two, "adb:R58"))
     root = ET.fromstring(text)  # noqa: S314  # made here
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert text.count("<circle") == 2
@@ -192,11 +230,11 @@ def test_the_plot_shows_latency_of_a_phone(two):
 def test_without_a_phone_it_shows_instructions_and_says_so(two):
     for pair, ap in zip(two, (0.3, 0.4), strict=True):
         evaluated(pair, ap)
-    assert "on this computer: no phone" in comparison(two, "cpu").plot()
+    assert "on this computer: no phone" in figure(comparison(two, "cpu"))
     for pair in two:
         counted(pair, 1_000_000)
     for device, emulated in (("cpu", False), ("qemu", True), ("adb:R58", True)):
-        text = comparison(two, device, emulated).plot()
+        text = figure(comparison(two, device, emulated))
         assert "counted under qemu: not a latency" in text
         assert "ms a frame" not in text
 
@@ -205,16 +243,16 @@ def test_times_of_an_emulated_phone_are_never_drawn(two):
     for pair in two:
         evaluated(pair, 0.3)
     with pytest.raises(ConfigError, match="no latency to draw"):
-        comparison(two, "adb:R58", emulated=True).plot()
+        figure(comparison(two, "adb:R58", emulated=True))
 
 
 def test_a_plot_of_different_sets_is_refused(two):
     with pytest.raises(ConfigError, match="none of these pairs was evaluated"):
-        comparison(two, "cpu").plot()
+        figure(comparison(two, "cpu"))
     evaluated(two[0], 0.3)
     evaluated(two[1], 0.3, "other.json")
     with pytest.raises(ConfigError, match=r"different sets: other\.json, set\.json"):
-        comparison(two, "cpu").plot()
+        figure(comparison(two, "cpu"))
 
 
 def test_a_name_that_says_anything_leaves_the_plot_whole(two):
@@ -222,8 +260,8 @@ def test_a_name_that_says_anything_leaves_the_plot_whole(two):
     odd = Entry("</svg><script>&", load_bundle(two[0]), "onnxruntime")
     found = comparison(two, "cpu")
     found = replace(found, rows=(replace(found.rows[0], entry=odd),))
-    assert "<script>" not in found.plot()
-    ET.fromstring(found.plot())  # noqa: S314  # made here
+    assert "<script>" not in figure(found)
+    ET.fromstring(figure(found))  # noqa: S314  # made here
 
 
 def test_a_phone_gets_rounds_enough_for_an_interval():

@@ -3,119 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from oracle import CLIPS, CONFIG, LENGTH, SIZE, Oracle, on_clips, on_pictures, subject
 
-from mobileinst_deploy.core.config import ModelConfig
-from mobileinst_deploy.core.contract import Call, GraphSpec, graph_specs
-from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
+from mobileinst_deploy.core.errors import ConfigError, MediaError
 from mobileinst_deploy.core.files import write_json
-from mobileinst_deploy.core.journal import Journals
-from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.records import EvalBlock, EvalReport
-from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, clip_seed
+from mobileinst_deploy.data.shapes import ShapesClip
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
-from mobileinst_deploy.measure.average_precision import PICTURE_METRICS
-from mobileinst_deploy.measure.track_precision import CLIP_METRICS
-from mobileinst_deploy.workflows.evaluate import (
-    evaluate,
-    evaluate_clips,
-    evaluate_pictures,
-    with_earlier,
-)
-from mobileinst_deploy.workflows.search import MOST_FOUND, find_in_clip, find_in_picture
-from mobileinst_deploy.workflows.subject import Subject, open_subject
-
-SIZE = (64, 128)
-CLIPS, LENGTH = 3, 6
-CONFIG = ModelConfig(
-    backbone="topformer-tiny",
-    classes=CLASSES,
-    input_size=SIZE,
-    num_queries=8,
-    width=16,
-    num_heads=4,
-)
-SURE, NEVER = 8.0, -12.0
-
-
-def at_full_resolution(spec: GraphSpec) -> GraphSpec:
-    outputs = (
-        replace(t, shape=(*t.shape[:2], *SIZE)) if t.name == "mask_logits" else t
-        for t in spec.outputs
-    )
-    return replace(spec, outputs=tuple(outputs))
-
-
-class Oracle:
-    """Recognises each frame by its pixels and answers with its annotations, mask by mask.
-
-    Query k is track k, and so is its kernel; mask logits have the picture's own resolution, so that
-    nothing is lost on the way.
-    """
-
-    name, runtime, emulated = "oracle", "none", False
-    specs: ClassVar = {r: at_full_resolution(s) for r, s in graph_specs(CONFIG).items()}
-
-    def __init__(self, misname: bool = False, inside_out: bool = False) -> None:
-        self.calls = 0
-        self._misname = misname
-        self._inside = -1 if inside_out else 1
-        self._frames: dict[bytes, Any] = {}
-        for clip in range(CLIPS):
-            for frame in ShapesClip(clip_seed("test", clip), LENGTH, SIZE):
-                self._frames[frame.image.tobytes()] = frame
-
-    def outputs(self, calls: list[Call]) -> list[dict[str, np.ndarray]]:
-        return [getattr(self, call.role)(**call.inputs) for call in calls]
-
-    def _look(self, image: np.ndarray) -> Any:
-        self.calls += 1
-        return self._frames[image[0].transpose(1, 2, 0).astype(np.uint8).tobytes()]
-
-    def _masks(self, frame: Any) -> np.ndarray:
-        logits = np.full((CONFIG.num_queries, *SIZE), -self._inside, np.float32)
-        for track, mask in zip(frame.track_ids, frame.masks, strict=True):
-            logits[track][mask] = self._inside
-        return logits
-
-    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        frame = self._look(image)
-        classes = np.full((CONFIG.num_queries, len(CLASSES)), NEVER, np.float32)
-        objectness = np.full((CONFIG.num_queries, 1), NEVER, np.float32)
-        shift = 1 if self._misname else 0
-        for track, label in zip(frame.track_ids, frame.labels, strict=True):
-            classes[track, (label + shift) % len(CLASSES)] = SURE
-            objectness[track] = SURE
-        return {
-            "class_logits": classes[None],
-            "objectness_logits": objectness[None],
-            "kernels": np.eye(CONFIG.num_queries, CONFIG.width, dtype=np.float32)[None],
-            "mask_logits": self._masks(frame)[None],
-        }
-
-    def mask_head(self, image: np.ndarray, kernels: np.ndarray) -> dict[str, np.ndarray]:
-        return {"mask_logits": self._masks(self._look(image))[None, kernels[0].argmax(1)]}
-
-
-def subject(runner: Any = None, **changes: Any) -> Subject:
-    made = Subject(
-        id="oracle",
-        config=CONFIG,
-        sha256="0" * 64,
-        trained=True,
-        runtime="onnxruntime",
-        device="cpu",
-        folder=Path("none"),
-        form="plain",
-        runner=runner or Oracle(),
-    )
-    return replace(made, **changes)
+from mobileinst_deploy.workflows.evaluate import evaluate, with_earlier
+from mobileinst_deploy.workflows.search import find_in_clip, find_in_picture
+from mobileinst_deploy.workflows.subject import open_subject
 
 
 @pytest.fixture(scope="module")
@@ -123,113 +27,6 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shapes")
     write_shapes(folder, "test", CLIPS, LENGTH, SIZE, suffix=".png")
     return folder
-
-
-def on_pictures(data: Path, journals: Path, of: Subject | None = None, **options: Any) -> Any:
-    return evaluate_pictures(
-        of or subject(), data / FRAMES, data / COCO_FILE, journals=Journals(journals), **options
-    )
-
-
-def on_clips(data: Path, journals: Path, schedule: str, of: Subject | None = None) -> Any:
-    return evaluate_clips(
-        of or subject(), data / FRAMES, data / YTVIS_FILE, schedule, journals=Journals(journals)
-    )
-
-
-def test_a_model_that_knows_every_picture_has_full_ap(data, tmp_path):
-    block = on_pictures(data, tmp_path)
-    assert block.metrics["AP"] == pytest.approx(1)
-    assert set(block.metrics) == set(PICTURE_METRICS)
-    assert (block.items, block.frames, block.keyframes) == (18, 18, 18)
-    assert set(block.per_class) == set(CLASSES)
-    assert block.skipped == {}
-
-
-def test_naming_everything_wrongly_costs_most_of_it(data, tmp_path):
-    """Not all: the right name is among the best hundred pairs, behind the wrong one."""
-    block = on_pictures(data, tmp_path, subject(Oracle(misname=True)))
-    assert 0.05 < block.metrics["AP"] < 0.5
-
-
-def test_looking_past_everything_costs_all_of_it(data, tmp_path):
-    block = on_pictures(data, tmp_path, subject(Oracle(inside_out=True)))
-    assert block.metrics["AP"] < 0.01
-
-
-def test_tracks_known_in_every_frame_have_full_ap(data, tmp_path):
-    block = on_clips(data, tmp_path, "1")
-    assert tuple(block.metrics) == CLIP_METRICS
-    assert block.metrics["AP"] == block.metrics["AR10"] == pytest.approx(1)
-    assert (block.items, block.frames, block.keyframes) == (CLIPS, 18, 18)
-
-
-def test_kernel_reuse_costs_keyframes_and_keeps_tracks(data, tmp_path):
-    block = on_clips(data, tmp_path, "3")
-    assert block.keyframes == CLIPS * 2
-    assert block.metrics["AP"] > 0.8
-    assert block.settings["schedule"] == "3"
-
-
-def test_auto_is_a_schedule(data, tmp_path):
-    block = on_clips(data, tmp_path, "auto")
-    assert CLIPS <= block.keyframes <= 18
-
-
-def test_a_schedule_that_is_none_is_refused(data, tmp_path):
-    with pytest.raises(ConfigError):
-        on_clips(data, tmp_path, "0")
-
-
-def test_masks_come_back_at_the_pictures_own_size():
-    frame = ShapesClip(clip_seed("test", 0), LENGTH, SIZE).frame(0)
-    found = find_in_picture(subject(), frame.image)
-    best = [c for c in found.candidates if max(s for _, s in c.scores) > 0.9]
-    assert len(best) == len(frame.labels)
-    for candidate in best:
-        mask = decode(candidate.mask)
-        assert any(np.array_equal(mask, truth) for truth in frame.masks)
-
-
-class Everything(Oracle):
-    """Finds everything everywhere."""
-
-    specs = graph_specs(replace(CONFIG, num_queries=40))
-
-    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng(0)
-        n = 40
-        return {
-            "class_logits": rng.normal(size=(1, n, len(CLASSES))).astype(np.float32),
-            "objectness_logits": np.zeros((1, n, 1), np.float32),
-            "kernels": rng.normal(size=(1, n, CONFIG.width)).astype(np.float32),
-            "mask_logits": np.ones((1, n, 8, 16), np.float32),
-        }
-
-
-def test_only_the_best_hundred_of_a_picture_count():
-    image = np.zeros((*SIZE, 3), np.uint8)
-    found = find_in_picture(subject(Everything()), image).candidates
-    scores = [score for candidate in found for _, score in candidate.scores]
-    assert len(scores) == MOST_FOUND
-    outputs = Everything().frame(image)
-    every = np.sqrt(1 / (1 + np.exp(-outputs["class_logits"])) * 0.5).ravel()
-    assert min(scores) == pytest.approx(np.sort(every)[-MOST_FOUND], abs=1e-6)
-
-
-class Nothing(Everything):
-    """Finds nothing anywhere."""
-
-    def frame(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = dict(super().frame(image))
-        outputs["mask_logits"] = -outputs["mask_logits"]
-        return outputs
-
-
-def test_empty_masks_are_not_found():
-    image = np.zeros((*SIZE, 3), np.uint8)
-    assert find_in_picture(subject(Nothing()), image).candidates == []
-    assert find_in_clip(subject(Nothing()), [image] * 3, SIZE, "2").candidates == []
 
 
 class Interrupted(Oracle):
@@ -311,17 +108,16 @@ def test_another_model_does_not_go_on_with_these_results(data, tmp_path):
     assert other.calls == 18
 
 
-def test_progress_counts_pictures(data, tmp_path):
-    told = []
-    on_pictures(data, tmp_path, progress=lambda *what: told.append(what))
-    assert told[0] == ("evaluate instances.json", 1, 18)
-    assert told[-1] == ("evaluate instances.json", 18, 18)
-
-
-def test_classes_that_do_not_match_are_named(data, tmp_path):
-    other = subject(config=replace(CONFIG, classes=("disc", "square", "blob")))
-    with pytest.raises(DatasetError, match=r"triangle.*blob"):
-        on_pictures(data, tmp_path, other)
+def test_pictures_of_another_folder_do_not_go_on_with_these_results(data, tmp_path):
+    """The annotations may be the same, byte for byte."""
+    with pytest.raises(KeyboardInterrupt):
+        on_pictures(data, tmp_path, subject(Interrupted()))
+    copy, other = shutil.copytree(data, tmp_path / "copy"), Oracle()
+    on_pictures(copy, tmp_path, subject(other))
+    assert other.calls == 18
+    rest = Oracle()
+    on_pictures(data, tmp_path, subject(rest))
+    assert rest.calls == 18 - 10
 
 
 def test_a_picture_that_cannot_be_read_stops_and_what_was_done_is_kept(data, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -70,6 +72,28 @@ def test_finished_work_leaves_nothing(tmp_path):
         journal.add(1)
         journal.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_at_the_same_work_do_not_mix_what_they_keep(tmp_path):
+    with Journal(tmp_path, KEY) as first:
+        assert list(first.entries()) == []
+        first.add(ENTRIES[0])
+        with Journal(tmp_path, KEY) as second:
+            assert list(second.entries()) == [], "what is still growing is nothing to build on"
+            second.add("of the second")
+            second.remove()
+        first.add(ENTRIES[1])
+    assert read(tmp_path) == ENTRIES[:2]
+
+
+def test_what_a_killed_process_held_is_free_again(tmp_path):
+    program = (
+        "import os; from pathlib import Path; from mobileinst_deploy.core.journal import Journal\n"
+        f"with Journal(Path({str(tmp_path)!r}), {KEY!r}) as journal:\n"
+        "    list(journal.entries()); journal.add(1); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert read(tmp_path) == [1]
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):

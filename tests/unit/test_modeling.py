@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import skimage.data
+import tiny
 import torch
 
 from mobileinst_deploy.core.config import Backbone, ModelConfig
@@ -20,14 +21,7 @@ from mobileinst_deploy.network import (
 from mobileinst_deploy.network.instance_decoder import sine_position
 
 BACKBONES = get_args(Backbone)
-TINY = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog", "bird"),
-    input_size=(64, 128),
-    num_queries=7,
-    width=32,
-    num_heads=4,
-)
+TINY = replace(tiny.TINY, classes=("cat", "dog", "bird"), num_queries=7, width=32)
 
 TABLE_3 = [
     {"stages": stages, "enhancer": False}

@@ -11,19 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tiny
 import torch
 
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.network import MobileInst, build_model, randomize_batchnorm
 
-TINY = ModelConfig(
-    backbone="topformer-tiny",
-    classes=("cat", "dog"),
-    input_size=(128, 192),
-    num_queries=6,
-    width=32,
-    num_heads=4,
-)
+TINY = replace(tiny.TINY, classes=("cat", "dog"), input_size=(128, 192), num_queries=6, width=32)
 FORBIDDEN = {"Einsum", "TopK", "Where", "Greater", "If", "Loop", "NonZero"}
 SHAPE_ARITHMETIC = {"Shape", "Gather", "Slice", "Range", "ConstantOfShape", "Expand", "Cast"}
 VARIANTS = [

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from commands import mobileinst
+from forgery import edit_graph
+from onnx import TensorProto, helper, numpy_helper
 
+from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.content import MAX_BYTES, read_content
 from mobileinst_deploy.core.documents import Blame, read_within
 from mobileinst_deploy.core.errors import (
@@ -24,6 +31,7 @@ from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.pair.onnx_file import load_graph
+from mobileinst_deploy.runtimes.graph_memory import memory_fault
 
 
 @pytest.fixture
@@ -72,7 +80,9 @@ def test_anything_else_is_no_number(text: str):
 
 @pytest.mark.parametrize("text", ["0", "-1", "1" * 5000, "²", str(MAX_CLIP + 1), "\x1b[31m", ""])
 def test_no_such_clip_length(text: str):
-    with pytest.raises(ConfigError, match="is not a clip length from 1 to 1,000,000") as raised:
+    with pytest.raises(
+        ConfigError, match="is neither auto nor a number from 1 to 1,000,000"
+    ) as raised:
         parse_schedule(text)
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 200
@@ -106,6 +116,121 @@ def test_a_graph_that_may_never_end_is_not_loaded(tmp_path: Path, operator: str)
     (tmp_path / "a.onnx").write_bytes(data)
     with pytest.raises(BundleError, match="a loop, which may never end"):
         load_graph(tmp_path / "a.onnx")
+
+
+SQUARE = numpy_helper.from_array(np.array([1 << 20, 1 << 20]), "square")
+ONE = numpy_helper.from_array(np.ones((1, 1), np.float32), "one")
+
+
+def giant(how: str, square: TensorProto = SQUARE) -> onnx.ModelProto:
+    """A graph of a few bytes that asks for 4 TiB while it is loaded or run."""
+    made = {
+        "filled": [helper.make_node("ConstantOfShape", ["square"], ["c"])],
+        "spread": [helper.make_node("Expand", ["one", "square"], ["c"])],
+        "repeated": [helper.make_node("Tile", ["one", "square"], ["c"])],
+        "counted": [
+            helper.make_node("Identity", ["square"], ["again"]),
+            helper.make_node("ConstantOfShape", ["again"], ["c"]),
+        ],
+        "by the picture": [helper.make_node("Expand", ["x", "square"], ["c"])],
+        "drawn": [helper.make_node("RandomNormal", [], ["c"], shape=numpy_helper.to_array(square))],
+        "many": [
+            node
+            for n in range(40)
+            for node in (
+                helper.make_node("ConstantOfShape", ["small"], [f"p{n}"]),
+                helper.make_node("ReduceSum", [f"p{n}"], ["c" if n == 39 else f"s{n}"]),
+            )
+        ],
+    }
+    small = numpy_helper.from_array(np.array([1 << 12, 1 << 10]), "small")
+    if how == "inside a branch":
+        then = helper.make_graph(made["filled"], "t", [], [_float("c")], [square])
+        nodes = [helper.make_node("If", ["yes"], ["c"], then_branch=then, else_branch=then)]
+    elif how == "inside a function":
+        ids = [helper.make_opsetid("", 17)]
+        inner = helper.make_function("own", "f", ["square"], ["c"], made["filled"], ids)
+        nodes = [helper.make_node("f", ["square"], ["c"], domain="own")]
+    else:
+        nodes = made[how]
+    nodes += [
+        helper.make_node("ReduceSum", ["c"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [_float("y", 1, 1)])
+    graph.initializer.extend([square, ONE, small])
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    functions = [inner] if how == "inside a function" else []
+    ids = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=ids, functions=functions, ir_version=8)
+
+
+def _float(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape or None)
+
+
+GIANTS = (
+    *("filled", "spread", "repeated", "counted", "by the picture", "drawn", "many"),
+    *("inside a branch", "inside a function"),
+)
+
+
+@pytest.mark.parametrize("how", GIANTS)
+def test_a_graph_that_asks_for_giants_is_told_by_its_shapes(how: str):
+    data = giant(how).SerializeToString()
+    assert len(data) < 20_000
+    said = memory_fault(data)
+    assert said is not None
+    assert ("MiB are the most" in said) or ("whose size it does not tell" in said)
+
+
+@pytest.mark.parametrize("how", ["filled", "spread", "repeated", "by the picture", "drawn"])
+def test_the_same_graph_of_a_usual_size_is_taken(how: str):
+    usual = numpy_helper.from_array(np.array([16, 16]), "square")
+    assert memory_fault(giant(how, usual).SerializeToString()) is None
+
+
+@pytest.fixture
+def giant_pair(exported: ExportBundle, tmp_path: Path) -> Path:
+    """A pair whose frame graph fills 4 TiB while it is loaded."""
+    pair = shutil.copytree(exported.folder, tmp_path / "pair")
+
+    def grow(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(SQUARE)
+        model.graph.node.append(helper.make_node("ConstantOfShape", ["square"], ["giant"]))
+
+    edit_graph(pair, "frame", grow)
+    return pair
+
+
+COMMANDS = {
+    "verify": ["verify", "{}"],
+    "bench": ["bench", "{}"],
+    "profile": ["profile", "{}"],
+    "optimize": ["optimize", "{}", "-o", "{}-fast"],
+    "quantize": ["quantize", "{}", "--images", "{images}", "-o", "{}-int8"],
+    "run": ["run", "{}", "{images}", "-o", "{}-run"],
+    "compare": ["compare", "{}", "{other}"],
+    "count": ["bench", "{}", "--device", "qemu", "--count"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_lets_a_runtime_load_a_giant(
+    giant_pair: Path, exported: ExportBundle, tmp_path: Path, command: str
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(images / f"{number}.png"), np.zeros((48, 64, 3), np.uint8))
+    places = {"images": str(images), "other": str(exported.folder)}
+    words = [word.format(giant_pair, **places) for word in COMMANDS[command]]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = mobileinst(*words)
+    assert done.exit_code == 2, done.output
+    assert "MiB are the most" in done.stderr
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+    assert not list(tmp_path.glob("pair-*"))
 
 
 def test_a_sentence_of_a_library_keeps_one_full_stop():

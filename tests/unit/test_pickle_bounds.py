@@ -123,6 +123,10 @@ def test_what_a_training_script_saves_passes(tmp_path: Path, legacy: bool):
     [
         (torch.ones(2, device="meta"), "without values"),
         (torch.ones(2, 2).to_sparse(), "a sparse tensor"),
+        (
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+            "a nested tensor",
+        ),
     ],
 )
 def test_a_tensor_without_plain_values_is_named(tmp_path: Path, tensor: torch.Tensor, kind: str):

@@ -16,7 +16,7 @@ import pytest
 from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
-from mobileinst_deploy.measure.charts import Bar, Series, bars, picture
+from mobileinst_deploy.measure.charts import Bar, Series, bars, lines, picture
 from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
 from mobileinst_deploy.workflows import history
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
@@ -108,6 +108,19 @@ def test_an_emulated_device_has_no_latency_in_it():
     assert "emulated" in text
     assert "Distributions" not in text
     assert not re.search(r"\b10\.0\b|\b7\.33\b", text)
+
+
+@pytest.mark.parametrize("most", [0.0004, 3.0, 87000.0])
+def test_the_name_of_an_axis_lies_above_its_numbers_however_long_they_are(most):
+    svg = lines([Series("AP", [0, 1], [0.0, most])], "iteration", "held-out AP")
+    texts = dict(re.findall(r'y="([\d.]+)"[^>]*>([^<]+)</text>', svg))
+    (label,) = (float(y) for y, text in texts.items() if text == "held-out AP")
+    ticks = [float(y) for y, text in texts.items() if text not in ("held-out AP", "iteration")]
+    assert min(ticks) - label >= 10
+
+
+def test_one_measurement_is_no_plural():
+    assert "1 latency measurement of" in report_page(findings(records={"cpu": RECORD}))
 
 
 def test_a_measurement_that_is_invalid_says_so_first():

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from colour_model import CONFIG, ColourRunner, bundle, patches
-from test_video import write_clip
+from written_clips import write_clip
 
 from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstError, OutputError
 from mobileinst_deploy.core.masks import decode
@@ -22,7 +22,8 @@ from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.media.video_file import VideoFile
-from mobileinst_deploy.workflows.run import STAGES, run_clip
+from mobileinst_deploy.workflows.run import run_clip
+from mobileinst_deploy.workflows.stage_clock import STAGES
 
 HEIGHT, WIDTH = 96, 160
 

@@ -198,6 +198,46 @@ def test_a_hopeless_pair_pushes_no_good_pair_aside():
     assert associate(known, found, 0.5).tolist() == [0, -1]
 
 
+def test_where_a_track_was_speaks_for_it_beside_its_kernel():
+    known = np.array([[1.0, 0.0]])
+    turned = unit(np.array([[0.3, 1.0]]))
+    assert associate(known, turned, 0.5).tolist() == [-1]
+    assert associate(known, turned, 0.5, np.array([[0.6]])).tolist() == [0]
+
+
+def test_kernels_decide_where_masks_do_not():
+    known = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = unit(np.array([[1.0, 0.3], [0.3, 1.0]]))
+    assert associate(known, found, 0.5, np.full((2, 2), 0.4)).tolist() == [0, 1]
+
+
+class Turning(ColourRunner):
+    """At every second keyframe another query finds the object: its kernel points elsewhere."""
+
+    def frame(self, image):
+        out = super().frame(image)
+        if self.frames % 2 == 0:
+            out["kernels"] = -out["kernels"]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("overlap", "second", "ids"),
+    [(2.0, (8, 8), [1, 1]), (2.0, (40, 96), [1, 2]), (0.0, (8, 8), [1, 2])],
+    ids=["in its place", "elsewhere", "asked of kernels alone"],
+)
+def test_an_object_that_another_query_finds_keeps_its_identity(overlap, second, ids):
+    clip = [image(red=(8, 8)), image(red=second)]
+    frames = follow(Turning(), clip, overlap=overlap)
+    assert [f.ids.tolist() for f in frames] == [[i] for i in ids]
+
+
+def test_a_track_is_looked_for_where_the_frame_before_showed_it():
+    """Not where its keyframe did: between keyframes it moves."""
+    clip = [image(red=(8, 8)), image(red=(8, 64)), image(red=(8, 64))]
+    assert [f.ids.tolist() for f in follow(Turning(), clip, 2, overlap=2.0)] == [[1], [1], [1]]
+
+
 def test_scores_combine_class_and_objectness():
     scores = class_scores(np.array([[0.0, 100.0]]), np.array([[0.0]]))
     np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5)]])
@@ -206,7 +246,14 @@ def test_scores_combine_class_and_objectness():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"score": 1.5}, {"score": float("nan")}, {"memory": -1}, {"similarity": -2}, {"keep": 2}],
+    [
+        {"score": 1.5},
+        {"score": float("nan")},
+        {"memory": -1},
+        {"similarity": -2},
+        {"keep": 2},
+        {"overlap": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -78,5 +78,5 @@ def test_schedules_by_name():
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "", "often", "\N{ARABIC-INDIC DIGIT THREE}"])
 def test_what_is_no_schedule_is_refused(text):
-    with pytest.raises(ConfigError, match="is not a clip length"):
+    with pytest.raises(ConfigError, match="is neither auto nor"):
         parse_schedule(text)

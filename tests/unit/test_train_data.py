@@ -16,7 +16,7 @@ from mobileinst_deploy.training.data import (
     Sample,
     Samples,
     batches,
-    cell_shares,
+    cell_pixels,
 )
 from mobileinst_deploy.training.pace import Pace, enough_workers
 from mobileinst_deploy.training.sources import ShapesSource, aligned
@@ -161,10 +161,10 @@ def test_a_batch_is_padded_right_and_bottom_and_padding_is_no_instance():
     assert batch.targets[1].masks[0, :, 8:].sum() == 0
 
 
-def test_cells_hold_the_share_they_cover():
+def test_cells_hold_how_many_pixels_are_covered():
     mask = np.zeros((1, 3, 4), bool)
     mask[0, :, 1] = True
-    assert cell_shares(mask, (4, 4), 4).tolist() == [[[3 / 16]]]
+    assert cell_pixels(mask, (4, 4), 4).tolist() == [[[3]]]
 
 
 @dataclass(frozen=True)
@@ -208,13 +208,12 @@ def test_training_and_held_out_shapes_differ():
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (64, 64), (50, 63)])
-def test_cell_shares_are_the_means_of_the_cells_to_the_last_bit(stride, shape):
+def test_cells_hold_the_exact_number_of_their_pixels(stride, shape):
     masks = np.random.default_rng(1).random((3, *shape)) < 0.4
     padded = np.zeros((3, 64, 64), bool)
     padded[:, : shape[0], : shape[1]] = masks
     cells = padded.reshape(3, 64 // stride, stride, 64 // stride, stride)
-    want = cells.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
-    assert np.array_equal(cell_shares(masks, (64, 64), stride), want)
+    assert np.array_equal(cell_pixels(masks, (64, 64), stride), cells.sum(axis=(2, 4)))
 
 
 def test_workers_hand_masks_over_as_numbers_of_pixels_and_lose_nothing():
@@ -226,7 +225,8 @@ def test_workers_hand_masks_over_as_numbers_of_pixels_and_lose_nothing():
         batch = Collate(stride)([Sample(frames, 0)])
         assert batch.targets[0].masks.dtype == torch.uint8
         shares = batch.to(torch.device("cpu")).targets[0].masks.numpy()
-        assert np.array_equal(shares, cell_shares(masks[:, 0], (64, 128), stride))
+        pixels = cell_pixels(masks[:, 0], (64, 128), stride)
+        assert np.array_equal(shares, pixels / np.float32(stride**2))
 
 
 @pytest.mark.parametrize(

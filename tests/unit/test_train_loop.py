@@ -23,6 +23,7 @@ from mobileinst_deploy.core.errors import CheckpointError, ConfigError, OutputEr
 from mobileinst_deploy.network import build_model
 from mobileinst_deploy.network.checkpoint import load_checkpoint, load_weights
 from mobileinst_deploy.training import loop
+from mobileinst_deploy.training.beginning import parameter_groups
 from mobileinst_deploy.training.checkpoints import load_state
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig, TrainConfig
 from mobileinst_deploy.training.ema import Ema
@@ -353,7 +354,7 @@ def test_it_learns_one_picture_by_heart(tmp_path):
 
 def test_the_backbone_has_its_own_rate_and_norms_no_decay(tmp_path):
     objective = loop.Objective(build_model(MODEL), CONFIG.losses)
-    groups = loop._parameter_groups(objective, CONFIG)
+    groups = parameter_groups(objective, CONFIG)
     seen = {id(p): (g["multiplier"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert len(seen) == len(list(objective.parameters()))
     for name, parameter in objective.named_parameters():

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from test_video import corners, quadrants, write_clip, write_tone
+from corner_pictures import corners, quadrants
+from written_clips import write_clip, write_tone
 
 from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.media import overlay_file
