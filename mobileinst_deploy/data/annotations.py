@@ -7,7 +7,7 @@ example, since real collections hold a few of them.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,8 +159,12 @@ def read_catalogue(
     ]
     names, labels = _match_classes(file.categories, set(kinds), classes, annotations)
     left_out, unseen = LeftOut(), LeftOut()
-    known: set[tuple[int, int]] = set()
-    for n, (entry, kind) in enumerate(zip(entries, kinds, strict=True)):
+    known: dict[int, set[int]] = {}
+    # Each entry is let go of as soon as it is read: of COCO all of them take 200 MB.
+    file.annotations, left = None, deque(entries)
+    del entries, file
+    for n, kind in enumerate(kinds):
+        entry = left.popleft()
         parent = "image_id" if isinstance(entry, PictureAnnotation) else "video_id"
         place = f"annotations[{n}]"
         owner = media.get(number(getattr(entry, parent), f"{place}.{parent}", annotations))
@@ -168,9 +172,10 @@ def read_catalogue(
             value = shown(repr(getattr(entry, parent)), 60)
             raise wrong(annotations, f"{place}.{parent} is {value}, which it does not list")
         identity = n + 1 if entry.id is None else number(entry.id, f"{place}.id", annotations)
-        if (owner.id, identity) in known:
+        numbers = known.setdefault(owner.id, set())
+        if identity in numbers:
             identity = -n - 1  # some writers number every annotation alike
-        known.add((owner.id, identity))
+        numbers.add(identity)
         found = _annotation(entry, place, identity, labels[kind], owner, annotations)
         if isinstance(found, str):
             left_out.add(found, f"{place} of {shown(owner.files[0], 80)}")

@@ -22,7 +22,8 @@ from mobileinst_deploy.core.tracker import TrackSettings
 from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.media.video_file import VideoFile
-from mobileinst_deploy.workflows.run import STAGES, run_clip
+from mobileinst_deploy.workflows.run import run_clip
+from mobileinst_deploy.workflows.stage_clock import STAGES
 
 HEIGHT, WIDTH = 96, 160
 
