@@ -21,6 +21,8 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
+from mobileinst_deploy.core.version import __version__ as __version__
+
 # The typing module itself would be most of this import's time, during which no signal is handled.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 # every other one imports first, because a later place would be too late for some caller: its
 # telemetry thread disturbs timings, and a measuring tool has no business calling home.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-__version__ = "0.2.0"
 
 __all__ = [
     "Frame",

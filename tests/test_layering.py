@@ -55,7 +55,7 @@ def layer_of(path: Path) -> str:
 
 def layers_used(path: Path) -> set[str]:
     names = (name.split(".") for name in imported(path))
-    return {n[1] for n in names if n[0] == "mobileinst_deploy" and len(n) > 1} - {"__version__"}
+    return {n[1] for n in names if n[0] == "mobileinst_deploy" and len(n) > 1}
 
 
 def roots(path: Path) -> set[str]:

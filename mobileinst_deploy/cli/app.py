@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperArgument
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.cli import (
     bench,
     compare,
@@ -45,6 +44,7 @@ from mobileinst_deploy.core.errors import (
 )
 from mobileinst_deploy.core.interrupt import Ended
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.version import __version__
 
 EPILOG = (
     "Exit codes: 0 good; 1 verification failed; 2 bad input; 3 device not available; "

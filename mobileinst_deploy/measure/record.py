@@ -25,12 +25,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.contract import Role
 from mobileinst_deploy.core.documents import Blame, Whole, convert, read_json
 from mobileinst_deploy.core.errors import DeviceError, InputError
 from mobileinst_deploy.core.places import places
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
 from mobileinst_deploy.measure.paper import PaperRow, compare_with_paper
 from mobileinst_deploy.measure.protocol import Protocol

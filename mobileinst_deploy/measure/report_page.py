@@ -11,8 +11,8 @@ from importlib.resources import files
 import jinja2
 import numpy as np
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.measure.charts import Bar, Point, Series, bars, histogram, lines, scatter
 from mobileinst_deploy.measure.instructions import MACS, InstructionRecord, bound
 from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.measure.device import THERMAL_STATUS, DeviceFacts, DeviceState
 from mobileinst_deploy.measure.record import PairFacts
 from mobileinst_deploy.measure.samples import Schedule, to_columns

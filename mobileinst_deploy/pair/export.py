@@ -11,7 +11,6 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import DEFAULT_OPSET, OPSETS, ROLES, graph_specs
 from mobileinst_deploy.core.errors import ConfigError
@@ -19,6 +18,7 @@ from mobileinst_deploy.core.files import canonical_sha256, folder_atomically
 from mobileinst_deploy.core.golden import save_golden
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, GOLDEN, MANIFEST
 from mobileinst_deploy.core.progress import Progress, silent
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.media.pictures import reference_clips
 from mobileinst_deploy.network.loading import LoadedModel
 from mobileinst_deploy.pair.simplify import require_unchanged, simplify_graph

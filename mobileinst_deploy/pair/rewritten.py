@@ -8,11 +8,11 @@ from pathlib import Path
 
 import onnx
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.files import canonical_sha256, folder_atomically
 from mobileinst_deploy.core.pair_files import BUNDLE_FILES, GOLDEN, MANIFEST
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.pair.writing import write_graphs
 
 

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 from platformdirs import user_cache_path
 
-from mobileinst_deploy import __version__
 from mobileinst_deploy.core.contract import CLASS_LOGITS, MASK_LOGITS, OBJECTNESS_LOGITS, Tensors
 from mobileinst_deploy.core.documents import Whole
 from mobileinst_deploy.core.errors import ConfigError
@@ -27,6 +26,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.schedule import parse_schedule
 from mobileinst_deploy.core.suppression import settled_scores
 from mobileinst_deploy.core.tracker import Tracker, TrackSettings, class_scores, settings_of
+from mobileinst_deploy.core.version import __version__
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.data.samples import Media, read_frame
 from mobileinst_deploy.measure.average_precision import Candidate
