@@ -28,6 +28,7 @@ from mobileinst_deploy.core.places import at
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.measure.device import DeviceFacts, DeviceState
+from mobileinst_deploy.phone.adb import require_one_version
 from mobileinst_deploy.phone.device_bundle import DeviceBundle
 from mobileinst_deploy.phone.plan import OUTPUT_FOLDER, PLAN_FILE, Plan
 from mobileinst_deploy.phone.result import RunnerResult, read_result, read_tensors
@@ -163,6 +164,7 @@ class Session:
         self._lock.__enter__()
         try:
             self._open()
+            require_one_version()  # also where everything is there and nothing need be pushed
             self.facts, self.state = read_phone(self.device)
             check_abi(self.facts)
             check_arithmetic(self.facts, self._bundle.runtime)

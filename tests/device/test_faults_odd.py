@@ -237,6 +237,8 @@ def test_faults_adb_server_of_another_version(
     phone, adb_server: int, fake, monkeypatch, survived
 ) -> None:
     """adb's server is of another version than the adb program"""
+    with fake.session(phone.serial):
+        pass  # everything lies there now
     other = wire.OtherServer(adb_server, 39)
     # Only here: what looks at the phone after the test must find its own server again.
     with monkeypatch.context() as environment:
