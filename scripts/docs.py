@@ -110,6 +110,11 @@ def _keyframe(figures: dict[str, Any], name: str, runtime: str) -> int:
     return int(figures.get(name, {}).get(runtime, {}).get("instructions", {}).get("frame", 0))
 
 
+def _off(parity: dict[str, Any]) -> str:
+    alike, n = parity["instances"]
+    return f"{parity['off']:.0e}" + f", {alike} of {n}" * (alike < n)
+
+
 def figures() -> str:
     """A row per measured network: its parity in each runtime, and what both graphs execute."""
     rows = [
@@ -119,8 +124,8 @@ def figures() -> str:
     ]
     for name, found in json.loads(FIGURES.read_text(encoding="utf-8"))["networks"].items():
         both = [found[runtime] for runtime in ("onnxruntime", "ncnn")]
-        cells = [f"`{name}`", f"{found['cpu']:.1e}"]
-        cells += [f"{each['qemu']:.1e}" if "qemu" in each else "refused" for each in both]
+        cells = [f"`{name}`", _off(found["cpu"])]
+        cells += [_off(each["qemu"]) if "qemu" in each else "refused" for each in both]
         counts = [each.get("instructions") for each in both]
         cells += [
             f"{each['frame'] / 1e6:,.1f} M, {each['mask_head'] / 1e6:,.1f} M" if each else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +22,11 @@ from mobileinst_deploy.cli.options import (
     only_with,
 )
 from mobileinst_deploy.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mobileinst_deploy.core.bundle import ExportBundle
+    from mobileinst_deploy.measure.record import LatencyRecord
+    from mobileinst_deploy.workflows.bench_targets import BenchSettings
 
 
 def bench(
@@ -63,8 +70,8 @@ def bench(
         ),
     ] = None,
     fail_above: Annotated[
-        str, typer.Option(help="With --against: how much slower is too much.")
-    ] = "5%",
+        str | None, typer.Option(help="With --against: how much slower is too much; default: 5%.")
+    ] = None,
     repeat: Annotated[
         int, typer.Option(min=1, max=100, help="Measure so often; a phone cools before each turn.")
     ] = 1,
@@ -91,40 +98,36 @@ def bench(
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
     graph, equal to the digit from run to run.
     """
-    from mobileinst_deploy.cli.tables import (
-        explanation_table,
-        instructions_table,
-        latency_table,
-        slowdown_table,
-        sustained_table,
-    )
     from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
     from mobileinst_deploy.measure import protocol as protocols
-    from mobileinst_deploy.measure.repeats import agreement
-    from mobileinst_deploy.measure.sustained import Load
     from mobileinst_deploy.runtimes import as_computed, known_device, known_runtime, only_adb
-    from mobileinst_deploy.workflows import against as gate, bench as workflow
-    from mobileinst_deploy.workflows.bench_targets import (
-        DEFAULT_MAX_CELSIUS,
-        BenchSettings,
-        open_targets,
-    )
-    from mobileinst_deploy.workflows.sustained import sustain
+    from mobileinst_deploy.workflows import against as gate
+    from mobileinst_deploy.workflows.bench_targets import DEFAULT_MAX_CELSIUS, BenchSettings
 
     known_device(device)
     known_runtime(runtime)
-    if explain and (device == "qemu" or against is not None):
-        raise ConfigError(
-            "--explain speaks of a measurement of latency",
-            "Use it with --device cpu or adb, and without --against",
-        )
-    if count != (device == "qemu"):
-        raise ConfigError(
-            "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
-            "Use --device qemu --count for executed instructions, or --device adb for latency",
-        )
-    phones = {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}
-    only_adb(phones, device)
+    only_adb(
+        {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}, device
+    )
+    only_with("--sustained", sustained, {"--fps": fps})
+    only_with("--against", against, {"--fail-above": fail_above})
+    _refuse_what_does_not_go_together(
+        device,
+        count=count,
+        explain=explain,
+        against=against,
+        repeat=repeat,
+        sustained=sustained,
+        not_with_sustained={
+            "--against": against,
+            "--explain": explain or None,
+            "--runs": runs,
+            "--seconds": seconds,
+            "--all": every or None,
+            "--repeat": None if repeat == 1 else repeat,
+            "a second --serial": serial if len(serial or ()) > 1 else None,
+        },
+    )
     core = "auto" if core is None else core
     max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
     protocols.check_gate(max_temp)
@@ -136,33 +139,67 @@ def bench(
         max_temp,
         live_kernels=live_kernels,
     )
+    share = gate.parse_share("5%" if fail_above is None else fail_above)
     pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
-    only_with("--sustained", sustained, {"--fps": fps})
+    where = _Where(device, runtime, tuple(serial or ()), every, report)
+    baseline = None if against is None else gate.open_baseline(against)
+    if baseline is not None:
+        gate.check_comparable(pair, baseline)
     if sustained is not None:
-        alone = {
-            "--against": against,
-            "--explain": explain or None,
-            "--runs": runs,
-            "--seconds": seconds,
-            "--all": every or None,
-            "--repeat": None if repeat == 1 else repeat,
-            "a second --serial": serial if len(serial or ()) > 1 else None,
-        }
-        if given := [name for name, value in alone.items() if value is not None]:
-            raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")
-        load = Load(sustained, 30.0 if fps is None else fps)
-        with progress_bar() as progress:
-            (target,) = open_targets(pair, device, runtime, serials=serial or (), progress=progress)
-            borne = sustain(pair, target, settings, load, report=report, progress=progress)
-        show(sustained_table(borne.record), json=json)
-        if borne.kept.note is not None:
-            note(f"Note: {borne.kept.note}.", "yellow")
-        answer(borne.record.to_dict(), borne.failure, json=json)
-        return
-    share = gate.parse_share(fail_above)
-    if against is None and fail_above != "5%":
-        raise ConfigError("--fail-above speaks of --against", "Add --against, or leave it away")
+        _sustained(pair, where, settings, sustained, 30.0 if fps is None else fps, json)
+    elif isinstance(baseline, ExportBundle):
+        _in_turn(pair, baseline, where, settings, share, json)
+    elif device == "qemu":
+        _counted(pair, where, live_kernels, json)
+    else:
+        judged = None if baseline is None else _Judged(baseline, share, str(against))
+        _timed(pair, where, settings, repeat, judged, explain=explain, json=json)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What measures, and where the record goes."""
+
+    device: str
+    runtime: str
+    serials: tuple[str, ...]
+    every: bool
+    report: Path | None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a measurement is held against."""
+
+    baseline: LatencyRecord
+    share: float
+    name: str
+
+
+def _refuse_what_does_not_go_together(
+    device: str,
+    *,
+    count: bool,
+    explain: bool,
+    against: Path | None,
+    repeat: int,
+    sustained: float | None,
+    not_with_sustained: Mapping[str, object],
+) -> None:
+    if explain and (device == "qemu" or against is not None):
+        raise ConfigError(
+            "--explain speaks of a measurement of latency",
+            "Use it with --device cpu or adb, and without --against",
+        )
+    if count != (device == "qemu"):
+        raise ConfigError(
+            "an emulated device has no latency" if device == "qemu" else "--count needs qemu",
+            "Use --device qemu --count for executed instructions, or --device adb for latency",
+        )
+    given = [name for name, value in not_with_sustained.items() if value is not None]
+    if sustained is not None and given:
+        raise ConfigError(f"{', '.join(given)} means nothing with --sustained", "Leave it away")
     if against is not None and device == "qemu":
         raise ConfigError("counts are equal to the digit and need no gate", "Compare them by eye")
     if repeat > 1 and (against is not None or device == "qemu"):
@@ -170,60 +207,127 @@ def bench(
             "--repeat speaks of latencies, each measured by itself",
             "Use it with --device cpu or adb, and without --against",
         )
-    baseline = None if against is None else gate.open_baseline(against)
-    if baseline is not None:
-        gate.check_comparable(pair, baseline)
-    if isinstance(baseline, ExportBundle):
-        if device != "cpu":
-            raise ConfigError(
-                "two pairs run in turn on this machine only",
-                "Give --against a latency.json that was measured on the phone",
-            )
-        with progress_bar() as progress:
-            found = gate.against_pair(pair, baseline, settings, share, runtime, progress=progress)
-        show(slowdown_table(found), json=json)
-        answer(found.to_dict(), found.failure, json=json)
-        return
-    if device == "qemu":
-        with progress_bar() as progress:
-            counted, kept = workflow.count_instructions(
-                pair, runtime, live_kernels=live_kernels, report=report, progress=progress
-            )
-        show(instructions_table(counted), json=json)
-        problems, document, failure = [kept.note], counted.to_dict(), None
-    else:
-        with progress_bar() as progress:
-            targets = open_targets(
-                pair, device, runtime, serials=serial or (), every=every, progress=progress
-            )
-            if baseline is not None:
-                gate.check_measured([target.name for target in targets], baseline)
-            result = workflow.bench_repeatedly(
-                pair, targets, settings, repeat, report=report, progress=progress
-            )
-        if result.records:
-            show(latency_table(result.records), json=json)
-        if repeat > 1:
-            for line in agreement(result.records):
-                show(line, json=json)
-        problems = [note for o in result.outcomes for note in o.notes]
-        document, failure = result.to_dict(), result.failure
-        if explain:
-            explained = workflow.explain_records(pair, result.records)
-            for each in explained:
-                show(explanation_table(each), json=json)
-            document = {**document, "explained": [each.to_dict() for each in explained]}
-        mine = None if baseline is None else gate.of_the_same_device(result.records, baseline)
-        if baseline is not None and mine is not None:
-            held = gate.against_record(mine, baseline, share, str(against))
-            problems += [
-                f"{record.device.name} was not judged: the baseline is of {mine.device.name}"
-                for record in result.records
-                if record is not mine
-            ]
-            show(slowdown_table(held), json=json)
-            document = {**document, "against": held.to_dict()}
-            failure = failure or held.failure
+
+
+def _sustained(
+    pair: ExportBundle,
+    where: _Where,
+    settings: BenchSettings,
+    seconds: float,
+    fps: float,
+    json: bool,
+) -> None:
+    """A load that goes on."""
+    from mobileinst_deploy.cli.tables import sustained_table
+    from mobileinst_deploy.measure.sustained import Load
+    from mobileinst_deploy.workflows.bench_targets import open_targets
+    from mobileinst_deploy.workflows.sustained import sustain
+
+    load = Load(seconds, fps)
+    with progress_bar() as progress:
+        (target,) = open_targets(
+            pair, where.device, where.runtime, serials=where.serials, progress=progress
+        )
+        borne = sustain(pair, target, settings, load, report=where.report, progress=progress)
+    show(sustained_table(borne.record), json=json)
+    _tell([borne.kept.note])
+    answer(borne.record.to_dict(), borne.failure, json=json)
+
+
+def _in_turn(
+    pair: ExportBundle,
+    baseline: ExportBundle,
+    where: _Where,
+    settings: BenchSettings,
+    share: float,
+    json: bool,
+) -> None:
+    """Two pairs in turn."""
+    from mobileinst_deploy.cli.tables import slowdown_table
+    from mobileinst_deploy.workflows.against import against_pair
+
+    if where.device != "cpu":
+        raise ConfigError(
+            "two pairs run in turn on this machine only",
+            "Give --against a latency.json that was measured on the phone",
+        )
+    with progress_bar() as progress:
+        found = against_pair(pair, baseline, settings, share, where.runtime, progress=progress)
+    show(slowdown_table(found), json=json)
+    answer(found.to_dict(), found.failure, json=json)
+
+
+def _counted(pair: ExportBundle, where: _Where, live_kernels: int | None, json: bool) -> None:
+    """Executed instructions."""
+    from mobileinst_deploy.cli.tables import instructions_table
+    from mobileinst_deploy.workflows.bench import count_instructions
+
+    with progress_bar() as progress:
+        counted, kept = count_instructions(
+            pair, where.runtime, live_kernels=live_kernels, report=where.report, progress=progress
+        )
+    show(instructions_table(counted), json=json)
+    _tell([kept.note])
+    answer(counted.to_dict(), json=json)
+
+
+def _timed(
+    pair: ExportBundle,
+    where: _Where,
+    settings: BenchSettings,
+    repeat: int,
+    judged: _Judged | None,
+    *,
+    explain: bool,
+    json: bool,
+) -> None:
+    """Latency by the protocol, perhaps explained, perhaps held against an earlier record."""
+    from mobileinst_deploy.cli.tables import explanation_table, latency_table, slowdown_table
+    from mobileinst_deploy.measure.repeats import agreement
+    from mobileinst_deploy.workflows import against as gate
+    from mobileinst_deploy.workflows.bench import bench_repeatedly, explain_records
+    from mobileinst_deploy.workflows.bench_targets import open_targets
+
+    with progress_bar() as progress:
+        targets = open_targets(
+            *(pair, where.device, where.runtime),
+            serials=where.serials,
+            every=where.every,
+            progress=progress,
+        )
+        if judged is not None:
+            gate.check_measured([target.name for target in targets], judged.baseline)
+        result = bench_repeatedly(
+            pair, targets, settings, repeat, report=where.report, progress=progress
+        )
+    if result.records:
+        show(latency_table(result.records), json=json)
+    if repeat > 1:
+        for line in agreement(result.records):
+            show(line, json=json)
+    problems = [problem for outcome in result.outcomes for problem in outcome.notes]
+    document, failure = result.to_dict(), result.failure
+    if explain:
+        explained = explain_records(pair, result.records)
+        for each in explained:
+            show(explanation_table(each), json=json)
+        document = {**document, "explained": [each.to_dict() for each in explained]}
+    mine = None if judged is None else gate.of_the_same_device(result.records, judged.baseline)
+    if judged is not None and mine is not None:
+        held = gate.against_record(mine, judged.baseline, judged.share, judged.name)
+        problems += [
+            f"{record.device.name} was not judged: the baseline is of {mine.device.name}"
+            for record in result.records
+            if record is not mine
+        ]
+        show(slowdown_table(held), json=json)
+        document = {**document, "against": held.to_dict()}
+        failure = failure or held.failure
+    _tell(problems)
+    answer(document, failure, json=json)
+
+
+def _tell(problems: Iterable[str | None]) -> None:
+    """What went otherwise than it should beside the measurement."""
     for problem in filter(None, problems):
         note(f"Note: {problem}.", "yellow")
-    answer(document, failure, json=json)

@@ -19,6 +19,10 @@ PAPERS = {
     "mobileinst-topformer-512": ("topformer-base", (512, 896), 80),
     "mobileinst-topformer-vis": ("topformer-base", (384, 640), 40),
     "mobileinst-topformer-vis21": ("topformer-base", (384, 640), 40),
+    "mobileinst-seaformer-vis": ("seaformer-base", (384, 640), 40),
+    "mobileinst-seaformer-vis21": ("seaformer-base", (384, 640), 40),
+    "mobileinst-mobilenetv2-vis": ("mobilenetv2", (384, 640), 40),
+    "mobileinst-mobilenetv2-vis21": ("mobilenetv2", (384, 640), 40),
 }
 
 
@@ -39,6 +43,20 @@ def test_the_papers_models_are_as_the_paper_says_and_untrained(model_id):
     assert (config.stages, config.pool, config.pool_size) == (("global", "local"), "max", 8)
     assert config.enhancer
     assert (entry.weights, entry.weights_sha256) == (None, None)
+
+
+@pytest.mark.parametrize("model_id", PAPERS)
+def test_the_papers_models_load_with_the_weights_of_their_seed(model_id):
+    loaded = load_model(model_id)
+    assert not loaded.trained
+    assert loaded.model.description == load_model_toml(model_id).config
+
+
+@pytest.mark.parametrize("year", ["vis", "vis21"])
+def test_one_years_models_know_the_same_classes(year):
+    ids = [model_id for model_id in PAPERS if model_id.endswith(f"-{year}")]
+    assert len(ids) == 3
+    assert len({load_model_toml(model_id).config.classes for model_id in ids}) == 1
 
 
 @pytest.mark.parametrize("model_id", sorted([*PAPERS, *TRAINED]))
