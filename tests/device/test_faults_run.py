@@ -130,7 +130,7 @@ def test_this_program_is_ended_during_the_run(
     graphs = {role: str(graph.path) for role, graph in pair.graphs.items()}
     program = f"""
         import sys
-        sys.path[:0] = {[str(Path(__file__).parent)]!r}
+        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         from pathlib import Path
         from conftest import bundle_of
         from mobileinst_deploy.phone.shell import AdbDevice
