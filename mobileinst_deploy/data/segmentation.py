@@ -126,4 +126,5 @@ def _drawn(segmentation: list[list[float]], size: tuple[int, int]) -> Rle:
 def _area(polygon: list[float]) -> float:
     x, y = polygon[::2], polygon[1::2]
     first = sum(map(mul, x, y[1:] + y[:1]))
-    return abs(first - sum(map(mul, y, x[1:] + x[:1]))) / 2
+    area: float = abs(first - sum(map(mul, y, x[1:] + x[:1]))) / 2
+    return area
