@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mobileinst_deploy.core.config import ModelConfig, parse_size
 from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.network.checkpoint import load_checkpoint
@@ -130,7 +131,7 @@ def run(table: str, variant: str, seed: int) -> dict[str, object]:
                 held_out / FRAMES,
                 held_out / YTVIS_FILE,
                 schedule,
-                journals=given.folder / "journals",
+                journals=Journals(given.folder / "journals"),
             )
             result[f"T={schedule}"] = block.metrics["AP"]
     return result

@@ -30,6 +30,7 @@ import numpy as np
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.contract import ROLES, Call, GraphRunner, Role
 from mobileinst_deploy.core.files import write_json
+from mobileinst_deploy.core.journal import Journals
 from mobileinst_deploy.core.pair_files import NCNN_FILES
 from mobileinst_deploy.core.progress import silent
 from mobileinst_deploy.network.loading import load_model
@@ -140,7 +141,7 @@ def parity(form: Form) -> dict[str, Any]:
     }
 
 
-def average_precision(form: Form, images: Path, annotations: Path, journals: Path) -> float:
+def average_precision(form: Form, images: Path, annotations: Path, journals: Journals) -> float:
     """Mask AP on COCO's form of pictures."""
     subject = replace(
         open_subject(str(form.pair.folder)),
@@ -255,7 +256,7 @@ def main() -> int:
     def ap(form: Form) -> float | None:
         if options.annotations is None:
             return None
-        arguments = (form, options.images, options.annotations, folder / "journals")
+        arguments = (form, options.images, options.annotations, Journals(folder / "journals"))
         return float(measured.get(f"{form.name} AP", lambda: average_precision(*arguments)))
 
     ratios = host_ratios(forms)
