@@ -89,7 +89,13 @@ def ratios() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     own = {row.id: row.macs for row in models()}
-    figures = json.loads(FIGURES.read_text(encoding="utf-8"))["networks"]
+    record = json.loads(FIGURES.read_text(encoding="utf-8"))
+    # A ratio is of networks at one size.
+    figures = {
+        name: found
+        for name, found in record["networks"].items()
+        if found.get("size", record["size"]) == record["size"]
+    }
     for row in list_peers():
         published = PEERS[row.id].published
         beside, beside_ms = MOBILEINST[published.table if published else 1]
@@ -122,9 +128,12 @@ def figures() -> str:
         "| instructions: ONNX Runtime | ncnn |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in json.loads(FIGURES.read_text(encoding="utf-8"))["networks"].items():
+    record = json.loads(FIGURES.read_text(encoding="utf-8"))
+    for name, found in record["networks"].items():
         both = [found[runtime] for runtime in ("onnxruntime", "ncnn")]
-        cells = [f"`{name}`", _off(found["cpu"])]
+        height, width = found.get("size", record["size"])
+        at = "" if [height, width] == record["size"] else f" at {height}x{width}"
+        cells = [f"`{name}`{at}", _off(found["cpu"])]
         cells += [_off(each["qemu"]) if "qemu" in each else "refused" for each in both]
         counts = [each.get("instructions") for each in both]
         cells += [

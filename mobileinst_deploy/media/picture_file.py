@@ -7,14 +7,10 @@ that a phone or a data set holds.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
-import tempfile
-import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mobileinst_deploy.core.errors import MediaError
+from mobileinst_deploy.core.native_words import stderr_into
 from mobileinst_deploy.core.text import shown, size_text
 
 #: The longest side and the most pixels of a picture or a frame: masks are drawn at this size, and
@@ -35,7 +32,6 @@ _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 _END_OF_JPEG = b"\xff\xd9"
 _DAMAGE = "Corrupt JPEG data: "
 _GIVE = "Give a whole PNG or JPEG file"
-_STDERR = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def decode(data: bytes, header: Header, path: Path) -> np.ndarray:
     said: list[str] = []
     # libjpeg goes on past damage with made-up pixels and tells only the process's own stderr; what
     # the other decoders say there is in this module's sentences.
-    with _stderr_into(said):
+    with stderr_into(said):
         try:
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:
@@ -149,22 +145,3 @@ def _too_large(where: str, what: str) -> MediaError:
         f"{where} has {what}; the most are {MAX_SIDE:,} a side and {MAX_PIXELS:,} in all",
         "Scale it down",
     )
-
-
-@contextlib.contextmanager
-def _stderr_into(lines: list[str]) -> Iterator[None]:
-    """Collect what native code writes to stderr inside the block."""
-    with _STDERR, tempfile.TemporaryFile() as file:
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is no stderr, and so nobody tells
-            yield
-            return
-        try:
-            os.dup2(file.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        file.seek(0)
-        lines += file.read().decode(errors="replace").splitlines()

@@ -10,6 +10,7 @@ import onnxsim
 
 from mobileinst_deploy.core.config import Tolerance
 from mobileinst_deploy.core.errors import BundleError, VerificationFailed
+from mobileinst_deploy.core.native_words import stderr_into
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 _WAY_ROUND = "Export with --no-simplify"
@@ -26,8 +27,10 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
         VerificationFailed: The simplified graph has other outputs.
     """
     try:
-        # onnxsim's own check feeds noise; the comparison here uses a real picture instead.
-        simplified: onnx.ModelProto = onnxsim.simplify(graph, check_n=0)[0]
+        # onnxsim's own check feeds noise; the comparison here uses a real picture instead. What it
+        # could not fold it tells by the line, and leaves as it is: nobody need know.
+        with stderr_into([]):
+            simplified: onnx.ModelProto = onnxsim.simplify(graph, check_n=0)[0]
     except Exception as error:
         # The extension raises plain RuntimeError and onnx's own classes alike.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

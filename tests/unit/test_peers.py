@@ -204,3 +204,9 @@ def test_the_table_of_peers_stands_beside_the_papers():
     # SparseInst's decoder is the one of Table 6's 34.69 G row, behind other maps.
     assert 50e9 < rows["sparseinst-topformer-base"]["macs"] < 65e9
     assert rows["mask2former-resnet-50"]["parameters"] / 1e6 == pytest.approx(44, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["fastinst-topformer-base", "condinst-topformer-base"])
+def test_a_picture_with_fewer_places_than_instances_is_refused_in_a_sentence(name):
+    with pytest.raises(ConfigError, match="places to propose an instance from, fewer than"):
+        load_peer(name, None, (64, 64))

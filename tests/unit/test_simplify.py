@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import onnxsim
@@ -45,6 +47,16 @@ def test_fewer_nodes_give_the_same_outputs(traced):
     got = open_session(simplified.SerializeToString()).run(list(want), feeds)
     for value, expected in zip(got, want.values(), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_what_onnxsim_could_not_fold_is_not_told_by_the_line(traced, monkeypatch, capfd):
+    def chatty(graph, **_):
+        os.write(2, b'WARNING: failed to run "Reshape" op, skip...\n')
+        return graph, True
+
+    monkeypatch.setattr(onnxsim, "simplify", chatty)
+    simplify_graph(traced[0])
+    assert capfd.readouterr().err == ""
 
 
 def test_a_failure_is_an_error_with_the_way_round(traced, monkeypatch):
