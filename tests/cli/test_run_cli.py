@@ -66,7 +66,7 @@ def test_a_clip_becomes_an_overlay_tracks_and_a_table(pair, tmp_path, capsys):
     clip = film(tmp_path / "clip.mp4", 7)
     code, out, err = mobileinst(capsys, "run", pair, clip, "--score", 0, "-o", tmp_path / "o")
     assert code == 0
-    for word in ("7 frames, 3 of them keyframes", "graphs", "share", "overlay.mp4"):
+    for word in ("7 frames, 3 keyframes", "graphs", "share", "overlay.mp4"):
         assert word in out
     assert "RANDOM weights" in err
     found = json.loads((tmp_path / "o" / "tracks.json").read_text())
