@@ -35,7 +35,7 @@ def draw(rng: np.random.Generator) -> Clip:
             similarity=one(-1.0, 0.0, 0.2, 0.7),
             memory=int(rng.integers(0, 4)),
             duplicate_iou=one(0.1, 0.6, 1.0),
-            remembered=one(1, 2, 10),
+            remembered=int(one(1, 2, 10)),
             overlap=one(0.0, 0.6, 2.0),
         ),
         auto=auto if rng.random() < 0.5 else None,

@@ -11,6 +11,7 @@ import subprocess
 import native
 import numpy as np
 import pytest
+from follow_clips import draw
 from hypothesis import example, given, strategies as st
 from scipy.optimize import linear_sum_assignment
 from track_checker import (
@@ -36,6 +37,12 @@ def test_a_checker_that_fell_out_of_step_starts_anew(checker: Checker):
     with pytest.raises(AssertionError):
         fail_half_way()
     assert checker.say("assign 1 2 1 0") == "1 "
+
+
+def test_the_long_round_draws_clips_that_can_be_followed(checker: Checker):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        follow_both(checker, draw(rng))
 
 
 class TestAssignment:
