@@ -1,0 +1,124 @@
+"""The instances of a network that picks its own: which ones they are, whatever order they come in.
+
+A dense network takes its N best cells, and FastInst its queries. Cells of nearly equal worth change
+places with the last digits of a processor, and at the Nth place one is taken for another. Neither
+is an error, and a comparison by place would call both one. Kernels tell which instance is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from mobileinst_deploy.core.config import Tolerance
+from mobileinst_deploy.core.contract import (
+    CLASS_LOGITS,
+    KERNELS,
+    MASK_LOGITS,
+    OBJECTNESS_LOGITS,
+    Tensors,
+)
+from mobileinst_deploy.core.records import Check
+from mobileinst_deploy.core.tracker import class_scores
+from mobileinst_deploy.pair.onnx_file import all_nodes
+
+#: Kernels that are nearer than this share of the largest value are one instance's.
+_SAME_KERNEL = 1e-2
+#: The least share of instances that both sides have; with fewer, equal worth is no excuse.
+LEAST_SHARE = 0.9
+_OF_AN_INSTANCE = (CLASS_LOGITS, OBJECTNESS_LOGITS, KERNELS)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One picture's instances in the order of the reference's.
+
+    Attributes:
+        outputs: All outputs of the frame graph. Where an instance is another one of equal worth,
+            the reference's stands in, so that it is compared no further.
+        share: How many instances are the reference's, of all, in [0, 1].
+        unlike: Places, in the reference's order, of instances that are others without that excuse.
+        scores: The reference's best score per instance, (N,).
+    """
+
+    outputs: dict[str, np.ndarray]
+    share: float
+    unlike: tuple[int, ...]
+    scores: np.ndarray
+
+
+def picks_instances(frame: onnx.ModelProto) -> bool:
+    """Whether a frame graph chooses its instances by the picture, so that order says nothing."""
+    return any(node.op_type == "TopK" for node in all_nodes(frame))
+
+
+def match_instances(got: Tensors, want: Tensors, tolerance: Tolerance) -> Matched:
+    """Bring one picture's instances into the order of the reference.
+
+    Args:
+        got: The frame graph's outputs on one picture, finite.
+        want: The reference's on the same picture, of the same shapes.
+        tolerance: ``edge_score`` is how near to the lowest score of all N an instance has to be so
+            that another one may be there in its place.
+    """
+    cost = np.maximum.reduce([_apart(got[name], want[name]) for name in _OF_AN_INSTANCE])
+    columns, rows = linear_sum_assignment(cost.T)
+    assert np.array_equal(columns, np.arange(len(rows)))  # noqa: S101  # both sides have N
+    same = _apart(got[KERNELS], want[KERNELS])[rows, columns] <= _SAME_KERNEL
+    theirs, ours = _best_scores(want), _best_scores(got)[rows]
+    excused = (theirs <= theirs.min() + tolerance.edge_score) & (
+        ours <= ours.min() + tolerance.edge_score
+    )
+    share = float(same.mean())
+    if share < LEAST_SHARE:
+        excused[:] = False
+    stands_in = ~same & excused
+    outputs = dict(got)
+    for name in (*_OF_AN_INSTANCE, MASK_LOGITS):
+        outputs[name] = got[name][:, rows]
+        outputs[name][:, stands_in] = want[name][:, stands_in]
+    return Matched(outputs, share, tuple(np.flatnonzero(~same & ~excused).tolist()), theirs)
+
+
+def instances_check(pictures: Sequence[Matched], tolerance: Tolerance) -> Check:
+    """The rung: both sides picked the same instances, but for some of equal worth."""
+    shares = [picture.share for picture in pictures]
+    figures = {"lowest_share": min(shares)}
+    for index, picture in enumerate(pictures):
+        if picture.unlike:
+            place = picture.unlike[0]
+            detail = (
+                f"instance {place} of picture {index}, which scores {picture.scores[place]:.4f}, "
+                f"is none of those that the frame graph picked there ({picture.share:.0%} are)"
+            )
+            return Check("instances", False, detail, {**figures, "graph": "frame", "picture": index})
+    count = len(pictures[0].scores)
+    others = [
+        f"on picture {index} {round(count * (1 - share))} of {count}"
+        for index, share in enumerate(shares)
+        if share < 1
+    ]
+    detail = f"the same {count} on every picture, in whatever order"
+    if others:
+        detail = (
+            f"the same ones, but others within {tolerance.edge_score} of the lowest score "
+            f"{', '.join(others)}"
+        )
+    return Check("instances", True, detail, figures)
+
+
+def _apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """(N, N) the largest difference of any element, as a share of the reference's largest."""
+    largest = max(float(np.abs(want).max()), 1e-30)
+    apart: np.ndarray = cdist(got[0], want[0], "chebyshev") / largest
+    return apart
+
+
+def _best_scores(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    scores: np.ndarray = class_scores(outputs[CLASS_LOGITS], outputs[OBJECTNESS_LOGITS])[0].max(-1)
+    return scores
