@@ -60,7 +60,9 @@ class Picks(Spots):
         worth = logits.softmax(-1)[..., :-1].amax(-1)
         best = worth.topk(self.needs.num_queries, dim=1).indices.unsqueeze(2)
         return Decoded(
-            logits.gather(1, best.expand(-1, -1, 3)), None, kernels.gather(1, best.expand(-1, -1, 8))
+            logits.gather(1, best.expand(-1, -1, 3)),
+            None,
+            kernels.gather(1, best.expand(-1, -1, 8)),
         )
 
 

@@ -3,6 +3,7 @@
 A dense network takes its N best cells, and FastInst its queries. Cells of nearly equal worth change
 places with the last digits of a processor, and at the Nth place one is taken for another. Neither
 is an error, and a comparison by place would call both one. Kernels tell which instance is which.
+Where two neighbours tie for a class, SOLOv2 gives it to one of them, and rounding says to which.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from mobileinst_deploy.pair.onnx_file import all_nodes
 _SAME_KERNEL = 1e-2
 #: The least share of instances that both sides have; with fewer, equal worth is no excuse.
 LEAST_SHARE = 0.9
-_OF_AN_INSTANCE = (CLASS_LOGITS, OBJECTNESS_LOGITS, KERNELS)
+#: A score below it is a class that the network ruled out; the most that ties may rule out, of all
+#: classes that are left.
+RULED_OUT = 1e-6
+MOST_TIES = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,15 @@ class Matched:
         outputs: All outputs of the frame graph. Where an instance is another one of equal worth,
             the reference's stands in, so that it is compared no further.
         share: How many instances are the reference's, of all, in [0, 1].
+        ties: Classes of an instance that one side alone ruled out, where they are few; there too
+            the reference stands in.
         unlike: Places, in the reference's order, of instances that are others without that excuse.
         scores: The reference's best score per instance, (N,).
     """
 
     outputs: dict[str, np.ndarray]
     share: float
+    ties: int
     unlike: tuple[int, ...]
     scores: np.ndarray
 
@@ -66,10 +73,14 @@ def match_instances(got: Tensors, want: Tensors, tolerance: Tolerance) -> Matche
         tolerance: ``edge_score`` is how near to the lowest score of all N an instance has to be so
             that another one may be there in its place.
     """
-    cost = np.maximum.reduce([_apart(got[name], want[name]) for name in _OF_AN_INSTANCE])
-    columns, rows = linear_sum_assignment(cost.T)
-    assert np.array_equal(columns, np.arange(len(rows)))  # noqa: S101  # both sides have N
-    same = _apart(got[KERNELS], want[KERNELS])[rows, columns] <= _SAME_KERNEL
+    apart = _apart(got[KERNELS], want[KERNELS])
+    # Logits decide between instances of one kernel only.
+    cost = apart + sum(
+        _SAME_KERNEL * np.minimum(1, _apart(got[name], want[name])) / 4
+        for name in (CLASS_LOGITS, OBJECTNESS_LOGITS)
+    )
+    _, rows = linear_sum_assignment(cost.T)
+    same = apart[rows, np.arange(len(rows))] <= _SAME_KERNEL
     theirs, ours = _best_scores(want), _best_scores(got)[rows]
     excused = (theirs <= theirs.min() + tolerance.edge_score) & (
         ours <= ours.min() + tolerance.edge_score
@@ -79,16 +90,20 @@ def match_instances(got: Tensors, want: Tensors, tolerance: Tolerance) -> Matche
         excused[:] = False
     stands_in = ~same & excused
     outputs = dict(got)
-    for name in (*_OF_AN_INSTANCE, MASK_LOGITS):
+    for name in (CLASS_LOGITS, OBJECTNESS_LOGITS, KERNELS, MASK_LOGITS):
         outputs[name] = got[name][:, rows]
         outputs[name][:, stands_in] = want[name][:, stands_in]
-    return Matched(outputs, share, tuple(np.flatnonzero(~same & ~excused).tolist()), theirs)
+    ties = _ties(outputs, want)
+    outputs[CLASS_LOGITS][ties] = want[CLASS_LOGITS][ties]
+    unlike = tuple(np.flatnonzero(~same & ~excused).tolist())
+    return Matched(outputs, share, int(ties.sum()), unlike, theirs)
 
 
 def instances_check(pictures: Sequence[Matched], tolerance: Tolerance) -> Check:
     """The rung: both sides picked the same instances, but for some of equal worth."""
     shares = [picture.share for picture in pictures]
-    figures = {"lowest_share": min(shares)}
+    ties = sum(picture.ties for picture in pictures)
+    figures = {"lowest_share": min(shares), "ties": ties}
     for index, picture in enumerate(pictures):
         if picture.unlike:
             place = picture.unlike[0]
@@ -96,7 +111,9 @@ def instances_check(pictures: Sequence[Matched], tolerance: Tolerance) -> Check:
                 f"instance {place} of picture {index}, which scores {picture.scores[place]:.4f}, "
                 f"is none of those that the frame graph picked there ({picture.share:.0%} are)"
             )
-            return Check("instances", False, detail, {**figures, "graph": "frame", "picture": index})
+            return Check(
+                "instances", False, detail, {**figures, "graph": "frame", "picture": index}
+            )
     count = len(pictures[0].scores)
     others = [
         f"on picture {index} {round(count * (1 - share))} of {count}"
@@ -109,7 +126,21 @@ def instances_check(pictures: Sequence[Matched], tolerance: Tolerance) -> Check:
             f"the same ones, but others within {tolerance.edge_score} of the lowest score "
             f"{', '.join(others)}"
         )
+    if ties:
+        detail += f"; one side alone rules {ties} of their classes out, as neighbours that tie do"
     return Check("instances", True, detail, figures)
+
+
+def _ties(got: Tensors, want: Tensors) -> np.ndarray:
+    """(1, N, C) whether one side alone ruled a class out; nowhere where that is too often."""
+    ours, theirs = (
+        class_scores(side[CLASS_LOGITS], side[OBJECTNESS_LOGITS]) for side in (got, want)
+    )
+    lower, higher = np.minimum(ours, theirs), np.maximum(ours, theirs)
+    # What is low on both sides is for the tolerance to judge.
+    ties: np.ndarray = (lower < RULED_OUT) & (higher > 1e3 * RULED_OUT)
+    few = ties.sum() <= max(1, MOST_TIES * (higher >= RULED_OUT).sum())
+    return ties & few
 
 
 def _apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:

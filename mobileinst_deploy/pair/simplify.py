@@ -93,9 +93,7 @@ def _run(graph: bytes, names: list[str], feeds: Mapping[str, np.ndarray]) -> dic
     return outputs
 
 
-def _differing(
-    got: Tensors, want: Tensors, tolerance: Tolerance, picks: bool
-) -> str | None:
+def _differing(got: Tensors, want: Tensors, tolerance: Tolerance, picks: bool) -> str | None:
     """Name of the first output that is not within tolerance; ``picks``: in whatever order."""
     for name, expected in want.items():
         finite = np.isfinite(got[name]).all() and np.isfinite(expected).all()

@@ -113,6 +113,19 @@ def test_too_many_others_are_a_failure_whatever_they_are_worth(picked: ExportBun
     assert climb(picked, Meddling(picked, of_frames(change))).first_failure.rung == "instances"
 
 
+@pytest.mark.parametrize(("classes", "passes"), [(1, True), (2, False)])
+def test_a_class_may_go_to_a_neighbour_that_ties_but_hardly_ever(picked, classes, passes):
+    def change(result: dict) -> None:
+        result["class_logits"][0, 4 : 4 + classes, 0] = -60
+
+    report = climb(picked, Meddling(picked, of_frames(change)))
+    assert report.passed is passes
+    if passes:
+        assert "rules 1 of their classes out" in check(report, "instances").detail
+    else:
+        assert report.first_failure.rung == "values"
+
+
 def test_a_wrong_weight_is_no_matter_of_order(picked: ExportBundle, tmp_path: Path):
     pair = tmp_path / "pair"
     pair.mkdir()
