@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from mobileinst_deploy.measure.sustained import SustainedRecord, shown_parts
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
+from mobileinst_deploy.workflows.kept import names_of_sets
 
 if TYPE_CHECKING:
     from mobileinst_deploy.training.plan import TrainPlan
@@ -61,7 +62,7 @@ def slowdown_table(found: GateResult) -> Table:
 def comparison_table(found: Comparison) -> Table:
     """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
-    sets = {row.precision[1] for row in found.rows if row.precision is not None}
+    sets = names_of_sets(row.precision for row in found.rows if row.precision is not None)
     what = "executed ARM instructions under qemu: no latency"
     if timed:
         what = f"run in turn; ratios are to {found.to}"
@@ -70,7 +71,7 @@ def comparison_table(found: Comparison) -> Table:
         caption="; ".join(
             [f"intervals of {CONFIDENCE:.0%}"] * timed
             + ["MACs and instructions are of the frame graph"]
-            + [f"AP on {on}" for on in sorted(sets)]
+            + [f"AP on {on}" for on in sets.values() if len(sets) == 1]
         ),
     )
     heads = ["pair", "input", "MACs", "instructions", "ratio", "AP"]
@@ -86,11 +87,19 @@ def comparison_table(found: Comparison) -> Table:
             "?" if macs is None else in_giga(macs),
             "-" if row.instructions is None else f"{row.instructions['frame']:,}",
             "-" if share is None else f"{share:.3f}",
-            "-" if row.precision is None else f"{row.precision[0]:.1%}",
+            _precision(row, sets),
         ]
         for number, cells in enumerate(times):
             table.add_row(*([row.entry.name, *cells, *facts] if not number else ["", *cells]))
     return table
+
+
+def _precision(row: Row, sets: Mapping[tuple[str, str], str]) -> str:
+    """AP; where rows were evaluated on different sets, each says on which."""
+    if row.precision is None:
+        return "-"
+    on = sets[row.precision.on, row.precision.sha256]
+    return f"{row.precision.ap:.1%}" + f" on {on}" * (len(sets) > 1)
 
 
 def _compared_times(row: Row) -> list[list[str]]:
