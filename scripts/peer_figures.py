@@ -6,7 +6,7 @@ scripts/peer_figures.py ID... --record   keeps it in peer_figures.json too, of w
                                          is made (scripts/docs.py)
 
 Weights are random: none of the figures asks for trained ones. Time is processor time of a keyframe
-in ONNX Runtime over that of mobileinst-topformer-640 at this size, the two in turn, a median.
+in ONNX Runtime over that of mobileinst-topformer-640 at the same size, the two in turn, a median.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
 from mobileinst_deploy.core.contract import Call, Tensors
-from mobileinst_deploy.core.errors import MobileInstError, VerificationFailed
+from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.network.loading import LoadedModel, load_model
@@ -41,6 +41,9 @@ from mobileinst_deploy.runtimes.qemu import QemuRunner
 SIZE = (128, 128)
 LARGER = (320, 320)
 BESIDE = "mobileinst-topformer-640"
+#: What FastInst is held against.
+AT_LARGER = "@320x320"
+LARGER_BESIDE = BESIDE + AT_LARGER
 RECORD = Path(__file__).with_name("peer_figures.json")
 _ROUNDS = 15
 
@@ -87,23 +90,21 @@ def host_ratio(call: Call, runner: CpuRunner, other: Call, beside: CpuRunner) ->
     return statistics.median(ratios[1:])
 
 
-def exported(name: str, folder: Path) -> tuple[LoadedModel, ExportBundle]:
-    """A peer or a model of the zoo with random weights, and its pair, at :data:`SIZE`.
-
-    FastInst proposes its instances from a map that is too small there: it gets :data:`LARGER`.
-    Where simplification lets cells of nearly equal worth change places, the pair stays as traced.
-    """
-    size = LARGER if name.startswith("fastinst") else SIZE
+def exported(name: str, size: tuple[int, int], folder: Path) -> tuple[LoadedModel, ExportBundle]:
+    """A peer or a model of the zoo with random weights, and its pair."""
     loaded = load_peer(name, None, size) if name in PEERS else load_model(name, size=size)
-    try:
-        return loaded, export_model(loaded, folder / name)
-    except VerificationFailed:
-        return loaded, export_model(loaded, folder / name, simplify=False)
+    return loaded, export_model(loaded, folder / name)
 
 
-def measure(name: str, beside: ExportBundle, folder: Path) -> dict[str, Any]:
-    """Everything that is told of one network, beside the pair of :data:`BESIDE`."""
-    loaded, pair = exported(name, folder)
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Everything that is told of one network, beside :data:`BESIDE`.
+
+    FastInst proposes its instances from a map that is too small at :data:`SIZE`: it gets
+    :data:`LARGER`.
+    """
+    size = LARGER if name.startswith("fastinst") or name == LARGER_BESIDE else SIZE
+    loaded, pair = exported(name.removesuffix(AT_LARGER), size, folder)
+    _, beside = exported(BESIDE, size, folder / "beside")
     calls, here = calls_of(pair), CpuRunner(pair)
     want = TorchRunner(loaded.model).outputs(calls)
     found: dict[str, Any] = {
@@ -145,9 +146,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         with scratch_folder() as scratch:
-            _, beside = exported(BESIDE, scratch)
             for number, name in enumerate(options.names):
-                found = measure(name, beside, scratch / str(number))
+                found = measure(name, scratch / str(number))
                 print(json.dumps({name: found}), flush=True)
                 if options.record:
                     record(name, found)
