@@ -14,6 +14,7 @@ Compared is with float32 on the last quarter. ARM code under qemu, with 8-bit do
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +51,6 @@ from mobileinst_deploy.runtimes.qemu import QemuRunner
 
 #: What ncnn puts around 8-bit convolutions.
 LAYERS = ("Quantize", "Dequantize", "Requantize")
-RULES = ("max", "mse")
 #: Steps of 8 bits with a sign.
 STEPS = 127
 _BINS = 2048
@@ -59,6 +59,26 @@ _BINS = 2048
 _SCALES, _AND_OF_THE_RESULT = 8, 100
 #: For each kind that is quantized: what the parameter is with a scale per channel or group.
 _KINDS = {"Convolution": 2, "ConvolutionDepthWise": 1}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to compute in 8 bits.
+
+    Attributes:
+        rule: Which of an input's values becomes 127: ``max`` or ``mse``.
+        kinds: Which layers do.
+    """
+
+    rule: str
+    kinds: tuple[str, ...]
+
+
+FORMS = {
+    "int8 max": Form("max", tuple(_KINDS)),
+    "int8 mse": Form("mse", tuple(_KINDS)),
+    "int8 mse but for depthwise": Form("mse", ("Convolution",)),
+}
 
 
 @dataclass
@@ -91,8 +111,7 @@ def convolutions(layers: Sequence[Layer]) -> list[Layer]:
 
 def calibrate(runner: NcnnRunner, role: Role, calls: Sequence[Tensors]) -> dict[str, Seen]:
     """What each convolution's input reaches, by the blob's name."""
-    import ncnn
-
+    ncnn: Any = importlib.import_module("ncnn")
     network = runner.load(role)
     layers = read_param(runner.bundle.graphs[role].files[0])
     blobs = {layer.inputs[0] for layer in convolutions(layers)}
@@ -119,7 +138,7 @@ def calibrate(runner: NcnnRunner, role: Role, calls: Sequence[Tensors]) -> dict[
     return seen
 
 
-def handed_on(layers: Sequence[Layer]) -> dict[str, str]:
+def handed_on(layers: Sequence[Layer], kinds: Sequence[str]) -> dict[str, str]:
     """Blobs that 8-bit convolutions alone take, by way of splits too: one of those that take it."""
     takers: dict[str, list[Layer]] = {}
     for layer in layers:
@@ -139,16 +158,16 @@ def handed_on(layers: Sequence[Layer]) -> dict[str, str]:
     found = {}
     for layer in convolutions(layers):
         ends = list(last(layer.outputs[0]))
-        if all(end is not None and end.kind in _KINDS for end, _ in ends):
+        if all(end is not None and end.kind in kinds for end, _ in ends):
             found[layer.outputs[0]] = ends[0][1]
     return found
 
 
-def quantized(graph: GraphFile, seen: Mapping[str, Seen], rule: str, folder: Path) -> GraphFile:
+def quantized(graph: GraphFile, seen: Mapping[str, Seen], form: Form, folder: Path) -> GraphFile:
     """The same network with scales, written beside each other."""
     param, weights = graph.files
     layers = read_param(param)
-    on = handed_on(layers)
+    on = handed_on(layers, form.kinds)
     lines = param.data.decode().splitlines()
     parts, at = [], 0
     for number, layer in enumerate(layers, start=2):
@@ -156,17 +175,20 @@ def quantized(graph: GraphFile, seen: Mapping[str, Seen], rule: str, folder: Pat
         for flagged, elements in weights_of(layer):
             at += 4 * (elements + flagged)
         parts.append(weights.data[start:at])
-        if layer.kind not in _KINDS:
+        if layer.kind not in form.kinds:
             continue
         groups = layer.whole(7, 1) if layer.kind == "ConvolutionDepthWise" else layer.whole(0)
         # Behind the format's flag.
         values = np.frombuffer(weights.data, np.float32, layer.whole(6), start + 4)
         largest = np.abs(values.reshape(groups, -1)).max(1)
-        scales = [*(STEPS / np.maximum(largest, 1e-9)), STEPS / seen[layer.inputs[0]].reach(rule)]
+        scales = [
+            *(STEPS / np.maximum(largest, 1e-9)),
+            STEPS / seen[layer.inputs[0]].reach(form.rule),
+        ]
         term = _KINDS[layer.kind]
         if layer.outputs[0] in on:
             term += _AND_OF_THE_RESULT
-            scales.append(STEPS / seen[on[layer.outputs[0]]].reach(rule))
+            scales.append(STEPS / seen[on[layer.outputs[0]]].reach(form.rule))
         parts.append(np.array(scales, np.float32).tobytes())
         lines[number] += f" {_SCALES}={term}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,12 +262,11 @@ def table(pair: ExportBundle, folder: Path, pictures: Sequence[np.ndarray]) -> I
     yield f"| {' | '.join([*columns, 'mean IoU', 'lowest'])} |"
     yield "|---|---|---|---|---|---|---|---|"
     runners: dict[str, Any] = {"ncnn-fp16": QemuRunner(taken, half)}
-    for rule in RULES:
+    for name, form in FORMS.items():
         graphs: dict[Role, GraphFile] = {
-            role: quantized(graph, seen[role], rule, folder / rule)
+            role: quantized(graph, seen[role], form, folder / name.replace(" ", "-"))
             for role, graph in taken.graphs.items()
         }
-        name = f"ncnn int8, {rule}"
         runners[name] = QemuRunner(replace(taken, graphs=graphs), built(folder / "runner"))
     for name, runner in runners.items():
         got = runner.outputs([Call("frame", {IMAGE: image}) for image in others])

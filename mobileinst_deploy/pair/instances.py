@@ -139,8 +139,9 @@ def _ties(got: Tensors, want: Tensors) -> np.ndarray:
     lower, higher = np.minimum(ours, theirs), np.maximum(ours, theirs)
     # What is low on both sides is for the tolerance to judge.
     ties: np.ndarray = (lower < RULED_OUT) & (higher > 1e3 * RULED_OUT)
-    few = ties.sum() <= max(1, MOST_TIES * (higher >= RULED_OUT).sum())
-    return ties & few
+    if ties.sum() > max(1, MOST_TIES * (higher >= RULED_OUT).sum()):
+        ties[:] = False
+    return ties
 
 
 def _apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:
