@@ -95,8 +95,8 @@ class Seen:
 
     def reach(self, rule: str) -> float:
         """The value that becomes 127."""
-        if rule == "max" or self.histogram is None:
-            return self.highest
+        if rule == "max" or self.histogram is None or not self.highest:
+            return self.highest or 1.0  # of nothing but zeros: any scale will do
         middles = (np.arange(_BINS) + 0.5) * self.highest / _BINS
         reaches = middles[_BINS // 16 :: 8]
         lost = (np.where(middles > r, (middles - r) ** 2, (r / STEPS) ** 2 / 12) for r in reaches)
