@@ -240,8 +240,8 @@ def held_against(got: Sequence[Tensors], want: Sequence[Tensors]) -> dict[str, f
 
 
 def measure(runner: QemuRunner, image: np.ndarray, kernels: np.ndarray) -> dict[Role, int]:
-    """Executed ARM instructions of each graph, as ``bench --count`` counts them."""
-    counted = runner.count_instructions(image, kernels)
+    """Executed ARM instructions of each graph, in the first run after loading."""
+    counted = runner.count_instructions(image, kernels, warmups=0, repeats=1)
     return {role: each.count for role, each in counted.items()}
 
 

@@ -32,6 +32,7 @@ from mobileinst_deploy.pair.onnx_file import all_nodes
 _SAME_KERNEL = 1e-2
 #: The least share of instances that both sides have; with fewer, equal worth is no excuse.
 LEAST_SHARE = 0.9
+_OF_AN_INSTANCE = (CLASS_LOGITS, OBJECTNESS_LOGITS, KERNELS, MASK_LOGITS)
 #: A score below it is a class that the network ruled out; the most that ties may rule out, of all
 #: classes that are left.
 RULED_OUT = 1e-6
@@ -73,15 +74,9 @@ def match_instances(got: Tensors, want: Tensors, tolerance: Tolerance) -> Matche
         tolerance: ``edge_score`` is how near to the lowest score of all N an instance has to be so
             that another one may be there in its place.
     """
-    apart = _apart(got[KERNELS], want[KERNELS])
-    # Logits decide between instances of one kernel only.
-    cost = apart + sum(
-        _SAME_KERNEL * np.minimum(1, _apart(got[name], want[name])) / 4
-        for name in (CLASS_LOGITS, OBJECTNESS_LOGITS)
-    )
-    _, rows = linear_sum_assignment(cost.T)
-    same = apart[rows, np.arange(len(rows))] <= _SAME_KERNEL
-    theirs, ours = _best_scores(want), _best_scores(got)[rows]
+    ordered = in_order(got, want)
+    same = np.diagonal(_apart(ordered[KERNELS], want[KERNELS])) <= _SAME_KERNEL
+    theirs, ours = _best_scores(want), _best_scores(ordered)
     excused = (theirs <= theirs.min() + tolerance.edge_score) & (
         ours <= ours.min() + tolerance.edge_score
     )
@@ -89,14 +84,25 @@ def match_instances(got: Tensors, want: Tensors, tolerance: Tolerance) -> Matche
     if share < LEAST_SHARE:
         excused[:] = False
     stands_in = ~same & excused
-    outputs = dict(got)
-    for name in (CLASS_LOGITS, OBJECTNESS_LOGITS, KERNELS, MASK_LOGITS):
-        outputs[name] = got[name][:, rows]
+    outputs = {name: value.copy() for name, value in ordered.items()}
+    for name in _OF_AN_INSTANCE:
         outputs[name][:, stands_in] = want[name][:, stands_in]
     ties = _ties(outputs, want)
     outputs[CLASS_LOGITS][ties] = want[CLASS_LOGITS][ties]
     unlike = tuple(np.flatnonzero(~same & ~excused).tolist())
     return Matched(outputs, share, int(ties.sum()), unlike, theirs)
+
+
+def in_order(got: Tensors, want: Tensors) -> dict[str, np.ndarray]:
+    """One picture's outputs with each instance in the place of the reference's that is nearest.
+
+    Kernels decide, and logits between instances of one kernel.
+    """
+    cost = _apart(got[KERNELS], want[KERNELS])
+    for name in (CLASS_LOGITS, OBJECTNESS_LOGITS):
+        cost = cost + _SAME_KERNEL * np.minimum(1, _apart(got[name], want[name])) / 4
+    _, rows = linear_sum_assignment(cost.T)
+    return {n: value[:, rows] if n in _OF_AN_INSTANCE else value for n, value in got.items()}
 
 
 def instances_check(pictures: Sequence[Matched], tolerance: Tolerance) -> Check:

@@ -20,6 +20,7 @@ from mobileinst_deploy.optimize.pair import optimize_checked
 from mobileinst_deploy.pair.export import export_model
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.simplify import require_unchanged
+from mobileinst_deploy.quantize.int8 import _Quantizer
 
 NAMES = ("class_logits", "objectness_logits", "kernels", "mask_logits")
 
@@ -183,3 +184,12 @@ def test_optimising_may_change_their_order(picked: ExportBundle):
 
     with pytest.raises(VerificationFailed):
         optimize_checked("frame", graph, golden, picked.tolerance, spoil)
+
+
+def test_quantising_compares_by_instance(picked: ExportBundle):
+    graph, golden = load_graph(picked.graphs["frame"].onnx), load_golden(picked)
+    want = [{name: value[:1] for name, value in golden.frame.items()}]
+    inputs = [golden.inputs("frame", 0)]
+    (got,) = _Quantizer(graph, inputs).run(turned(graph), inputs, want)
+    for name in NAMES:
+        np.testing.assert_allclose(got[name], want[0][name], atol=1e-3)
