@@ -23,7 +23,6 @@ import msgspec
 
 from mobileinst_deploy.data.annotated import AnnotatedSet
 
-
 #: Pictures that each process reads, over all of the file.
 READ = 200
 

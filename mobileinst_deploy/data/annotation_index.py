@@ -18,7 +18,7 @@ import numpy as np
 
 from mobileinst_deploy.data.annotation_text import Text
 from mobileinst_deploy.data.samples import Annotation, Media
-from mobileinst_deploy.media.picture_file import MAX_PIXELS
+from mobileinst_deploy.media.picture_file import MAX_PIXELS, MAX_SIDE
 
 #: The columns and their numbers. A column of beginnings has one more entry, which is the end.
 COLUMNS = {
@@ -120,13 +120,16 @@ class Index:
         return bool(
             np.array_equal(masks, c["first_masks"])
             and masks[-1] == len(c["starts"])
-            and _within(c["heights"], 1, MAX_PIXELS)
-            and _within(c["widths"], 1, MAX_PIXELS)
+            and _within(c["heights"], 1, MAX_SIDE)
+            and _within(c["widths"], 1, MAX_SIDE)
             and _within(c["lengths"], 0, size)
             and _within(c["starts"], 0, size)
             and _within(c["starts"] + c["lengths"], 0, size)
             and _within(odd[:, 0], 0, objects - 1)
             and _within(odd[:, 1:], 0, MAX_PIXELS)
+            and _within(c["crowds"].view(np.uint8), 0, 1)
+            and _within(c["seen"].view(np.uint8), 0, 1)
+            and _is_text(c["names"], c["first_letters"][:-1])
             and np.isin(c["categories"], [number for number, _ in self.categories]).all()
         )
 
@@ -234,3 +237,12 @@ def _rises(bounds: np.ndarray, count: int, end: int, by: int = 0) -> bool:
 
 def _within(values: np.ndarray, low: int, high: int) -> bool:
     return not values.size or bool(values.min() >= low and values.max() <= high)
+
+
+def _is_text(letters: np.ndarray, begins: np.ndarray) -> bool:
+    """Whether it is UTF-8 and no character goes on where a name begins."""
+    try:
+        letters.tobytes().decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return bool((letters[begins] & 0xC0 != 0x80).all())

@@ -214,7 +214,7 @@ def _told_apart(owners: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def _address(text: bytes | msgspec.Raw) -> int:
     """Where in memory it lies: msgspec's raw values are views of what they were read from."""
-    found: int = np.frombuffer(text, np.uint8).__array_interface__["data"][0]  # type: ignore[call-overload]
+    found: int = np.frombuffer(text, np.uint8).__array_interface__["data"][0]
     return found
 
 
