@@ -150,7 +150,7 @@ class TestWrappers:
         load_backbone(fresh, tmp_path / name)
         assert_same_weights(fresh.backbone, model.backbone)
         whole = build_model(TINY)
-        assert "'state_dict_ema'" in (load_weights(whole, tmp_path / name).note or "")
+        assert "under 'state_dict_ema" in (load_weights(whole, tmp_path / name).note or "")
         assert_same_weights(whole, model)
 
     def test_what_is_asked_for_beyond_data_is_named(self, tmp_path):
