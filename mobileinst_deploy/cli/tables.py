@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from mobileinst_deploy.cli.console import in_giga, styled
-from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.text import ms_text, shown
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.explain import Explanation
 from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_accumulates
@@ -100,7 +100,7 @@ def _compared_times(row: Row) -> list[list[str]]:
     return [
         [
             str(clip.clip_length),
-            f"{clip.amortised_ms:.2f}",
+            ms_text(clip.amortised_ms),
             f"{each.ratio:.3f}",
             # Of the reference to itself, and of too few turns, there is no interval.
             *(
@@ -117,8 +117,8 @@ def explanation_table(found: Explanation) -> Table:
     here = "an emulated device, which has no latency"
     if found.measured_ms is not None:
         here = (
-            f"{found.measured_ms:.1f} ms here; what can be estimated makes the paper's figure "
-            f"{found.estimated_ms:.1f} ms"
+            f"{ms_text(found.measured_ms)} ms here; what can be estimated makes the paper's figure "
+            f"{ms_text(found.estimated_ms)} ms"
         )
     table = Table(title=f"Why not {found.row.ms:g} ms ({found.row.name})? {here}")
     for name in ("what", "in the paper", "here", "slower by", "how that is known"):
@@ -144,7 +144,7 @@ def history_table(history: History) -> Table:
         table.add_column(name, overflow="fold")
     for entry in history.entries:
         record = entry.record
-        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        times = ", ".join(f"{ms_text(c.amortised_ms)} at {c.clip_length}" for c in record.clips)
         table.add_row(
             shown(entry.name),
             record.device.soc or record.device.serial,
