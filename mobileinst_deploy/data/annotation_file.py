@@ -152,7 +152,7 @@ def open_file(path: Path, held: HeldText | None, *, clips: bool) -> AnnotationFi
             a field or holds another type; then it is named. Of annotations that is raised as they
             are gone through.
     """
-    found = cut(held) if held is not None and held.size <= MAX_BYTES else None
+    found = None if held is None else cut(held)
     if held is None or found is None:
         text, document = _whole(path, clips)
         pieces = iter([Piece(document.annotations or [], text.data, 0)])
