@@ -73,6 +73,16 @@ class Catalogue:
             crowds.counts[CROWD] = len(found)
         return crowds
 
+    def objects(self) -> dict[str, int]:
+        """How many objects told apart there are of each class."""
+        columns = self.index.columns
+        told = columns["categories"][columns["seen"] & ~columns["crowds"]]
+        return {
+            name: int((told == category).sum())
+            for name, category in zip(self.classes, self.category_ids, strict=True)
+            if category is not None
+        }
+
     def lines(self) -> list[str]:
         """What training does not learn from, one line for each reason."""
         return self.left_out.lines() + self.unseen.lines()
@@ -86,18 +96,17 @@ class Catalogue:
         Raises:
             DatasetError: There is none; it says why.
         """
-        columns = self.index.columns
-        if (columns["seen"] & ~columns["crowds"]).any():
+        if any(self.objects().values()):
             return
         nothing = f"{self.path} holds nothing to {purpose}"
         counts = self.left_out.counts + self.unseen.counts
-        if not counts and not columns["seen"].any():
+        if not counts and not self.crowds.counts:
             raise DatasetError(
                 f"{nothing}: it has no annotations, as splits whose annotations are kept back",
                 "Give a split with annotations, such as val for COCO or train for YouTube-VIS",
             )
         reasons = self.lines()
-        crowds = int(columns["seen"].sum())
+        crowds = self.crowds.counts[CROWD]
         reason = counts.most_common(1)[0][0] if counts else CROWD
         if crowds:
             reasons.append(f"{crowds} {CROWD}")

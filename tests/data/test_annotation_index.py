@@ -71,7 +71,7 @@ def everything(data: AnnotatedSet) -> Any:
         (s.image_id, s.masks.shape, s.masks.tobytes(), *map(np.ndarray.tolist, arrays(s)))
         for s in data
     ]
-    lines = catalogue.lines(), catalogue.crowds.lines()
+    lines = catalogue.lines(), catalogue.crowds.lines(), catalogue.objects()
     sizes = [(data.size(i), data.length(i)) for i in range(len(data))]
     return data.classes, data.category_ids, lines, media, samples, sizes
 
