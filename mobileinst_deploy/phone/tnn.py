@@ -264,7 +264,7 @@ def read_times(said: ShellResult, model: str) -> tuple[float, float, float]:
     line = rf"{re.escape(model)} - ARM\s+TNN Benchmark time cost: min ={_MS}\s+\|"
     told = re.findall(rf"{line}\s+max ={_MS}\s+\|\s+avg ={_MS}", said.stdout)
     if said.exit_code or not told:
-        words = last_line(said.stderr) or last_line(said.stdout)
+        words = (last_line(said.stderr) or last_line(said.stdout)).strip()
         raise DeviceError(
             f"TNN's test program told no time of {model}"
             f" and ended with {death(said.exit_code)}" + (f": {words}" if words else ""),
