@@ -18,7 +18,8 @@
 #ifndef MOBILEINST_INT8
 #define MOBILEINST_INT8 0
 #endif
-#if NCNN_BF16 || NCNN_INT8 != MOBILEINST_INT8 || NCNN_ARM82 != MOBILEINST_FP16 || NCNN_VULKAN || NCNN_THREADS
+#if NCNN_BF16 || NCNN_VULKAN || NCNN_THREADS || NCNN_INT8 != MOBILEINST_INT8 || \
+    NCNN_ARM82 != MOBILEINST_FP16
 #error "this runner measures one arithmetic on one thread: build ncnn by CMakeLists.txt"
 #endif
 

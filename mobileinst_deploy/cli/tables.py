@@ -16,6 +16,7 @@ from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_a
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.measure.sustained import SustainedRecord, shown_parts
+from mobileinst_deploy.measure.tnn import PRECISIONS, RUNTIME, TnnRecord
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
@@ -212,6 +213,34 @@ def sustained_table(record: SustainedRecord) -> Table:
     for row in shown_parts(record.clips):
         timed = (*row[:2], "-", "-", "-", *row[5:]) if record.device.emulated else row
         table.add_row(*timed)
+    return table
+
+
+def tnn_table(record: TnnRecord) -> Table:
+    """What TNN's own test program told: a row for each graph and precision, then for each T."""
+    invalid = [f"INVALID: {why}" for why in record.invalid]
+    device = record.device
+    table = Table(
+        title=shown(
+            f"{record.pair.model_id} on {device.name} by {RUNTIME}, core {record.core}"
+            + (": nothing of time is told" if device.emulated else "")
+        ),
+        caption="\n".join(_sentence(told) for told in (*invalid, *record.notes)),
+        caption_justify="left",
+    )
+    for name in ("graph", "precision", "runs", "min ms", "mean ms", "max ms"):
+        table.add_column(name, justify="left" if name == "graph" else "right")
+    rows = [
+        (each.role, each.precision, str(each.runs), (each.min_ms, each.mean_ms, each.max_ms))
+        for each in record.times
+    ] + [
+        (f"a frame at T = {length}", name, "", (None, record.amortised_ms(length, name), None))
+        for length in record.clip_lengths
+        for name in PRECISIONS
+    ]
+    for graph, precision, runs, times in rows:
+        cells = ("" if ms is None else "-" if device.emulated else f"{ms:.2f}" for ms in times)
+        table.add_row(graph, f"{precision} ({PRECISIONS[precision]})", runs, *cells)
     return table
 
 
