@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mobileinst_deploy.workflows.bench_targets import BenchSettings
 
 
+#: What TNN's own program can be held to.
+_TNN_PROTOCOL = "tnn-script"
+
+
 def bench(
     folder: PairFolder,
     device: Annotated[str, typer.Option(help="Where to measure: cpu, adb or qemu.")] = "cpu",
@@ -53,8 +57,11 @@ def bench(
         typer.Option(help="adb: wait until the phone is at most so warm, in Celsius; default: 37."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="sd778g; or tnn-script, as TNN's own benchmark script measures.")
-    ] = "sd778g",
+        str | None,
+        typer.Option(
+            help="sd778g, the default; or tnn-script, as TNN's own benchmark script measures."
+        ),
+    ] = None,
     count: Annotated[
         bool, typer.Option("--count", help="qemu: count executed ARM instructions.")
     ] = False,
@@ -84,6 +91,13 @@ def bench(
     fps: Annotated[
         float | None, typer.Option(help="With --sustained: frames a second; default: 30.")
     ] = None,
+    tnn: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="adb: let TNN's own TNNTest, which you built, time the pair that you converted.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure single-thread latency by the protocol, and keep the record with every sample.
@@ -93,6 +107,9 @@ def bench(
 
     With --against: exit 1 when a frame became slower by more than --fail-above, 4 when noise
     forbids an answer.
+
+    With --tnn: FOLDER holds TNNTest for arm64-v8a, the .so files that it needs, and frame and
+    mask_head, each as .tnnproto and .tnnmodel. Nothing is compared; see docs/phone.md.
 
     It goes to results/DEVICE-RUNTIME-FORM/latency.json under the pair, or where --report says.
     Under qemu nothing is a latency: there, --count gives the executed ARM instructions of each
@@ -107,7 +124,11 @@ def bench(
     known_device(device)
     known_runtime(runtime)
     only_adb(
-        {"--serial": serial, "--all": every or None, "--core": core, "--max-temp": max_temp}, device
+        {
+            **{"--serial": serial, "--all": every or None, "--core": core},
+            **{"--max-temp": max_temp, "--tnn": tnn},
+        },
+        device,
     )
     only_with("--sustained", sustained, {"--fps": fps})
     only_with("--against", against, {"--fail-above": fail_above})
@@ -128,12 +149,33 @@ def bench(
             "a second --serial": serial if len(serial or ()) > 1 else None,
         },
     )
+    if tnn is not None:
+        _only_what_tnn_takes(
+            protocol,
+            {
+                "--runtime": None if runtime == "onnxruntime" else runtime,
+                "--seconds": seconds,
+                "--live-kernels": live_kernels,
+                "--max-temp": max_temp,
+                "--all": every or None,
+                "a second --serial": serial if len(serial or ()) > 1 else None,
+                "--repeat": None if repeat == 1 else repeat,
+                "--explain": explain or None,
+                "--against": against,
+                "--sustained": sustained,
+            },
+        )
     core = "auto" if core is None else core
     max_temp = DEFAULT_MAX_CELSIUS if max_temp is None else max_temp
     protocols.check_gate(max_temp)
     protocols.check_core(core)
     settings = BenchSettings(
-        protocols.protocol(protocol, warmups=warmup, runs=runs, seconds=seconds),
+        protocols.protocol(
+            protocol or ("sd778g" if tnn is None else _TNN_PROTOCOL),
+            warmups=warmup,
+            runs=runs,
+            seconds=seconds,
+        ),
         protocols.parse_clip_lengths(clip_lengths),
         core,
         max_temp,
@@ -143,6 +185,9 @@ def bench(
     pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
     where = _Where(device, runtime, tuple(serial or ()), every, report)
+    if tnn is not None:
+        _by_tnn(pair, where, settings, tnn, json)
+        return
     baseline = None if against is None else gate.open_baseline(against)
     if baseline is not None:
         gate.check_comparable(pair, baseline)
@@ -232,6 +277,35 @@ def _sustained(
     show(sustained_table(borne.record), json=json)
     _tell([borne.kept.note])
     answer(borne.record.to_dict(), borne.failure, json=json)
+
+
+def _only_what_tnn_takes(protocol: str | None, options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if protocol not in (None, _TNN_PROTOCOL):
+        given.append(f"--protocol {protocol}")
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} means nothing with --tnn: TNN's test program counts its own runs"
+            " and tells no single one",
+            "Leave it away",
+            where=given[0],
+        )
+
+
+def _by_tnn(
+    pair: ExportBundle, where: _Where, settings: BenchSettings, folder: Path, json: bool
+) -> None:
+    """TNN's own test program."""
+    from mobileinst_deploy.cli.tables import tnn_table
+    from mobileinst_deploy.workflows.tnn import bench_tnn
+
+    with progress_bar() as progress:
+        told = bench_tnn(
+            pair, folder, settings, serials=where.serials, report=where.report, progress=progress
+        )
+    show(tnn_table(told.record), json=json)
+    _tell([told.kept.note])
+    answer(told.record.to_dict(), told.failure, json=json)
 
 
 def _in_turn(

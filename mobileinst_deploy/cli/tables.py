@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,11 @@ from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_a
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.slowdown import CONFIDENCE
 from mobileinst_deploy.measure.sustained import SustainedRecord, shown_parts
+from mobileinst_deploy.measure.tnn import PRECISIONS, RUNTIME, TnnRecord
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
+from mobileinst_deploy.workflows.kept import names_of_sets
 
 if TYPE_CHECKING:
     from mobileinst_deploy.training.plan import TrainPlan
@@ -61,7 +63,7 @@ def slowdown_table(found: GateResult) -> Table:
 def comparison_table(found: Comparison) -> Table:
     """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
-    sets = {row.precision[1] for row in found.rows if row.precision is not None}
+    sets = names_of_sets(row.precision for row in found.rows if row.precision is not None)
     what = "executed ARM instructions under qemu: no latency"
     if timed:
         what = f"run in turn; ratios are to {found.to}"
@@ -70,7 +72,7 @@ def comparison_table(found: Comparison) -> Table:
         caption="; ".join(
             [f"intervals of {CONFIDENCE:.0%}"] * timed
             + ["MACs and instructions are of the frame graph"]
-            + [f"AP on {on}" for on in sorted(sets)]
+            + [f"AP on {on}" for on in sets.values() if len(sets) == 1]
         ),
     )
     heads = ["pair", "input", "MACs", "instructions", "ratio", "AP"]
@@ -86,11 +88,19 @@ def comparison_table(found: Comparison) -> Table:
             "?" if macs is None else in_giga(macs),
             "-" if row.instructions is None else f"{row.instructions['frame']:,}",
             "-" if share is None else f"{share:.3f}",
-            "-" if row.precision is None else f"{row.precision[0]:.1%}",
+            _precision(row, sets),
         ]
         for number, cells in enumerate(times):
             table.add_row(*([row.entry.name, *cells, *facts] if not number else ["", *cells]))
     return table
+
+
+def _precision(row: Row, sets: Mapping[tuple[str, str], str]) -> str:
+    """AP; where rows were evaluated on different sets, each says on which."""
+    if row.precision is None:
+        return "-"
+    on = sets[row.precision.on, row.precision.sha256]
+    return f"{row.precision.ap:.1%}" + f" on {on}" * (len(sets) > 1)
 
 
 def _compared_times(row: Row) -> list[list[str]]:
@@ -203,6 +213,34 @@ def sustained_table(record: SustainedRecord) -> Table:
     for row in shown_parts(record.clips):
         timed = (*row[:2], "-", "-", "-", *row[5:]) if record.device.emulated else row
         table.add_row(*timed)
+    return table
+
+
+def tnn_table(record: TnnRecord) -> Table:
+    """What TNN's own test program told: a row for each graph and precision, then for each T."""
+    invalid = [f"INVALID: {why}" for why in record.invalid]
+    device = record.device
+    table = Table(
+        title=shown(
+            f"{record.pair.model_id} on {device.name} by {RUNTIME}, core {record.core}"
+            + (": nothing of time is told" if device.emulated else "")
+        ),
+        caption="\n".join(_sentence(told) for told in (*invalid, *record.notes)),
+        caption_justify="left",
+    )
+    for name in ("graph", "precision", "runs", "min ms", "mean ms", "max ms"):
+        table.add_column(name, justify="left" if name == "graph" else "right")
+    rows = [
+        (each.role, each.precision, str(each.runs), (each.min_ms, each.mean_ms, each.max_ms))
+        for each in record.times
+    ] + [
+        (f"a frame at T = {length}", name, "", (None, record.amortised_ms(length, name), None))
+        for length in record.clip_lengths
+        for name in PRECISIONS
+    ]
+    for graph, precision, runs, times in rows:
+        cells = ("" if ms is None else "-" if device.emulated else f"{ms:.2f}" for ms in times)
+        table.add_row(graph, f"{precision} ({PRECISIONS[precision]})", runs, *cells)
     return table
 
 

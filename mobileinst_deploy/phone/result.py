@@ -156,7 +156,7 @@ def read_result(stdout: str, exit_code: int, stderr: str = "") -> RunnerResult:
     result = parse_json(text, _Document, blame).result()
     if exit_code != 0:
         raise DeviceError(
-            f"the runner reported success but ended with {_death(exit_code)}",
+            f"the runner reported success but ended with {death(exit_code)}",
             "Run it again; if it persists, the device is not to be trusted",
         )
     return result
@@ -263,7 +263,7 @@ def _result_text(stdout: str, exit_code: int, stderr: str) -> bytes:
         last = next((s for s in reversed((stderr or stdout).splitlines()) if s.strip()), "")
         half = "only half a result" if begin >= 0 else "no result"
         raise DeviceError(
-            f"the runner printed {half} and ended with {_death(exit_code)}"
+            f"the runner printed {half} and ended with {death(exit_code)}"
             + (f"; its last words: {shown(last, 400)}" if last else ""),
             _after_death(exit_code),
         )
@@ -276,7 +276,8 @@ def _result_text(stdout: str, exit_code: int, stderr: str) -> bytes:
     return text
 
 
-def _death(exit_code: int) -> str:
+def death(exit_code: int) -> str:
+    """How a program ended, in words: its exit code, and the signal where it was one."""
     signal_number = -exit_code if exit_code < 0 else exit_code - 128
     names = {1: "hung up", 6: "aborted", 9: "killed", 11: "crashed", 13: "cut off", 15: "ended"}
     if 0 < signal_number < 65:

@@ -14,6 +14,8 @@ from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.phone.shell import AdbDevice, ShellResult, quote
 
 REMOTE_ROOT = "/data/local/tmp/mobileinst"
+#: In the command line of everything that is started there, so that it is found and ended.
+RUNNER_MARK = "mobileinst_runner"
 _HASH_LIMIT_S = 120.0
 #: For commands that only look or remove.
 SHORT_LIMIT_S = 10.0
@@ -116,7 +118,7 @@ def end_runners(run: str | None = None) -> str:
     folders = run or f"{REMOTE_ROOT}/run-*"
     kill = (
         f"for file in {folders}/pid; do pid=; [ -f $file ] && read -r pid < $file;"
-        ' [ -n "$pid" ] && grep -q mobileinst_runner /proc/$pid/cmdline && kill -9 $pid;'
+        f' [ -n "$pid" ] && grep -q {RUNNER_MARK} /proc/$pid/cmdline && kill -9 $pid;'
         " done 2>/dev/null; "
     )
     if run is not None:

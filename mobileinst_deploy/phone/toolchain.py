@@ -234,10 +234,15 @@ def copy_runtime(version: str, target: Path, wheels: Path, force: bool) -> None:
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
     if f"{library},sha256={digest}," not in recorded:
         raise DeviceError(f"{wheel.name} is damaged: its record names another digest", again)
-    magic, machine = _AARCH64_ELF
-    if not data.startswith(magic) or data[18:20] != machine or b"OrtGetApiBase" not in data:
+    if not is_aarch64(data) or b"OrtGetApiBase" not in data:
         raise DeviceError(f"{wheel.name} holds no ONNX Runtime for aarch64", again)
     target.write_bytes(data)
+
+
+def is_aarch64(data: bytes) -> bool:
+    """Whether a file is a program or a library for aarch64."""
+    magic, machine = _AARCH64_ELF
+    return data.startswith(magic) and data[18:20] == machine
 
 
 def _compiler() -> list[str] | None:

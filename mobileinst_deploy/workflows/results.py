@@ -28,7 +28,7 @@ from mobileinst_deploy.core.errors import OutputError
 from mobileinst_deploy.core.files import require_writable, write_json
 from mobileinst_deploy.core.pair_files import RESULTS
 
-Kind = Literal["parity", "latency", "profile", "eval", "instructions", "sustained"]
+Kind = Literal["parity", "latency", "profile", "eval", "instructions", "sustained", "tnn"]
 
 
 @dataclass(frozen=True)
