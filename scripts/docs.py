@@ -90,12 +90,7 @@ def ratios() -> str:
     ]
     own = {row.id: row.macs for row in models()}
     record = json.loads(FIGURES.read_text(encoding="utf-8"))
-    # A ratio is of networks at one size.
-    figures = {
-        name: found
-        for name, found in record["networks"].items()
-        if found.get("size", record["size"]) == record["size"]
-    }
+    figures = record["networks"]
     for row in list_peers():
         published = PEERS[row.id].published
         beside, beside_ms = MOBILEINST[published.table if published else 1]
@@ -103,6 +98,10 @@ def ratios() -> str:
         if published:
             cells[1:] = f"{published.ms:g}", f"{published.ms / beside_ms:.2f}"
         cells += [f"{row.macs / own[beside]:.2f}"]
+        height, width = figures.get(row.id, {}).get("size", record["size"])
+        if [height, width] != record["size"]:  # a ratio is of networks at one size
+            beside = f"{beside}@{height}x{width}"
+            cells[0] += f", counted at {height}x{width}"
         for runtime in ("onnxruntime", "ncnn"):
             counts = [_keyframe(figures, name, runtime) for name in (row.id, beside)]
             cells += [f"{counts[0] / counts[1]:.2f}" if all(counts) else ""]
@@ -133,7 +132,7 @@ def figures() -> str:
         both = [found[runtime] for runtime in ("onnxruntime", "ncnn")]
         height, width = found.get("size", record["size"])
         at = "" if [height, width] == record["size"] else f" at {height}x{width}"
-        cells = [f"`{name}`{at}", _off(found["cpu"])]
+        cells = [f"`{name.partition('@')[0]}`{at}", _off(found["cpu"])]
         cells += [_off(each["qemu"]) if "qemu" in each else "refused" for each in both]
         counts = [each.get("instructions") for each in both]
         cells += [

@@ -6,7 +6,7 @@ scripts/peer_figures.py ID... --record   keeps it in peer_figures.json too, of w
                                          is made (scripts/docs.py)
 
 Weights are random: none of the figures asks for trained ones. Time is processor time of a keyframe
-in ONNX Runtime over that of mobileinst-topformer-640 at this size, the two in turn, a median.
+in ONNX Runtime over that of mobileinst-topformer-640 at the same size, the two in turn, a median.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_golden
-from mobileinst_deploy.core.contract import KERNELS, Call, Tensors
-from mobileinst_deploy.core.errors import MobileInstError, VerificationFailed
+from mobileinst_deploy.core.contract import Call, Tensors
+from mobileinst_deploy.core.errors import MobileInstError
 from mobileinst_deploy.core.files import write_json
 from mobileinst_deploy.core.scratch import scratch_folder
 from mobileinst_deploy.network.loading import LoadedModel, load_model
 from mobileinst_deploy.network.peers.catalogue import PEERS, load_peer
 from mobileinst_deploy.pair.export import export_model
+from mobileinst_deploy.pair.instances import match_instances, picks_instances
+from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.runtimes import for_device
 from mobileinst_deploy.runtimes.onnxruntime import CpuRunner
 from mobileinst_deploy.runtimes.pytorch import TorchRunner
@@ -41,10 +41,11 @@ from mobileinst_deploy.runtimes.qemu import QemuRunner
 SIZE = (128, 128)
 LARGER = (320, 320)
 BESIDE = "mobileinst-topformer-640"
+#: What FastInst is held against.
+AT_LARGER = "@320x320"
+LARGER_BESIDE = BESIDE + AT_LARGER
 RECORD = Path(__file__).with_name("peer_figures.json")
 _ROUNDS = 15
-#: Kernels that are nearer than this share of the largest value are one instance's.
-_SAME_KERNEL = 1e-2
 
 
 def calls_of(pair: ExportBundle) -> list[Call]:
@@ -57,37 +58,23 @@ def calls_of(pair: ExportBundle) -> list[Call]:
     ]
 
 
-def matched(mine: Tensors, theirs: Tensors) -> tuple[Tensors, Tensors]:
-    """A keyframe's instances in the same order, without those that only one of the two found.
+def furthest(got: Sequence[Tensors], want: Sequence[Tensors], pair: ExportBundle) -> dict[str, Any]:
+    """The largest difference of any output, as a share of that output's largest value.
 
-    A dense network takes its N best cells, and cells of nearly equal worth change places, or fall
-    on the other side of the Nth, with the last digits of a processor. Kernels tell which is which.
+    A network that picks its instances is compared by instance, as ``verify`` does.
     """
-    if KERNELS not in theirs:
-        return mine, theirs
-    apart = cdist(mine[KERNELS][0], theirs[KERNELS][0], "chebyshev")
-    rows, columns = linear_sum_assignment(apart)
-    same = apart[rows, columns] <= _SAME_KERNEL * np.abs(theirs[KERNELS]).max()
-    n = len(apart)
-
-    def taken(outputs: Tensors, which: np.ndarray) -> Tensors:
-        return {k: v[:, which[same]] if v.shape[1] == n else v for k, v in outputs.items()}
-
-    return taken(mine, rows), taken(theirs, columns)
-
-
-def furthest(got: Sequence[Tensors], want: Sequence[Tensors]) -> dict[str, Any]:
-    """The largest difference of any output, as a share of that output's largest value."""
-    shares, alike, all_ = [], 0, 0
-    for mine, theirs in zip(got, want, strict=True):
-        ours, others = matched(mine, theirs)
-        if KERNELS in theirs:
-            alike, all_ = others[KERNELS].shape[1], theirs[KERNELS].shape[1]
-        shares += [
-            np.abs(ours[name] - others[name]).max() / max(np.abs(theirs[name]).max(), 1e-9)
-            for name in theirs
-        ]
-    return {"off": float(max(shares)), "instances": [alike, all_]}
+    (frame, head), (their_frame, their_head) = got, want
+    n = pair.config.num_queries
+    alike = n
+    if picks_instances(load_graph(pair.graphs["frame"].onnx)):
+        matched = match_instances(frame, their_frame, pair.tolerance)
+        frame, alike = matched.outputs, round(n * matched.share)
+    shares = [
+        np.abs(mine[name] - theirs[name]).max() / max(np.abs(theirs[name]).max(), 1e-9)
+        for mine, theirs in ((frame, their_frame), (head, their_head))
+        for name in theirs
+    ]
+    return {"off": float(max(shares)), "instances": [alike, n]}
 
 
 def host_ratio(call: Call, runner: CpuRunner, other: Call, beside: CpuRunner) -> float:
@@ -103,29 +90,27 @@ def host_ratio(call: Call, runner: CpuRunner, other: Call, beside: CpuRunner) ->
     return statistics.median(ratios[1:])
 
 
-def exported(name: str, folder: Path) -> tuple[LoadedModel, ExportBundle]:
-    """A peer or a model of the zoo with random weights, and its pair, at :data:`SIZE`.
-
-    FastInst proposes its instances from a map that is too small there: it gets :data:`LARGER`.
-    Where simplification lets cells of nearly equal worth change places, the pair stays as traced.
-    """
-    size = LARGER if name.startswith("fastinst") else SIZE
+def exported(name: str, size: tuple[int, int], folder: Path) -> tuple[LoadedModel, ExportBundle]:
+    """A peer or a model of the zoo with random weights, and its pair."""
     loaded = load_peer(name, None, size) if name in PEERS else load_model(name, size=size)
-    try:
-        return loaded, export_model(loaded, folder / name)
-    except VerificationFailed:
-        return loaded, export_model(loaded, folder / name, simplify=False)
+    return loaded, export_model(loaded, folder / name)
 
 
-def measure(name: str, beside: ExportBundle, folder: Path) -> dict[str, Any]:
-    """Everything that is told of one network, beside the pair of :data:`BESIDE`."""
-    loaded, pair = exported(name, folder)
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Everything that is told of one network, beside :data:`BESIDE`.
+
+    FastInst proposes its instances from a map that is too small at :data:`SIZE`: it gets
+    :data:`LARGER`.
+    """
+    size = LARGER if name.startswith("fastinst") or name == LARGER_BESIDE else SIZE
+    loaded, pair = exported(name.removesuffix(AT_LARGER), size, folder)
+    _, beside = exported(BESIDE, size, folder / "beside")
     calls, here = calls_of(pair), CpuRunner(pair)
     want = TorchRunner(loaded.model).outputs(calls)
     found: dict[str, Any] = {
         "size": list(loaded.config.input_size),
         "host": host_ratio(calls[0], here, calls_of(beside)[0], CpuRunner(beside)),
-        "cpu": furthest(here.outputs(calls), want),
+        "cpu": furthest(here.outputs(calls), want, pair),
     }
     for runtime in ("onnxruntime", "ncnn"):
         try:
@@ -140,7 +125,7 @@ def measure(name: str, beside: ExportBundle, folder: Path) -> dict[str, Any]:
             continue
         found[runtime] = {
             "version": device.runtime_version,
-            "qemu": furthest(outputs, want),
+            "qemu": furthest(outputs, want, pair),
             "instructions": {role: each.count for role, each in counted.items()},
         }
     return found
@@ -161,9 +146,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         with scratch_folder() as scratch:
-            _, beside = exported(BESIDE, scratch)
             for number, name in enumerate(options.names):
-                found = measure(name, beside, scratch / str(number))
+                found = measure(name, scratch / str(number))
                 print(json.dumps({name: found}), flush=True)
                 if options.record:
                     record(name, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from tiny import TINY, TINY_TOML, TOLERANCE, TOLERANCE_TOML
 
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.network.loading import LoadedModel, build_loaded
+
+
+def pytest_configure() -> None:
+    """A background job ignores Ctrl-C, and the commands that tests start would inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,28 @@ class Spots(KernelNetwork):
         return Decoded(self.classes(seen), None, self.kernels(seen))
 
 
+class Picks(Spots):
+    """Every place of its map proposes an instance, and the best twenty are taken."""
+
+    def __init__(self):
+        super().__init__(Needs(**{**vars(NEEDS), "num_queries": 20}))
+        self.classes = nn.Conv2d(8, 3, 3, padding=1)
+        self.kernels = nn.Conv2d(8, 8, 3, padding=1)
+
+    def decode(self, features):
+        x = features.mask_features
+        logits, kernels = (
+            head(x).flatten(2).transpose(1, 2) for head in (self.classes, self.kernels)
+        )
+        worth = logits.softmax(-1)[..., :-1].amax(-1)
+        best = worth.topk(self.needs.num_queries, dim=1).indices.unsqueeze(2)
+        return Decoded(
+            logits.gather(1, best.expand(-1, -1, 3)),
+            None,
+            kernels.gather(1, best.expand(-1, -1, 8)),
+        )
+
+
 def sized(input_size=(64, 96)):
     return Spots(Needs(**{**vars(NEEDS), "input_size": input_size}))
 

@@ -15,7 +15,10 @@
 #ifndef MOBILEINST_FP16
 #define MOBILEINST_FP16 0
 #endif
-#if NCNN_BF16 || NCNN_INT8 || NCNN_ARM82 != MOBILEINST_FP16 || NCNN_VULKAN || NCNN_THREADS
+#ifndef MOBILEINST_INT8
+#define MOBILEINST_INT8 0
+#endif
+#if NCNN_BF16 || NCNN_INT8 != MOBILEINST_INT8 || NCNN_ARM82 != MOBILEINST_FP16 || NCNN_VULKAN || NCNN_THREADS
 #error "this runner measures one arithmetic on one thread: build ncnn by CMakeLists.txt"
 #endif
 
@@ -92,8 +95,8 @@ struct Graph::Impl {
     option.use_fp16_packed = option.use_fp16_storage = MOBILEINST_FP16 != 0;
     option.use_fp16_arithmetic = MOBILEINST_FP16 != 0;
     option.use_bf16_packed = option.use_bf16_storage = false;
-    option.use_int8_inference = option.use_int8_packed = false;
-    option.use_int8_storage = option.use_int8_arithmetic = false;
+    option.use_int8_inference = option.use_int8_packed = MOBILEINST_INT8 != 0;
+    option.use_int8_storage = option.use_int8_arithmetic = MOBILEINST_INT8 != 0;
     option.blob_allocator = &blobs;
     option.workspace_allocator = &workspace;
     const auto start = now();

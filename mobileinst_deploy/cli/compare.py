@@ -86,5 +86,6 @@ def compare(
         except MobileInstError as error:  # what was measured is told all the same
             failure = error
         else:
-            note(f"The plot is {plot}.")
+            missing = ", ".join(compare_figure.left_out(found))
+            note(f"The plot is {plot}" + f"; {missing} was not evaluated" * bool(missing) + ".")
     answer(found.to_dict(), failure, json=json)

@@ -33,14 +33,17 @@ ClipLengths = Annotated[
 ]
 Runs = Annotated[
     int | None,
-    typer.Option("--runs", min=1, help="Keyframes at each T, at least; default: 50."),
+    typer.Option(
+        "--runs", min=1, max=1_000_000, help="Keyframes at each T, at least; default: 50."
+    ),
 ]
 Warmup = Annotated[
-    int | None, typer.Option("--warmup", min=0, help="Untimed runs before; default: 10.")
+    int | None,
+    typer.Option("--warmup", min=0, max=100_000, help="Untimed runs before; default: 10."),
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option("--seconds", min=0, help="Seconds at each T, at least; default: 10."),
+    typer.Option("--seconds", min=0, max=86_400, help="Seconds at each T, at least; default: 10."),
 ]
 Network = Annotated[
     str | None,

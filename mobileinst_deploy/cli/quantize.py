@@ -10,6 +10,7 @@ import typer
 from mobileinst_deploy.cli.console import answer, next_steps, note, progress_bar, show
 from mobileinst_deploy.cli.options import Json, Output, PairFolder, only_with
 from mobileinst_deploy.core.errors import ConfigError
+from mobileinst_deploy.core.text import ms_text
 
 if TYPE_CHECKING:
     from mobileinst_deploy.quantize import Price
@@ -92,8 +93,9 @@ def _halve(folder: Path, output: Path | None, json: bool) -> None:
 
 def _tell_price(before: Price, after: Price, json: bool) -> None:
     for role in before.bytes:
+        megabytes = f"{before.bytes[role] / 1e6:.2f} MB to {after.bytes[role] / 1e6:.2f} MB"
+        times = f"{ms_text(before.host_ms[role])} ms to {ms_text(after.host_ms[role])} ms"
         show(
-            f"{role}: {before.bytes[role] / 1e6:.2f} MB to {after.bytes[role] / 1e6:.2f} MB,"
-            f" {before.host_ms[role]:.1f} ms to {after.host_ms[role]:.1f} ms on this machine",
+            f"{role}: {megabytes}, {times} on this machine",
             json=json,
         )

@@ -16,7 +16,7 @@ from mobileinst_deploy.cli.options import (
     RuntimeName,
     Serial,
 )
-from mobileinst_deploy.core.text import counted
+from mobileinst_deploy.core.text import counted, ms_text
 
 if TYPE_CHECKING:
     from mobileinst_deploy.core.records import RunReport
@@ -103,7 +103,8 @@ def _show(report: RunReport, json: bool) -> None:
         table.add_column(name, justify="left" if name == "stage" else "right")
     total = sum(report.seconds.values())
     for stage, seconds in report.seconds.items():
-        table.add_row(
-            stage, f"{1000 * seconds / report.frames:.2f}", f"{100 * seconds / total:.1f} %"
-        )
+        # A stage that this run had none of: the way to a phone, drawing with --no-overlay.
+        if seconds:
+            per_frame = ms_text(1000 * seconds / report.frames)
+            table.add_row(stage, per_frame, f"{100 * seconds / total:.1f} %")
     show(what, f"Tracks: {found}", table, json=json)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from mobileinst_deploy.cli.console import in_giga, styled
-from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.text import ms_text, shown
 from mobileinst_deploy.measure import latency_table as latency
 from mobileinst_deploy.measure.explain import Explanation
 from mobileinst_deploy.measure.instructions import InstructionRecord, multiply_accumulates
@@ -20,6 +20,7 @@ from mobileinst_deploy.measure.tnn import PRECISIONS, RUNTIME, TnnRecord
 from mobileinst_deploy.workflows.against import GateResult
 from mobileinst_deploy.workflows.compare import Comparison, Row
 from mobileinst_deploy.workflows.history import History
+from mobileinst_deploy.workflows.kept import names_of_sets
 
 if TYPE_CHECKING:
     from mobileinst_deploy.training.plan import TrainPlan
@@ -62,7 +63,7 @@ def slowdown_table(found: GateResult) -> Table:
 def comparison_table(found: Comparison) -> Table:
     """Several pairs beside each other, a row for each and its T beneath."""
     timed = found.device != "qemu" and not found.emulated
-    sets = {row.precision[1] for row in found.rows if row.precision is not None}
+    sets = names_of_sets(row.precision for row in found.rows if row.precision is not None)
     what = "executed ARM instructions under qemu: no latency"
     if timed:
         what = f"run in turn; ratios are to {found.to}"
@@ -71,7 +72,7 @@ def comparison_table(found: Comparison) -> Table:
         caption="; ".join(
             [f"intervals of {CONFIDENCE:.0%}"] * timed
             + ["MACs and instructions are of the frame graph"]
-            + [f"AP on {on}" for on in sorted(sets)]
+            + [f"AP on {on}" for on in sets.values() if len(sets) == 1]
         ),
     )
     heads = ["pair", "input", "MACs", "instructions", "ratio", "AP"]
@@ -87,11 +88,19 @@ def comparison_table(found: Comparison) -> Table:
             "?" if macs is None else in_giga(macs),
             "-" if row.instructions is None else f"{row.instructions['frame']:,}",
             "-" if share is None else f"{share:.3f}",
-            "-" if row.precision is None else f"{row.precision[0]:.1%}",
+            _precision(row, sets),
         ]
         for number, cells in enumerate(times):
             table.add_row(*([row.entry.name, *cells, *facts] if not number else ["", *cells]))
     return table
+
+
+def _precision(row: Row, sets: Mapping[tuple[str, str], str]) -> str:
+    """AP; where rows were evaluated on different sets, each says on which."""
+    if row.precision is None:
+        return "-"
+    on = sets[row.precision.on, row.precision.sha256]
+    return f"{row.precision.ap:.1%}" + f" on {on}" * (len(sets) > 1)
 
 
 def _compared_times(row: Row) -> list[list[str]]:
@@ -101,7 +110,7 @@ def _compared_times(row: Row) -> list[list[str]]:
     return [
         [
             str(clip.clip_length),
-            f"{clip.amortised_ms:.2f}",
+            ms_text(clip.amortised_ms),
             f"{each.ratio:.3f}",
             # Of the reference to itself, and of too few turns, there is no interval.
             *(
@@ -118,8 +127,8 @@ def explanation_table(found: Explanation) -> Table:
     here = "an emulated device, which has no latency"
     if found.measured_ms is not None:
         here = (
-            f"{found.measured_ms:.1f} ms here; what can be estimated makes the paper's figure "
-            f"{found.estimated_ms:.1f} ms"
+            f"{ms_text(found.measured_ms)} ms here; what can be estimated makes the paper's figure "
+            f"{ms_text(found.estimated_ms)} ms"
         )
     table = Table(title=f"Why not {found.row.ms:g} ms ({found.row.name})? {here}")
     for name in ("what", "in the paper", "here", "slower by", "how that is known"):
@@ -145,7 +154,7 @@ def history_table(history: History) -> Table:
         table.add_column(name, overflow="fold")
     for entry in history.entries:
         record = entry.record
-        times = ", ".join(f"{c.amortised_ms:.2f} at {c.clip_length}" for c in record.clips)
+        times = ", ".join(f"{ms_text(c.amortised_ms)} at {c.clip_length}" for c in record.clips)
         table.add_row(
             shown(entry.name),
             record.device.soc or record.device.serial,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,40 +60,27 @@ def train(
 
     On several processes or GPUs: the same command under torchrun or accelerate launch.
     """
-    from mobileinst_deploy.workflows.train import train as work
+    from mobileinst_deploy.workflows import train as workflow
 
     config, output = _places(run, config, output)
+    given: dict[str, Any] = {
+        "data": data,
+        "resume": resume,
+        "init": init,
+        "weights": weights,
+        "changes": change or (),
+    }
     if dry_run:
         from mobileinst_deploy.cli.tables import plan_table
-        from mobileinst_deploy.workflows.train import plan
 
         with progress_bar() as progress:
-            planned = plan(
-                config,
-                output,
-                data=data,
-                resume=resume,
-                init=init,
-                weights=weights,
-                changes=change or (),
-                progress=progress,
-            )
+            planned = workflow.plan(config, output, **given, progress=progress)
         show(plan_table(planned), json=json)
         show(f"{planned.begins}.", json=json)
         answer(planned.to_dict(), json=json)
         return
     with progress_bar() as progress:
-        report = work(
-            config,
-            output,
-            data=data,
-            resume=resume,
-            init=init,
-            weights=weights,
-            changes=change or (),
-            progress=progress,
-            notice=note,
-        )
+        report = workflow.train(config, output, **given, progress=progress, notice=note)
     if os.environ.get("RANK", "0") != "0":
         return  # under a launcher the first process speaks for all
     metrics = ", ".join(f"{k} {v:.3f}" for k, v in report.metrics.items() if k[:2] == "AP")

@@ -44,7 +44,8 @@ def verify(
         typer.Option("-T", "--clip-length", help="With --clip: a keyframe every T frames, or 3."),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="With --clip: only so many of its first frames.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="With --clip: only so many of its first frames."),
     ] = None,
     association: Annotated[
         str | None,

@@ -88,7 +88,7 @@ def read_json(path: Path, kind: type[_T], blame: Blame, *, most: int = JSON_BYTE
 
 def parse_json(data: bytes, kind: type[_T], blame: Blame) -> _T:
     """Read JSON text as ``kind``; the arguments and errors are those of :func:`read_json`."""
-    data = _as_utf8(data)
+    data = as_utf8(data)
     try:
         found = msgspec.json.decode(data, type=_form(kind))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -164,7 +164,7 @@ def reason_of(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or shown(str(error))
 
 
-def _as_utf8(data: bytes) -> bytes:
+def as_utf8(data: bytes) -> bytes:
     """Without the mark that some editors put first; UTF-16, as PowerShell writes, as UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace").encode("utf-8", errors="replace")

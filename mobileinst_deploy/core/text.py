@@ -42,6 +42,17 @@ def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def ms_text(value: float) -> str:
+    """A time in milliseconds to three figures or a tenth, below 1 ms to a microsecond.
+
+    Examples:
+        >>> ms_text(0.3941), ms_text(3.941), ms_text(188.04)
+        ('0.394', '3.94', '188.0')
+    """
+    places = 3 if value < 1 else 2 if value < 10 else 1
+    return f"{value:.{places}f}"
+
+
 def counted(number: int, noun: str) -> str:
     """So many of something: ``1 frame``, ``1,200 frames``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -25,7 +25,7 @@ class AnnotatedSet:
     Attributes:
         classes: Class names in label order.
         category_ids: The file's own number of each class, or None for a class that it lacks.
-        media: The pictures or clips as the file lists them.
+        media: The pictures or clips as the file lists them, each made when it is asked for.
         left_out: What of the annotations cannot be used, by reason.
         folder: Of the pictures.
 
@@ -45,7 +45,7 @@ class AnnotatedSet:
         self.folder = images or Path()
         self.classes = self.catalogue.classes
         self.category_ids = self.catalogue.category_ids
-        self.media: list[Media] = self.catalogue.media
+        self.media: Sequence[Media] = self.catalogue.media
         self.left_out = self.catalogue.left_out
 
     def __len__(self) -> int:
@@ -53,7 +53,11 @@ class AnnotatedSet:
 
     def length(self, i: int) -> int:
         """Frames of medium ``i``; a picture has one."""
-        return len(self.media[i].files)
+        return self.catalogue.index.length(i)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of medium ``i``, pixels."""
+        return self.catalogue.index.size(i)
 
     def sample(self, i: int, t: int = 0) -> Sample:
         """Read frame ``t`` of medium ``i`` and its masks.

@@ -1,29 +1,32 @@
 """The text of an annotation file in COCO's or YouTube-VIS's form, as typed entries.
 
-Only what is used is decoded: masks stay the text that they are until one is drawn, so that the
-whole of COCO takes little more memory than its file. Numbers that pandas or a web form wrote as
-text or as floats are taken where people's files have them: in numbers of things and in ``iscrowd``.
+Only what is used is decoded: masks stay the text that they are until one is drawn. Numbers that
+pandas or a web form wrote as text or as floats are taken where people's files have them: in numbers
+of things and in ``iscrowd``.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from mobileinst_deploy.core.documents import MAX_WHOLE, Blame, parse_json, read_within
+from mobileinst_deploy.core.documents import MAX_WHOLE, Blame, as_utf8, parse_json, read_within
 from mobileinst_deploy.core.errors import DatasetError
-from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.data.annotation_text import Cut, HeldText, Text, WholeText, cut
 from mobileinst_deploy.media.picture_file import MAX_SIDE
 
 MAX_BYTES = 1 << 30
 #: Pictures, annotations and all other objects of a file; COCO has a million.
 MAX_OBJECTS = 5_000_000
 MAX_FRAMES = 100_000
+_TOO_MANY = f"it has more than {MAX_OBJECTS:,} entries"
 _DOWNLOAD = "Download or write the annotations again"
 # Python's and pandas' writers put these where JSON has no word; strings are stepped over.
 _NO_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?\b(?:NaN|Infinity)\b')
@@ -102,20 +105,77 @@ class _Outline(msgspec.Struct):
     videos: msgspec.Raw = msgspec.Raw(b"null")
 
 
-@places(0)
-def read_file(path: Path, *, clips: bool) -> PictureFile | ClipFile:
-    """Read an annotation file; what it says is checked entry by entry, but not against itself.
+class Piece(NamedTuple):
+    """Some annotations in a row.
+
+    Attributes:
+        entries: They; their masks are views of ``text``.
+        text: What they were read from.
+        start: Where that begins in the file's whole text.
+    """
+
+    entries: Sequence[PictureAnnotation | ClipAnnotation]
+    text: bytes
+    start: int
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """An annotation file of which every entry is checked, but not the one against the other.
+
+    Attributes:
+        path: The file.
+        text: Its text.
+        media: What it lists, pictures or clips.
+        categories: Its classes.
+        pieces: Its annotations in order, to be gone through once: of all of COCO they would take
+            three times the memory that the rest does.
+    """
+
+    path: Path
+    text: Text
+    media: Sequence[PictureEntry | VideoEntry]
+    categories: Sequence[Category]
+    pieces: Iterator[Piece]
+
+
+def open_file(path: Path, held: HeldText | None, *, clips: bool) -> AnnotationFile:
+    """Open an annotation file.
+
+    Args:
+        path: The file.
+        held: The same, held open, where it is to be read in pieces if that can be done.
+        clips: Whether it is in YouTube-VIS's form, else in COCO's.
 
     Raises:
         DatasetError: It cannot be read, is too large, no JSON, in the other form, or an entry lacks
-            a field or holds another type; then it is named.
+            a field or holds another type; then it is named. Of annotations that is raised as they
+            are gone through.
     """
+    found = None if held is None else cut(held)
+    if held is None or found is None:
+        text, document = _whole(path, clips)
+        pieces = iter([Piece(document.annotations or [], text.data, 0)])
+        document.annotations = None
+        return AnnotationFile(path, text, _media(document), document.categories, pieces)
+    document = _document(found.rest, path, clips)
+    pieces = _pieces(held, found, path, clips)
+    return AnnotationFile(path, held, _media(document), document.categories, pieces)
+
+
+def _whole(path: Path, clips: bool) -> tuple[WholeText, PictureFile | ClipFile]:
     blame = Blame(str(path), DatasetError, _DOWNLOAD)
     data = read_within(path, MAX_BYTES, blame)
     if data.count(b"{") > MAX_OBJECTS:
-        raise blame.wrong(f"it has more than {MAX_OBJECTS:,} entries")
+        raise blame.wrong(_TOO_MANY)
     if b"NaN" in data or b"Infinity" in data:
         data = _NO_NUMBER.sub(lambda m: m[0] if m[0][:1] == b'"' else b"null", data)
+    data = as_utf8(data)
+    return WholeText(data), _document(data, path, clips)
+
+
+def _document(data: bytes, path: Path, clips: bool) -> PictureFile | ClipFile:
+    blame = Blame(str(path), DatasetError, _DOWNLOAD)
     outline = parse_json(data, _Outline, blame)
     wanted, other = ("videos", "images") if clips else ("images", "videos")
     if bytes(getattr(outline, wanted)) == b"null":
@@ -125,6 +185,30 @@ def read_file(path: Path, *, clips: bool) -> PictureFile | ClipFile:
             "Give an annotation file in COCO's form for pictures, in YouTube-VIS's for clips",
         )
     return parse_json(data, ClipFile, blame) if clips else parse_json(data, PictureFile, blame)
+
+
+def _media(document: PictureFile | ClipFile) -> Sequence[PictureEntry | VideoEntry]:
+    return document.videos if isinstance(document, ClipFile) else document.images
+
+
+def _pieces(held: HeldText, found: Cut, path: Path, clips: bool) -> Iterator[Piece]:
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+        list[ClipAnnotation] if clips else list[PictureAnnotation]
+    )
+    objects = found.rest.count(b"{")
+    for start, end in found.pieces:
+        text = b"[%b]" % held.read(start, end - start)
+        objects += text.count(b"{")
+        if objects > MAX_OBJECTS:
+            raise wrong(path, _TOO_MANY)
+        try:
+            entries = decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            _whole(path, clips)  # says what is wrong, and where in the whole
+            held.require_unchanged()
+            raise
+        yield Piece(entries, text, start - 1)
+    held.require_unchanged()
 
 
 def number(value: Scalar, place: str, path: Path) -> int:

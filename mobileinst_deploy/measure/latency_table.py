@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.text import ms_text, shown
 from mobileinst_deploy.measure.record import LatencyRecord
 from mobileinst_deploy.measure.samples import ClipLatency
 
@@ -63,13 +63,8 @@ def _times(record: LatencyRecord, clip: ClipLatency) -> tuple[str, ...]:
         return ("emulated", *[""] * 7)
     keyframe, reuse = clip.keyframe, clip.reuse
     values = [clip.amortised_ms, keyframe.headline, keyframe.p90, keyframe.min, keyframe.mad]
-    reused = ["-", "-"] if reuse is None else [_ms(reuse.headline), _ms(reuse.p90)]
-    return (*map(_ms, values), *reused, _ms(clip.worst_ms))
-
-
-def _ms(value: float) -> str:
-    """Three figures, whatever the size."""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    reused = ["-", "-"] if reuse is None else [ms_text(reuse.headline), ms_text(reuse.p90)]
+    return (*map(ms_text, values), *reused, ms_text(clip.worst_ms))
 
 
 def _runs(clip: ClipLatency) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.text import ms_text, shown
 from mobileinst_deploy.measure.record import LatencyRecord
 
 
@@ -28,8 +28,8 @@ def agreement(records: Sequence[LatencyRecord]) -> tuple[str, ...]:
             for clip in record.clips:
                 turns[record.device.name, clip.clip_length].append(clip.amortised_ms)
     return tuple(
-        f"{shown(name)}, T = {length}: {np.median(found):.2f} ms a frame, the median of "
-        f"{len(found)} turns from {min(found):.2f} to {max(found):.2f} "
+        f"{shown(name)}, T = {length}: {ms_text(np.median(found))} ms a frame, the median of "
+        f"{len(found)} turns from {ms_text(min(found))} to {ms_text(max(found))} "
         f"({(max(found) - min(found)) / np.median(found):.1%})"
         for (name, length), found in turns.items()
         if len(found) > 1

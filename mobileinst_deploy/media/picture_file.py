@@ -29,6 +29,7 @@ MAX_PIXELS = 1 << 26
 MAX_FILE_BYTES = 1 << 28
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
+_ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _END_OF_JPEG = b"\xff\xd9"
 _DAMAGE = "Corrupt JPEG data: "
 _GIVE = "Give a whole PNG or JPEG file"
@@ -42,11 +43,14 @@ class Header:
         size: (height, width) in pixels as stored.
         turned: Whether its EXIF orientation shows it with height and width exchanged.
         scan: Where a JPEG's coded pixels begin, or None for another format.
+        frames: Pictures of an animation; 1 for any other, also for pages and for a phone's second
+            picture of one scene.
     """
 
     size: tuple[int, int]
     turned: bool
     scan: int | None
+    frames: int = 1
 
 
 def read_bytes(path: Path) -> bytes:
@@ -92,6 +96,8 @@ def read_header(data: bytes, path: Path) -> Header:
                 turn = picture.getexif().get(_ORIENTATION)
                 jpeg = picture.format in ("JPEG", "MPO")
                 scan = picture.tile[0].offset if jpeg and picture.tile else None
+                animated = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
+                frames = getattr(picture, "n_frames", 1) if animated else 1
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(str(path), f"more than {MAX_PIXELS:,} pixels") from None
     except MediaError:
@@ -102,7 +108,7 @@ def read_header(data: bytes, path: Path) -> Header:
         raise MediaError(
             f"{path} is not a readable picture: {shown(str(error), 200)}", "Give a PNG or JPEG file"
         ) from error
-    return Header((height, width), turn in _QUARTER_TURNS, scan)
+    return Header((height, width), turn in _QUARTER_TURNS, scan, frames)
 
 
 def check_size(height: int, width: int, where: str) -> None:

@@ -24,10 +24,16 @@ def read_picture(path: Path) -> np.ndarray:
     """Read a picture file as (H, W, 3) uint8, RGB; EXIF rotation applied, alpha dropped.
 
     Raises:
-        MediaError: It is missing, a folder, damaged, too large, or no picture at all.
+        MediaError: It is missing, a folder, damaged, too large, an animation, or no picture at all.
     """
     data = read_bytes(path)
-    return cv2.cvtColor(decode(data, read_header(data, path), path), cv2.COLOR_BGR2RGB)
+    header = read_header(data, path)
+    if header.frames > 1:
+        raise MediaError(
+            f"{path} holds {header.frames} pictures, and one is wanted",
+            "Give one of them, or the animation itself as the clip of `mobileinst run`",
+        )
+    return cv2.cvtColor(decode(data, header, path), cv2.COLOR_BGR2RGB)
 
 
 def is_turned(path: Path) -> bool:

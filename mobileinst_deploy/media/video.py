@@ -16,7 +16,9 @@ import cv2
 from mobileinst_deploy.core.errors import MediaError
 from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import whole
+from mobileinst_deploy.media.animation import Animation
 from mobileinst_deploy.media.clip import FOLDER_RATE, Clip, Picture, same_size
+from mobileinst_deploy.media.picture_file import read_bytes, read_header
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video_file import VideoFile
 
@@ -29,7 +31,8 @@ def open_clip(source: str, rate: Fraction | None = None) -> Clip:
     """A clip by what names it on the command line.
 
     Args:
-        source: A video file, a picture, a folder of pictures, or the number of a camera.
+        source: A video file, a picture, an animated one, a folder of pictures, or the number of a
+            camera.
         rate: Frames per second of a folder of pictures or a raw stream, which say nothing of it;
             default: 25 for a folder.
 
@@ -54,7 +57,8 @@ def open_clip(source: str, rate: Fraction | None = None) -> Clip:
                 "Give the folder of the pictures; they are taken in natural order",
             )
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return SinglePicture(path)
+        animated = path.is_file() and read_header(read_bytes(path), path).frames > 1
+        return Animation(path) if animated else SinglePicture(path)
     return VideoFile(path, rate)
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from mobileinst_deploy.core.errors import CheckpointError
 from mobileinst_deploy.core.places import places
 from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.network.file_kinds import other_kind
 from mobileinst_deploy.network.pickle_bounds import require_bounded
 
 State = dict[str, Tensor]
@@ -92,6 +93,7 @@ def read_pickle(path: Path) -> Any:
         CheckpointError: It is damaged, or asks for more than that.
     """
     try:
+        _require_kind(path)
         with path.open("rb") as file:
             if not file.read(4).startswith(_PICKLE_MAGICS):
                 raise ValueError("it is no pickle")
@@ -108,6 +110,8 @@ def read_pickle(path: Path) -> Any:
             "Where you trust it, load it with torch.load, save only its tensors with "
             "safetensors.torch.save_file, and give that file",
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
         raise _unreadable(path, first_line(error)) from error
 
@@ -193,8 +197,14 @@ def _require_file(path: Path) -> None:
         )
 
 
+def _require_kind(path: Path) -> None:
+    if other := other_kind(path):
+        raise CheckpointError(f"{path} is {other.name}, not a weights file", other.next_step)
+
+
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
+        _require_kind(path)
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return state, file.metadata() or {}

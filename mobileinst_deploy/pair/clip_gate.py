@@ -35,6 +35,7 @@ def verify_clip(
     tolerance: Tolerance,
     *,
     follow: Callable[[Iterable[np.ndarray]], Iterable[TrackedFrame]] | None = None,
+    picks: bool = False,
     progress: Progress = silent,
 ) -> Check:
     """Follow a clip twice and compare identities, classes and masks in every frame.
@@ -49,6 +50,7 @@ def verify_clip(
         tolerance: The model's; ``min_mask_iou`` is asked of every mask.
         follow: Follows the clip where the candidate runs, by the same schedule and settings; None
             asks the candidate frame by frame.
+        picks: Whether the network picks its instances, so that their order says nothing.
         progress: Told of every frame.
 
     Returns:
@@ -83,7 +85,9 @@ def verify_clip(
         return Check("clip", True, detail, figures)
     first = wrong.index - wrong.since
     part = list(islice(images(), first, wrong.index + 1))
-    place = place_failure(reference, candidate, part[0], part[-1], tolerance.min_mask_iou)
+    place = place_failure(
+        reference, candidate, part[0], part[-1], tolerance.min_mask_iou, picks=picks
+    )
     what = (
         f"lowest mask IoU {wrong.lowest_iou:.4f}"
         if wrong.same_ids

@@ -17,6 +17,7 @@ from mobileinst_deploy.core.contract import MASK_LOGITS, GraphRunner
 from mobileinst_deploy.core.graphs import Graphs
 from mobileinst_deploy.core.masks import iou, threshold
 from mobileinst_deploy.core.tracker import TrackedFrame
+from mobileinst_deploy.pair.instances import in_order
 
 Place = Literal["frame graph", "mask-head graph", "hand-over"]
 
@@ -162,6 +163,8 @@ def place_failure(
     keyframe: np.ndarray,
     reuse: np.ndarray,
     min_mask_iou: float,
+    *,
+    picks: bool = False,
 ) -> Place | None:
     """Where a candidate leaves the reference on one keyframe and a reuse frame after it.
 
@@ -175,6 +178,7 @@ def place_failure(
         keyframe: (1, 3, H, W) float32, RGB, 0 to 255.
         reuse: The same, a later frame.
         min_mask_iou: Lowest IoU, in [0, 1], of a mask with the reference's.
+        picks: Whether the network picks its instances, so that their order says nothing.
 
     Returns:
         The first place that differs, or None.
@@ -189,6 +193,8 @@ def place_failure(
 
     ours, theirs = Graphs(reference), Graphs(candidate)
     want, got = ours.frame(keyframe), theirs.frame(keyframe)
+    if picks:
+        got = in_order(got, want)
     if differ(want[MASK_LOGITS], got[MASK_LOGITS]):
         return "frame graph"
     right = ours.mask_head(reuse, want)

@@ -28,6 +28,8 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import Check, ParityReport, TensorParity
 from mobileinst_deploy.core.text import shape_text
 from mobileinst_deploy.pair.comparison import compare_tensor
+from mobileinst_deploy.pair.instances import instances_check, match_instances, picks_instances
+from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.output_rungs import (
     Arrays,
     live_kernels,
@@ -112,6 +114,15 @@ def _run_checks(
     broken = _broken(bundle, {"frame": frames})
     if broken:
         return broken, []
+    picked: list[Check] = []
+    if picks_instances(load_graph(bundle.graphs["frame"].onnx)):
+        # From here on the frame graph's instances, and what is carried of them, are by place.
+        matched = [
+            match_instances(frame, _picture(golden, i), bundle.tolerance)
+            for i, frame in enumerate(frames)
+        ]
+        frames = [picture.outputs for picture in matched]
+        picked = [instances_check(matched, bundle.tolerance)]
 
     own = [golden.inputs("mask_head", i) for i in range(count)]
     keys = golden.keyframe.tolist()
@@ -136,6 +147,7 @@ def _run_checks(
     checks = [
         _OUTPUTS,
         Check("finite", True, "no NaN and no infinity"),
+        *picked,
         values(tensors),
         meaning(bundle.tolerance, golden, measured),
         pair_contract(bundle.tolerance, golden, measured["frame"][MASK_LOGITS], reuse),
@@ -153,6 +165,11 @@ def _run(runner: GraphRunner, role: Role, inputs: Sequence[Arrays]) -> list[Arra
             "Run it again",
         )
     return outputs
+
+
+def _picture(golden: Golden, index: int) -> Arrays:
+    """PyTorch's outputs of the frame graph on one picture, (1, ...) each."""
+    return {name: value[index : index + 1] for name, value in golden.frame.items()}
 
 
 def _stacked(runs: Sequence[Arrays]) -> Arrays:

@@ -100,7 +100,13 @@ def fetch_source(cache: Path, force: bool) -> Path:
 
 
 def build_runner(
-    archive: Path, runtime: str, folder: Path, scratch: Path, extra_layers: Sequence[str] = ()
+    archive: Path,
+    runtime: str,
+    folder: Path,
+    scratch: Path,
+    extra_layers: Sequence[str] = (),
+    *,
+    int8: bool = False,
 ) -> str:
     """Compile ncnn's layers and the runner for aarch64 into one static program.
 
@@ -110,6 +116,8 @@ def build_runner(
         folder: Where to write it.
         scratch: An existing folder for the build, gigabytes are not needed.
         extra_layers: Kinds beside :func:`layers`, for graphs of other networks.
+        int8: Whether layers that the network gives scales for compute in 8 bits, beside half
+            precision; no pair is offered so, and ``scripts/ncnn_int8.py`` measures why.
 
     Returns:
         The compiler's own first line about itself.
@@ -133,6 +141,7 @@ def build_runner(
     configure += [f"-DNCNN_VERSION={VERSION.rpartition('.')[2]}"]
     configure += [f"-DEXTRA_LAYERS={';'.join(extra_layers)}"]
     configure += [f"-DFP16={'ON' if runtime == 'ncnn-fp16' else 'OFF'}"]
+    configure += [f"-DINT8={'ON' if int8 else 'OFF'}"]
     if zig:  # its glibc cannot be linked statically; musl can
         configure += [f"-DPYTHON={sys.executable}", "-DZIG_TARGET=aarch64-linux-musl"]
     if ninja := _program("ninja"):

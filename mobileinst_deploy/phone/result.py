@@ -265,7 +265,7 @@ def _result_text(stdout: str, exit_code: int, stderr: str) -> bytes:
         raise DeviceError(
             f"the runner printed {half} and ended with {death(exit_code)}"
             + (f"; its last words: {shown(last, 400)}" if last else ""),
-            _afterdeath(exit_code),
+            _after_death(exit_code),
         )
     text = stdout[begin + len(BEGIN) : end.start()].strip("\r\n").encode(errors="replace")
     if len(text) != int(end.group(1)):
@@ -285,7 +285,7 @@ def death(exit_code: int) -> str:
     return f"exit code {exit_code}"
 
 
-def _afterdeath(exit_code: int) -> str:
+def _after_death(exit_code: int) -> str:
     if exit_code in (137, -9):
         return "The system may have run out of memory: close other apps or use a smaller model"
     if exit_code in (126, 127):

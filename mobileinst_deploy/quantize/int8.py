@@ -40,6 +40,7 @@ from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import PICTURE_SUFFIXES
 from mobileinst_deploy.pair.comparison import mask_ious
+from mobileinst_deploy.pair.instances import in_order, picks_instances
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
@@ -187,8 +188,8 @@ def quantize_pair(
         steps |= dict.fromkeys(done)
     derived = write_derived(bundle, folder, graphs, (INT8, *steps))
 
-    frames = _run(graphs["frame"], [{IMAGE: p} for p in held_out])
     reference = _run(plain["frame"], [{IMAGE: p} for p in held_out])
+    frames = frame.run(graphs["frame"], [{IMAGE: p} for p in held_out], reference)
     overlaps = _overlaps(frames, reference)
     change = max(
         float(np.abs(_scores(got) - _scores(want)).max())
@@ -255,6 +256,15 @@ class _Quantizer:
         """The graph with one convolution in 8 bits."""
         return self.build(other for other in self.convolutions if other != name)
 
+    def run(
+        self, graph: onnx.ModelProto, inputs: Sequence[Arrays], wanted: Sequence[Arrays]
+    ) -> list[Arrays]:
+        """Outputs of a form of the frame graph; its instances in the order of those wanted."""
+        got = _run(graph, inputs)
+        if not picks_instances(self._graph):
+            return got
+        return [in_order(mine, theirs) for mine, theirs in zip(got, wanted, strict=True)]
+
     def _reached(self, convolutions: list[str]) -> list[str]:
         """These convolutions, and the nodes that read nothing but what is 8-bit by them."""
         constants = {t.name for t in self._graph.graph.initializer}
@@ -284,14 +294,14 @@ def _search(
 
     def overlap(in_float: Sequence[str]) -> float:
         graph = frame.build(rewritten | set(in_float))
-        return float(_overlaps(_run(graph, inputs), wanted).mean())
+        return float(_overlaps(frame.run(graph, inputs, wanted), wanted).mean())
 
     if overlap([]) >= min_mask_iou:
         return []
     harm = {}
     for done, name in enumerate(candidates):
         progress("quantise: sensitivity", done, len(candidates))
-        got = _run(frame.build_alone(name), inputs[:_PROBES])
+        got = frame.run(frame.build_alone(name), inputs[:_PROBES], wanted[:_PROBES])
         harm[name] = _error(got, wanted[:_PROBES])
     progress("quantise: sensitivity", len(candidates), len(candidates))
     order = sorted(candidates, key=lambda name: -harm[name])

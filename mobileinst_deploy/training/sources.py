@@ -12,7 +12,7 @@ import numpy as np
 from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.data.annotated import AnnotatedSet
-from mobileinst_deploy.data.annotations import CROWD, Catalogue
+from mobileinst_deploy.data.annotations import Catalogue
 from mobileinst_deploy.data.cutouts import Cutouts
 from mobileinst_deploy.data.samples import Sample
 from mobileinst_deploy.data.shapes import CLASSES, ShapesClip, ShapesFrame, Split, clip_seed
@@ -122,7 +122,7 @@ class AnnotatedSource:
 
     def upright(self, clip: int) -> bool:
         """Whether its pictures are higher than wide."""
-        height, width = self.media.media[clip].size
+        height, width = self.media.size(clip)
         return height > width
 
     def read(self, clip: int, frames: Sequence[int]) -> LabelledFrames:
@@ -188,11 +188,7 @@ def left_out(source: ClipSource | None) -> list[str]:
     if not isinstance(source, Annotated):
         return []
     catalogue = _catalogue(source)
-    lines = catalogue.lines()
-    crowds = [m for m in catalogue.media for item in m.objects if item.crowd]
-    if crowds:
-        lines.append(f"{len(crowds)} {CROWD}, such as in {crowds[0].files[0]}")
-    return lines
+    return catalogue.lines() + catalogue.crowds.lines()
 
 
 def _catalogue(source: Annotated) -> Catalogue:

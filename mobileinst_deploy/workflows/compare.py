@@ -38,7 +38,7 @@ from mobileinst_deploy.workflows.bench import count_instructions
 from mobileinst_deploy.workflows.bench_targets import BenchSettings, BenchTarget, open_targets
 from mobileinst_deploy.workflows.history import Page
 from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
-from mobileinst_deploy.workflows.kept import counts_of, precision_of
+from mobileinst_deploy.workflows.kept import Precision, counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import joined, measure_in_rounds, middle_clip
 
 SCHEMA = 1
@@ -77,14 +77,14 @@ class Row:
     entry: Entry
     macs: Mapping[Role, int | None]
     instructions: Mapping[str, int] | None
-    precision: tuple[float, str] | None
+    precision: Precision | None
     record: LatencyRecord | None = None
     ratios: tuple[Slowdown, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; every sample is in the history, as of any measurement."""
         pair, record = self.entry.pair, self.record
-        ap, on = self.precision or (None, None)
+        precision = self.precision
         latency = None
         if record is not None:
             latency = {
@@ -104,8 +104,9 @@ class Row:
             "runtime": self.entry.runtime if record is None else record.runtime,
             "macs": dict(self.macs),
             "instructions": None if self.instructions is None else dict(self.instructions),
-            "AP": ap,
-            "AP_on": on,
+            "AP": None if precision is None else precision.ap,
+            "AP_on": None if precision is None else precision.on,
+            "AP_on_sha256": None if precision is None else precision.sha256,
             "latency": latency,
         }
 

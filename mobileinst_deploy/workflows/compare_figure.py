@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobileinst_deploy.core.errors import (
-    ConfigError,
-)
+from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_writable, write_atomically
 from mobileinst_deploy.measure.charts import Point, alone, scatter
 from mobileinst_deploy.workflows.compare import Comparison
+from mobileinst_deploy.workflows.kept import Precision, names_of_sets
 
 
 def figure(found: Comparison) -> str:
@@ -37,21 +36,21 @@ def figure(found: Comparison) -> str:
         label = f"ms a frame at T = {first[0].clip_length}{where}"
         xs = [clip.amortised_ms for clip in first]
     points = [
-        Point(row.entry.name, x, 100 * row.precision[0])
+        Point(row.entry.name, x, 100 * row.precision.ap)
         for row, x in zip(known, xs, strict=True)
         if row.precision is not None
     ]
-    on = next(row.precision[1] for row in known if row.precision is not None)
+    on = next(row.precision.on for row in known if row.precision is not None)
     return alone(scatter(points, label, f"AP on {on}, %"))
 
 
-def check_plottable(precisions: Sequence[tuple[float, str] | None]) -> None:
+def check_plottable(precisions: Sequence[Precision | None]) -> None:
     """Refuse a plot that nobody could read, before anything is measured.
 
     Raises:
         ConfigError: No entry was evaluated, or not all on the same set.
     """
-    sets = sorted({known[1] for known in precisions if known is not None})
+    sets = sorted(names_of_sets(each for each in precisions if each is not None).values())
     if not sets:
         raise ConfigError(
             "none of these pairs was evaluated, so there is no AP to draw",
@@ -73,6 +72,11 @@ def write_plot(found: Comparison, path: Path) -> None:
     """
     text = figure(found)
     write_atomically(path, lambda temporary: _put(temporary, text))
+
+
+def left_out(found: Comparison) -> tuple[str, ...]:
+    """Names of the entries that are not in the plot, as they were not evaluated."""
+    return tuple(row.entry.name for row in found.rows if row.precision is None)
 
 
 def check_plot(path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,7 @@ from mobileinst_deploy.core.documents import Blame, Whole, read_json
 from mobileinst_deploy.core.errors import InputError
 from mobileinst_deploy.core.pair_files import RESULTS
 
+_HALF = "ncnn-fp16"
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -31,6 +35,7 @@ class Block(msgspec.Struct):
 
     ap: _Share | None = msgspec.field(name="AP", default=None)
     annotations: str = ""
+    annotations_sha256: str = ""
 
 
 class Evaluation(msgspec.Struct):
@@ -40,6 +45,31 @@ class Evaluation(msgspec.Struct):
     pictures: Block | None = None
     clips: dict[str, Block] = {}
     model_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Average precision of a pair, and on what: two of other data say nothing of each other.
+
+    Attributes:
+        ap: In [0, 1].
+        on: The annotation file's name, and on clips the schedule.
+        sha256: Of that file.
+    """
+
+    ap: float
+    on: str
+    sha256: str
+
+
+def names_of_sets(found: Iterable[Precision]) -> dict[tuple[str, str], str]:
+    """A name for every set by what it is: files of one name are told apart by their digests."""
+    sets = {(each.on, each.sha256) for each in found}
+    alike = Counter(on for on, _ in sets)
+    return {
+        (on, sha256): on if alike[on] == 1 else f"{on} ({sha256[:8] or 'of no digest'})"
+        for on, sha256 in sets
+    }
 
 
 def blame(path: Path) -> Blame:
@@ -78,26 +108,25 @@ def counts_of(pair: ExportBundle, runtime: str) -> dict[str, int] | None:
     return None
 
 
-def precision_of(pair: ExportBundle, runtime: str) -> tuple[float, str] | None:
-    """AP of this very pair and on what, pictures before clips; None where nothing was evaluated.
+def precision_of(pair: ExportBundle, runtime: str) -> Precision | None:
+    """AP of this very pair, pictures before clips; None where nothing was evaluated.
 
-    An evaluation by the same runtime goes before one by another.
+    An evaluation by the same runtime goes before one by another. What was computed in half
+    precision says nothing of float32, nor the other way round.
     """
-    known: list[tuple[bool, float, str]] = []
+    known: list[tuple[bool, Precision]] = []
     for path in sorted((pair.folder / RESULTS).glob("*/eval.json")):
         try:
             found = read_evaluation(path)
         except InputError:
             continue
-        if found.model_sha256 != pair.sha256:
+        by = found.runtime.split(" ")[0]
+        if found.model_sha256 != pair.sha256 or (by == _HALF) != (runtime == _HALF):
             continue
         blocks = {"": found.pictures, **{f" at T = {t}": b for t, b in found.clips.items()}}
         for how, block in blocks.items():
             if block is not None and block.ap is not None:
-                other = found.runtime.split(" ")[0] != runtime
-                known.append((other, block.ap, f"{block.annotations}{how}"))
+                on = f"{block.annotations}{how}"
+                known.append((by != runtime, Precision(block.ap, on, block.annotations_sha256)))
                 break
-    if not known:
-        return None
-    _, ap, on = min(known, key=lambda each: each[0])
-    return ap, on
+    return min(known, key=lambda each: each[0])[1] if known else None

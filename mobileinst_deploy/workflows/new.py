@@ -104,11 +104,7 @@ def new(
     entry = load_model_toml(like)
     data = AnnotatedSet(images, Path(annotations), clips=clips)
     data.catalogue.require_objects("train on")
-    counts = dict.fromkeys(data.classes, 0)
-    for medium in data.media:
-        for item in medium.objects:
-            counts[data.classes[item.label]] += not item.crowd
-    objects = {name: count for name, count in counts.items() if count}
+    objects = {name: count for name, count in data.catalogue.objects().items() if count}
     if validation_annotations is not None:
         _held_out(Path(validation_annotations), Path(validation_images or images), objects, clips)
     there = [name for name in (MODEL_FILE, RECIPE_FILE) if (folder / name).exists()]
@@ -125,7 +121,7 @@ def new(
         "images": _from(folder, images),
         **held_out,
     }
-    frames = sum(len(medium.files) for medium in data.media)
+    frames = sum(map(data.length, range(len(data))))
     texts = {
         MODEL_FILE: _model_toml(folder.resolve().name or "mine", entry, config),
         RECIPE_FILE: _train_toml(recipe, config, frames, clips),

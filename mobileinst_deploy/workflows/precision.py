@@ -152,7 +152,7 @@ def _matched(
         annotations_sha256=sha256,
         items=len(data.media),
         objects=precision.objects,
-        frames=sum(len(medium.files) for medium in data.media),
+        frames=sum(map(data.length, range(len(data)))),
         keyframes=keyframes,
         skipped=dict(data.left_out.counts),
         examples=dict(data.left_out.examples),

@@ -22,6 +22,7 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.records import RunReport
 from mobileinst_deploy.core.run_folder import upright_of
 from mobileinst_deploy.core.schedule import Auto, Every, parse_schedule
+from mobileinst_deploy.core.text import counted
 from mobileinst_deploy.core.tracker import (
     KnownTrack,
     TrackedFrame,
@@ -175,13 +176,11 @@ def run_clip(
         if not work.frames:
             raise
         work.finish(stopped=error.cause)
-        raise type(error)(
-            error.cause, f"{error.next_step}; the {work.frames} frames before are in {folder}"
-        ) from error
+        raise type(error)(error.cause, f"{error.next_step}; the {work.kept()}") from error
     except KeyboardInterrupt as error:
         if work.frames:
             work.finish(stopped="interrupted")
-            error.add_note(f"The {work.frames} frames before are in {folder}.")
+            error.add_note(f"The {work.kept()}.")
         raise
     finally:
         work.close()
@@ -227,6 +226,10 @@ class _Run:
                 progress(f"run {self._clip.name}", self.frames, self._clip.expected)
         # The encoder works behind; only now is everything written.
         self._clock.stop()
+
+    def kept(self) -> str:
+        """What is there though the run did not come to its end."""
+        return f"results of {counted(self.frames, 'frame')} are in {self._folder}"
 
     def close(self) -> None:
         """Let go of what is not a result."""

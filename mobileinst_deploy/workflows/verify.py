@@ -25,6 +25,7 @@ from mobileinst_deploy.media.letterbox import prepare
 from mobileinst_deploy.media.pictures import user_clip
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.pair.clip_gate import verify_clip
+from mobileinst_deploy.pair.instances import picks_instances
 from mobileinst_deploy.pair.ladder import verify_bundle
 from mobileinst_deploy.pair.locate import Divergence, first_divergence, suspects
 from mobileinst_deploy.pair.onnx_file import load_graph
@@ -227,6 +228,7 @@ def _follow(
         settings,
         bundle.tolerance,
         follow=loop.track if loop is not None else None,
+        picks=picks_instances(load_graph(bundle.graphs["frame"].onnx)),
         progress=progress,
     )
     return replace(report, checks=(*report.checks, check))

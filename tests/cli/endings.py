@@ -88,6 +88,13 @@ class Workplace:
             preexec_fn=restored,
         )
 
+    def seconds(self, name: str) -> float:
+        """How long a command takes that nobody ends."""
+        self.clear()
+        began = time.monotonic()
+        self.start(self.commands()[name]).communicate(timeout=120)
+        return time.monotonic() - began
+
     def left_over(self) -> list[str]:
         """Temporary files and folders, wherever they lie."""
         hidden = [p.name for p in self.out.rglob(".*")]
@@ -111,11 +118,12 @@ class Workplace:
 def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int) -> Counter[str]:
     """End commands at random moments and say how each ended; what is wrong begins with ``BAD``."""
     chance, ends = random.Random(seed), Counter[str]()
+    whole = {name: place.seconds(name) for name in names}
     for number in range(kills):
         name = names[number % len(names)]
         ending = chance.choice(ENDING)
         # Python itself starts within this; before its handlers are there nobody can be told.
-        wait = chance.uniform(0.1, 5.0)
+        wait = chance.uniform(0.1, max(0.2, whole[name]))
         place.clear()
         process = place.start(place.commands()[name])
         time.sleep(wait)

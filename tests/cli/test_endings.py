@@ -164,7 +164,7 @@ def test_run_keeps_what_it_has_at_every_signal_and_says_so(place: Workplace, num
     assert process.returncode == 128 + number, said
     report = json.loads((folder / "run.json").read_text())
     assert report["stopped"] == "interrupted"
-    assert f"The {report['frames']} frames before are in {folder}." in said
+    assert f"The results of {report['frames']} frames are in {folder}." in said
     written = {"overlay.mp4", "run.json", "timings.csv", "tracks.json"}
     assert {p.name for p in folder.iterdir()} == written
 

@@ -135,7 +135,7 @@ def test_a_clip_cut_short_is_run_to_its_end_and_then_told(pair, tmp_path, capsys
     code, _, err = mobileinst(capsys, "run", pair, folder, "-o", tmp_path / "o")
     assert code == 2
     assert "3.png is not a readable picture" in err
-    assert "the 3 frames before are in" in err
+    assert "the results of 3 frames are in" in err
     assert json.loads((tmp_path / "o" / "run.json").read_text())["frames"] == 3
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mobileinst_deploy.core.masks import encode, rle_runs
+from mobileinst_deploy.data import annotation_text, index_file
 from mobileinst_deploy.data.annotated import AnnotatedSet
 
 HEIGHT, WIDTH = 24, 32
@@ -25,6 +27,12 @@ BLOCK = np.zeros((HEIGHT, WIDTH), bool)
 
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
+
+
+def indexed(monkeypatch: pytest.MonkeyPatch, block: int = 400) -> None:
+    """Let small files count as large ones: read in pieces, and kept as an index."""
+    monkeypatch.setattr(index_file, "SMALL_BYTES", 0)
+    monkeypatch.setattr(annotation_text, "BLOCK_BYTES", block)
 
 
 def plain(mask: np.ndarray) -> dict[str, Any]:

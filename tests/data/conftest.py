@@ -7,11 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from annotation_files import HEIGHT, WIDTH
+from annotation_files import HEIGHT, WIDTH, indexed
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(params=["in memory", "by an index"])
+def folder(tmp_path, request, monkeypatch) -> Path:
+    """Whatever is said of annotation files holds for small ones and for large ones."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if request.param == "by an index":
+        indexed(monkeypatch)
     for name in ("a.png", "b.png", "v/0.png", "v/1.png", "v/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture = np.full((HEIGHT, WIDTH, 3), 9, np.uint8)

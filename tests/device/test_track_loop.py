@@ -163,7 +163,7 @@ class TestRun:
         broken = Film(shapes(4), breaks=True)
         with pytest.raises(MediaError, match="film ends early") as caught:
             run_clip(pair, runner, broken, tmp_path / "out", Every(3), ALL)
-        assert "the 4 frames before are in" in caught.value.next_step
+        assert "the results of 4 frames are in" in caught.value.next_step
         assert all(len(t["segmentations"]) == 4 for t in tracks_of(tmp_path / "out"))
 
 

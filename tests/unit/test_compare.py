@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from latency_records import record_of
+from rich.console import Console
 
+from mobileinst_deploy.cli.tables import comparison_table
 from mobileinst_deploy.core.bundle import ExportBundle, load_bundle
 from mobileinst_deploy.core.errors import (
     BundleError,
@@ -25,9 +27,9 @@ from mobileinst_deploy.measure.validity import Measured
 from mobileinst_deploy.workflows import compare as workflow, phone_rounds
 from mobileinst_deploy.workflows.bench_targets import BenchSettings
 from mobileinst_deploy.workflows.compare import Comparison, Entry, Row, compare, open_entries
-from mobileinst_deploy.workflows.compare_figure import figure
+from mobileinst_deploy.workflows.compare_figure import figure, left_out
 from mobileinst_deploy.workflows.history import read_history
-from mobileinst_deploy.workflows.kept import counts_of, precision_of
+from mobileinst_deploy.workflows.kept import Precision, counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import ROUNDS, joined, measure_in_rounds
 
 BRIEF = BenchSettings(
@@ -49,8 +51,11 @@ def keep(pair: Path, kind: str, **document: object) -> None:
     place.write_text(json.dumps(whole))
 
 
-def evaluated(pair: Path, ap: float, annotations: str = "set.json") -> None:
-    keep(pair, "eval", pictures={"AP": ap, "annotations": annotations})
+def evaluated(
+    pair: Path, ap: float, annotations: str = "set.json", sha256: str = "ab" * 32, **more: str
+) -> None:
+    on = {"annotations": annotations, "annotations_sha256": sha256}
+    keep(pair, "eval", pictures={"AP": ap, **on}, **more)
 
 
 def counted(pair: Path, frame: int) -> None:
@@ -122,11 +127,26 @@ def test_what_was_counted_and_evaluated_of_this_very_pair_stands_beside(two):
     pair = load_bundle(two[0])
     assert counts_of(pair, "onnxruntime") == {"frame": 1000, "mask_head": 1}
     assert counts_of(pair, "ncnn") is None
-    assert precision_of(pair, "ncnn") == (0.5, "set.json")
+    assert precision_of(pair, "ncnn") == Precision(0.5, "set.json", "ab" * 32)
     keep(two[0], "eval", pictures={"AP": 0.5}, model_sha256="0" * 64)
     keep(two[0], "instructions", live_kernels=4, instructions={"frame": 1, "mask_head": 1})
     assert precision_of(pair, "onnxruntime") is None
     assert counts_of(pair, "onnxruntime") is None
+
+
+@pytest.mark.parametrize(
+    ("evaluated_by", "asked", "told"),
+    [
+        ("onnxruntime 1", "ncnn", True),
+        ("ncnn 1", "onnxruntime", True),
+        ("ncnn-fp16 1", "ncnn-fp16", True),
+        ("onnxruntime 1", "ncnn-fp16", False),
+        ("ncnn-fp16 1", "ncnn", False),
+    ],
+)
+def test_half_precision_says_nothing_of_float32s_accuracy(two, evaluated_by, asked, told):
+    evaluated(two[0], 0.5, runtime=evaluated_by)
+    assert (precision_of(load_bundle(two[0]), asked) is not None) is told
 
 
 class Phone:
@@ -253,6 +273,26 @@ def test_a_plot_of_different_sets_is_refused(two):
     evaluated(two[1], 0.3, "other.json")
     with pytest.raises(ConfigError, match=r"different sets: other\.json, set\.json"):
         figure(comparison(two, "cpu"))
+
+
+def test_sets_are_told_apart_by_what_they_hold_and_not_by_their_files_names(two):
+    evaluated(two[0], 0.3, "instances.json", "ab" * 32)
+    evaluated(two[1], 0.3, "instances.json", "cd" * 32)
+    found = comparison(two, "cpu")
+    both = r"instances\.json \(abababab\), instances\.json \(cdcdcdcd\)"
+    with pytest.raises(ConfigError, match=f"different sets: {both}"):
+        figure(found)
+    rows = Console(width=200).render_lines(comparison_table(comparison(two, "qemu", True)))
+    text = "\n".join("".join(part.text for part in line) for line in rows)
+    assert "30.0% on instances.json (abababab)" in text
+    assert "30.0% on instances.json (cdcdcdcd)" in text
+
+
+def test_what_was_not_evaluated_is_named_beside_the_plot(two):
+    evaluated(two[0], 0.3)
+    found = comparison(two, "cpu")
+    assert figure(found).count("<circle") == 1
+    assert left_out(found) == ("other",)
 
 
 def test_a_name_that_says_anything_leaves_the_plot_whole(two):

@@ -13,7 +13,7 @@ TURNS = [record_of({1: (ms, None)}, noise=0.0) for ms in (10.0, 11.0, 10.5)]
 
 def test_the_median_and_the_range_of_the_turns_are_told():
     (line,) = agreement(TURNS)
-    assert "10.50 ms a frame, the median of 3 turns from 10.00 to 11.00 (9.5%)" in line
+    assert "10.5 ms a frame, the median of 3 turns from 10.0 to 11.0 (9.5%)" in line
 
 
 def test_one_turn_an_invalid_one_and_an_emulated_one_say_nothing():

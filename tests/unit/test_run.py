@@ -212,7 +212,7 @@ class Broken(VideoFile):
 class TestWhenItGoesWrong:
     def test_a_clip_that_breaks_off_is_kept_as_far_as_it_went(self, clip, tmp_path):
         broken = Broken(clip, 5, MediaError("clip.mp4 is cut short", "Repair the clip"))
-        with pytest.raises(MediaError, match=r"cut short.*the 5 frames before are in .*o\."):
+        with pytest.raises(MediaError, match=r"cut short.*the results of 5 frames are in .*o\."):
             run(broken, tmp_path / "o")
         self.check(tmp_path / "o", 5, "clip.mp4 is cut short")
 
@@ -228,7 +228,7 @@ class TestWhenItGoesWrong:
                     raise DeviceError("the phone is gone", "Connect it again")
                 return super().frame(image)
 
-        with pytest.raises(DeviceError, match="the 3 frames before are in"):
+        with pytest.raises(DeviceError, match="the results of 3 frames are in"):
             run(clip, tmp_path / "o", runner=Dying())
         self.check(tmp_path / "o", 3, "the phone is gone")
 

@@ -104,6 +104,18 @@ class WrongHandOver(ColourRunner):
         return {**outputs, "kernels": outputs["kernels"][:, ::-1]}
 
 
+class OtherOrder(ColourRunner):
+    def frame(self, image):
+        per_instance = ("class_logits", "objectness_logits", "kernels", "mask_logits")
+        return {n: v[:, ::-1] if n in per_instance else v for n, v in super().frame(image).items()}
+
+
+@pytest.mark.parametrize(("picks", "place"), [(False, "frame graph"), (True, None)])
+def test_order_is_a_place_only_of_networks_that_pick_nothing(picks, place):
+    found = place_failure(ColourRunner(), OtherOrder(), CLIP[0], CLIP[1], 0.99, picks=picks)
+    assert found == place
+
+
 @pytest.mark.parametrize(
     ("candidate", "place"),
     [

@@ -103,7 +103,7 @@ def check_weights(layers: tuple[Layer, ...], file: Content) -> None:
     try:
         at = 0
         for layer in layers:
-            for flagged, elements in _weights(layer):
+            for flagged, elements in weights_of(layer):
                 flag = struct.unpack_from("<I", file.data, at)[0] if flagged else _FP32
                 if flag != _FP32:
                     raise ValueError(
@@ -133,8 +133,12 @@ def _layer(line: str) -> Layer:
     return Layer(words[0], words[1], tuple(blobs[:inputs]), tuple(blobs[inputs:]), values)
 
 
-def _weights(layer: Layer) -> list[tuple[bool, int]]:
-    """What a layer loads, in order: whether a format flag comes before it, and its elements."""
+def weights_of(layer: Layer) -> list[tuple[bool, int]]:
+    """What a layer loads, in order: whether a format flag comes before it, and its elements.
+
+    Raises:
+        ValueError: It adds a constant of a shape that ncnn does not know.
+    """
     if layer.kind in ("Convolution", "ConvolutionDepthWise"):
         bias = [(False, layer.whole(0))] if layer.whole(5) else []
         return [(True, layer.whole(6)), *bias]

@@ -125,6 +125,34 @@ class TestWrappers:
         load_backbone(fresh, path)
         assert_same_weights(fresh.backbone, model.backbone)
 
+    @pytest.mark.parametrize("name", ["checkpoint-3.pth.tar", "model_best.pth.tar", "last.pth"])
+    def test_what_timms_training_script_keeps_gives_its_averaged_network(
+        self, model, tmp_path, name
+    ):
+        arguments = argparse.Namespace(
+            model="topformer_base", lr=1e-3, opt_betas=None, decay_epochs=[90, 120], aug_splits=0,
+            model_kwargs={}, data_dir=Path("imagenet"), world_size=8, native_amp=True,
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(model.parameters())
+        document = {
+            "epoch": 3,
+            "arch": arguments.model,
+            "state_dict": weights_of(trained(seed=9)),
+            "optimizer": optimizer.state_dict(),
+            "version": 2,
+            "args": arguments,
+            "amp_scaler": torch.amp.GradScaler("cpu", enabled=False).state_dict(),
+            "state_dict_ema": prefixed(weights_of(model), "module."),
+            "metric": np.float64(71.3),
+        }
+        torch.save(document, tmp_path / name)
+        fresh = build_model(TINY)
+        load_backbone(fresh, tmp_path / name)
+        assert_same_weights(fresh.backbone, model.backbone)
+        whole = build_model(TINY)
+        assert "under 'state_dict_ema" in (load_weights(whole, tmp_path / name).note or "")
+        assert_same_weights(whole, model)
+
     def test_what_is_asked_for_beyond_data_is_named(self, tmp_path):
         path = tmp_path / "weights.ckpt"
         torch.save({"state_dict": {}, "callbacks": np.random.default_rng(0)}, path)
