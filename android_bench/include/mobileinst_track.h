@@ -11,7 +11,7 @@
  * each other. No function throws, prints or ends the process.
  *
  * From a picture to the graphs' input `image`, for an input of H x W pixels:
- *   1. The picture is h0 x w0 pixels, 8-bit RGB, upright (EXIF rotation, a film's display matrix).
+ *   1. The picture is h0 x w0 pixels, 8-bit RGB, upright (EXIF rotation, a clip's display matrix).
  *   2. scale = min(H / h0, W / w0) in double: the aspect is kept.
  *   3. The content is min(max(1, rint(side * scale)), input side) pixels, each side for itself;
  *      rint takes halves to the even neighbour.

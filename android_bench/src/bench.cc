@@ -1,4 +1,4 @@
-// Mode bench: the interleaved schedule of each clip length, every sample kept.
+// Mode bench: the interleaved schedule of each T, every sample kept.
 #include <unistd.h>
 
 #include <algorithm>

@@ -165,9 +165,9 @@ class Parser {
         const int clip = static_cast<int>(whole(length, 1, 1000, refuse));
         auto& clips = plan_.clip_lengths;
         if (std::find(clips.begin(), clips.end(), clip) != clips.end())
-          refuse("a clip length twice");
+          refuse("the same T twice");
         clips.push_back(clip);
-        if (clips.size() > 16) refuse("more than 16 clip lengths");
+        if (clips.size() > 16) refuse("more than 16 values of T");
       }
     } else {
       refuse("unknown keyword " + quoted(keyword));

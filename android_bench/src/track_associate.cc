@@ -75,28 +75,27 @@ class Coarse {
   std::vector<std::int16_t> values_;
 };
 
-// What each pair lies above the threshold, negative or zero to be the assignment's cost, so that a
-// hopeless pair is worth as much as none and never pushes a good pair aside.
-std::vector<double> costs(const std::vector<const float*>& rows,
-                          const std::vector<const float*>& columns, std::size_t width,
-                          double similarity, const std::vector<double>& nearness) {
+// Puts into each pair's nearness what the pair lies above the threshold, negative or zero to be the
+// assignment's cost, so that a hopeless pair is worth as much as none and never pushes a good pair
+// aside. In place: of many pairs a second table costs as much as the products.
+void to_costs(const std::vector<const float*>& rows, const std::vector<const float*>& columns,
+              std::size_t width, double similarity, std::vector<double>& nearness) {
   const double lowest = settled(similarity);
   const double one = static_cast<double>(Coarse::kOne);
   const double hopeless = lowest * one * one - Coarse::error(width);
   const Coarse coarse_rows(rows, width), coarse_columns(columns, width);
-  std::vector<double> cost(rows.size() * columns.size(), 0.0);
   for (std::size_t r = 0; r < rows.size(); ++r) {
     std::int32_t products[Coarse::kRows];
     for (std::size_t c = 0; c < columns.size(); ++c) {
       if (c % Coarse::kRows == 0) coarse_rows.dots(r, coarse_columns, c, products);
-      const std::size_t pair = r * columns.size() + c;
-      const double near = settled(nearness[pair]);
+      double& pair = nearness[r * columns.size() + c];
+      const double near = settled(pair);
+      pair = 0.0;
       if (static_cast<double>(products[c % Coarse::kRows]) + near * one * one < hopeless) continue;
       const double worth = settled(dot(rows[r], columns[c], width)) + near - lowest;
-      cost[pair] = -std::max(worth, 0.0);
+      pair = -std::max(worth, 0.0);
     }
   }
-  return cost;
 }
 
 }  // namespace
@@ -119,7 +118,7 @@ bool is_unit(const std::vector<float>& direction) {
 
 std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
                                       const std::vector<const float*>& found, std::size_t width,
-                                      double similarity, const std::vector<double>& nearness) {
+                                      double similarity, std::vector<double> nearness) {
   std::vector<std::ptrdiff_t> match(found.size(), -1);
   if (known.empty() || found.empty()) return match;
   const bool tall = found.size() > known.size();  // the assignment wants the shorter side as rows
@@ -128,7 +127,8 @@ std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
   std::vector<double> turned(tall ? nearness.size() : 0);
   for (std::size_t i = 0; i < turned.size(); ++i)
     turned[i % known.size() * found.size() + i / known.size()] = nearness[i];
-  const auto cost = costs(rows, columns, width, similarity, tall ? turned : nearness);
+  auto& cost = tall ? turned : nearness;
+  to_costs(rows, columns, width, similarity, cost);
   const auto pairs = assign(cost, rows.size(), columns.size());
   for (std::size_t r = 0; r < rows.size(); ++r) {
     if (!(cost[r * columns.size() + pairs[r]] < 0)) continue;

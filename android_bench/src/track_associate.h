@@ -16,6 +16,6 @@ bool is_unit(const std::vector<float>& direction);
 // values each. `nearness` is what each pair's masks add to the cosine, found by known.
 std::vector<std::ptrdiff_t> associate(const std::vector<const float*>& known,
                                       const std::vector<const float*>& found, std::size_t width,
-                                      double similarity, const std::vector<double>& nearness);
+                                      double similarity, std::vector<double> nearness);
 
 }  // namespace mobileinst::track

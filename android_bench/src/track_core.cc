@@ -102,6 +102,7 @@ std::vector<Query> Tracker::distinct(const float* classes, const float* objectne
 // What the masks of each pair add to the cosine, found by known. Where a hidden track is nobody knows.
 std::vector<double> Tracker::nearness(const std::vector<Query>& found, std::size_t known) const {
   std::vector<double> near(found.size() * known, 0.0);
+  if (options_.overlap == 0) return near;
   for (std::size_t f = 0; f < found.size(); ++f) {
     for (std::size_t k = 0; k < places_.size(); ++k) {
       near[f * known + k] =

@@ -283,7 +283,8 @@ class Tracker:
         known = self._live + self._hidden
         # Where a hidden track is nobody knows.
         nearness = np.zeros((len(found), len(known)))
-        nearness[:, : len(self._live)] = iou(threshold(mask_logits[found]), self._masks)
+        if settings.overlap:
+            nearness[:, : len(self._live)] = iou(threshold(mask_logits[found]), self._masks)
         match = associate(
             np.stack([t.kernel for t in known]) if known else directions[:0],
             directions[found],

@@ -1,32 +1,32 @@
-"""Pictures read by a thread of its own, a few ahead of the one who uses them."""
+"""Pictures read, and made ready, by a thread of its own, a few ahead of the one who uses them."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-from mobileinst_deploy.media.clip import Picture
+_Read = TypeVar("_Read")
 
 #: Pictures that wait, at most: memory stays flat, and a hiccup of the reader is not felt.
 _MOST_WAITING = 3
 _TICK_S = 0.1
 
 
-class ReadAhead:
-    """A clip's pictures, in order; a context manager and an iterator.
+class ReadAhead(Generic[_Read]):
+    """A clip's pictures, or what is made of them, in order; a context manager and an iterator.
 
     What ends the reading, an error too, comes after the pictures before it. Leaving the block stops
     the thread.
 
     Args:
-        pictures: The clip.
+        pictures: The clip; a generator runs in the thread.
     """
 
-    def __init__(self, pictures: Iterable[Picture]) -> None:
+    def __init__(self, pictures: Iterable[_Read]) -> None:
         self._pictures = pictures
-        self._waiting: queue.Queue[Picture | BaseException | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[_Read | BaseException | None] = queue.Queue(_MOST_WAITING)
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
 
@@ -34,10 +34,10 @@ class ReadAhead:
         self._reader.start()
         return self
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[_Read]:
         return self
 
-    def __next__(self) -> Picture:
+    def __next__(self) -> _Read:
         given = self._waiting.get()
         if given is None:
             raise StopIteration
@@ -64,7 +64,7 @@ class ReadAhead:
                 pictures.close()  # here, where it ran
         self._give(end)
 
-    def _give(self, what: Picture | BaseException | None) -> bool:
+    def _give(self, what: _Read | BaseException | None) -> bool:
         """Wait until there is room; False when nobody wants more."""
         while not self._stop.is_set():
             try:

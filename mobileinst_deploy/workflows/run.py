@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mobileinst_deploy.core.tracker import (
     settings_of,
 )
 from mobileinst_deploy.media.clip import Clip, Picture
-from mobileinst_deploy.media.letterbox import is_upright
+from mobileinst_deploy.media.letterbox import Geometry, is_upright, prepare
 from mobileinst_deploy.media.overlay import Shape, draw_overlay
 from mobileinst_deploy.media.overlay_file import OverlayFile, write_picture
 from mobileinst_deploy.media.read_ahead import ReadAhead
@@ -235,23 +236,32 @@ class _Run:
         if self._tracks is not None:
             self._tracks.close()
 
-    def _read(self) -> Iterator[Picture]:
-        with ReadAhead(self._clip) as pictures:
+    def _prepared(self) -> Iterator[_Prepared]:
+        """What the reader's thread makes: resizing is work that the network need not wait for."""
+        size = self._bundle.config.input_size
+        for picture in self._clip:
+            begun = time.perf_counter()
+            image, geometry = prepare(picture.pixels, size)
+            yield _Prepared(picture, image, geometry, time.perf_counter() - begun)
+
+    def _read(self) -> Iterator[_Prepared]:
+        with ReadAhead(self._prepared()) as pictures:
             while True:
                 with self._clock.stage("read"):
-                    picture = next(pictures, None)
-                if picture is None:
+                    prepared = next(pictures, None)
+                if prepared is None:
                     return
-                yield picture
+                self._clock.add("prepare", prepared.seconds)
+                yield prepared
 
     def _followed(self) -> _Frames:
         """Each picture with what was found in it and the masks at its own size."""
         return self._on_host() if self._loop is None else self._on_device(self._loop)
 
     def _on_host(self) -> _Frames:
-        size = self._bundle.config.input_size
-        for picture in self._read():
-            yield picture, *step(self._tracker, picture.pixels, size, self._clock.stage)
+        for each in self._read():
+            found = step(self._tracker, each.image, each.geometry, self._clock.stage)
+            yield each.picture, *found
 
     def _on_device(self, loop: DeviceLoop) -> _Frames:
         for followed in loop.follow(self._clip):
@@ -346,6 +356,16 @@ class _Run:
         )
         write_json(self._folder / "run.json", report.to_dict())
         return report
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture as the graphs take it, and how long that took, s."""
+
+    picture: Picture
+    image: np.ndarray
+    geometry: Geometry
+    seconds: float
 
 
 class _Timed:

@@ -15,6 +15,7 @@ import numpy as np
 from mobileinst_deploy.core.files import write_atomically
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
+#: ``read`` is what the network waits for; on this machine ``prepare`` is another thread's time.
 #: ``transfer`` is the way to a device and back, shared among a batch's frames.
 STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
 
@@ -53,7 +54,7 @@ class StageClock:
         self._mark = now
 
     def add(self, name: str, seconds: float) -> None:
-        """Time that a device says it took."""
+        """Time that somebody else says it took: a device, or the reader's thread."""
         self._now[name] += seconds
 
     def next_frame(self, shown_at: Fraction, since_keyframe: int, instances: int) -> None:

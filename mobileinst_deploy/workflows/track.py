@@ -15,7 +15,7 @@ from mobileinst_deploy.core.pair_files import MANIFEST
 from mobileinst_deploy.core.run_folder import upright_of
 from mobileinst_deploy.core.schedule import Schedule, parse_schedule
 from mobileinst_deploy.core.tracker import TrackedFrame, Tracker, TrackSettings, settings_of
-from mobileinst_deploy.media.letterbox import is_upright, prepare, unfit_masks
+from mobileinst_deploy.media.letterbox import Geometry, is_upright, prepare, unfit_masks
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.runtimes import open_host
 
@@ -212,7 +212,7 @@ def _frames(
         if tracker is None:
             pair = pair.fitting(picture)
             tracker = Tracker(pair.runner, schedule, settings)
-        result, masks = step(tracker, picture, pair.input_size)
+        result, masks = step(tracker, *prepare(picture, pair.input_size))
         yield Frame(
             index=result.index,
             keyframe=result.keyframe,
@@ -231,23 +231,21 @@ def _untimed(name: str) -> AbstractContextManager[None]:
 
 def step(
     tracker: Tracker,
-    picture: np.ndarray,
-    input_size: tuple[int, int],
+    image: np.ndarray,
+    geometry: Geometry,
     stage: Callable[[str], AbstractContextManager[None]] = _untimed,
 ) -> tuple[TrackedFrame, np.ndarray]:
-    """A picture's way: fitted into the input, tracked, its masks back at its own size.
+    """A prepared picture's way: tracked, and its masks back at its own size.
 
     Args:
         tracker: Follows the clip.
-        picture: (H, W, 3) uint8, RGB.
-        input_size: (height, width) of the graphs' input in pixels.
-        stage: Is entered for ``prepare``, ``track`` and ``masks`` in turn, to time them.
+        image: (1, 3, H, W) float32, from :func:`~mobileinst_deploy.media.letterbox.prepare`.
+        geometry: From there, too.
+        stage: Is entered for ``track`` and ``masks`` in turn, to time them.
 
     Returns:
-        What was found, and its masks (k, H, W) bool.
+        What was found, and its masks (k, H0, W0) bool.
     """
-    with stage("prepare"):
-        image, geometry = prepare(picture, input_size)
     with stage("track"):
         result = tracker.step(image)
     with stage("masks"):

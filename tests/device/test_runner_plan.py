@@ -171,7 +171,7 @@ class TestWriting:
         ("seconds\t2.5", "seconds\t0x10", "not a number of seconds"),
         ("limit\t600", "limit\t86401", "from 1 to 86400"),
         ("clips\t1,3,6", "clips\t1,,6", "from 1 to 1000"),
-        ("clips\t1,3,6", "clips\t3,3", "a clip length twice"),
+        ("clips\t1,3,6", "clips\t3,3", "the same T twice"),
         ("clips\t1,3,6", "clips\t" + ",".join(map(str, range(1, 18))), "more than 16"),
         ("library\tlib.so\n", "", "no line 'library'"),
         ("core\t7\n", "core\t7\ncore\t7\n", "a second 'core'"),

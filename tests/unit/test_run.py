@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import resource
+import threading
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -19,9 +20,11 @@ from mobileinst_deploy.core.errors import DeviceError, MediaError, MobileInstErr
 from mobileinst_deploy.core.masks import decode
 from mobileinst_deploy.core.schedule import Every
 from mobileinst_deploy.core.tracker import TrackSettings
+from mobileinst_deploy.media import letterbox
 from mobileinst_deploy.media.clip import Picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.media.video_file import VideoFile
+from mobileinst_deploy.workflows import run as run_module
 from mobileinst_deploy.workflows.run import run_clip
 from mobileinst_deploy.workflows.stage_clock import STAGES
 
@@ -52,6 +55,33 @@ def run(source, folder, clip_length=1, runner=None, **settings):
         Every(clip_length),
         TrackSettings(**settings),
     )
+
+
+def test_pictures_are_prepared_while_the_network_works(clip, tmp_path, monkeypatch):
+    threads = []
+
+    def noted(*given):
+        threads.append(threading.current_thread())
+        return letterbox.prepare(*given)
+
+    monkeypatch.setattr(run_module, "prepare", noted)
+    report = run(clip, tmp_path / "out")
+    assert len(threads) == report.frames == 9
+    assert threading.current_thread() not in threads
+    assert report.seconds["prepare"] > 0
+
+
+def test_a_picture_that_cannot_be_prepared_ends_a_run_after_those_before(tmp_path):
+    class Odd(VideoFile):
+        def __iter__(self):
+            for number, picture in enumerate(super().__iter__()):
+                yield Picture(picture.pixels.astype(np.uint8 if number < 4 else np.uint16), number)
+
+    odd = Odd(write_clip(tmp_path / "clip.mp4", [scene(i) for i in range(9)]))
+    with pytest.raises(MediaError, match="is not 8-bit RGB") as caught:
+        run(odd, tmp_path / "out")
+    assert "the 4 frames before are in" in caught.value.next_step
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["frames"] == 4
 
 
 def pictures(path: Path) -> list[np.ndarray]:
