@@ -14,6 +14,8 @@ import numpy as np
 from mobileinst_deploy.core.text import shown
 
 WIDTH, HEIGHT = 640, 220
+#: What an axis of AP spans at the least, in hundredths. The paper's Figure 1 spans ten.
+LEAST_AP_SPAN = 5.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 24, 36
 #: More points than a screen has columns only make the page heavy.
 _MOST_POINTS = 600
@@ -22,6 +24,8 @@ _SERIES = 6
 _FEW_POINTS = 12
 #: Width of a letter of the page's 11px, rather too wide than cut off.
 _LETTER = 6.4
+#: Height of its line.
+_LINE = 12.0
 
 
 @dataclass(frozen=True)
@@ -216,30 +220,59 @@ class Point:
     y: float
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
+def scatter(points: Sequence[Point], x_label: str, y_label: str, *, least_span: float = 0.0) -> str:
     """Named points, such as AP over latency (the paper's Figure 1).
 
     Args:
         points: At least one.
         x_label: With its unit; the axis begins at 0.
         y_label: With its unit.
+        least_span: What the vertical axis spans at the least, in its unit: points that hardly
+            differ shall not look as if they did.
     """
     right = 1.12 * max(p.x for p in points) or 1.0
     low, high = min(p.y for p in points), max(p.y for p in points)
-    room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    room = max(0.1 * (high - low), (least_span - (high - low)) / 2) or 0.1 * abs(high) or 1.0
     xs, ys = (0.0, right), (low - room, high + room)
     x, y = _scales(xs, ys)
+    names = _beside([(x(p.x), y(p.y), p.name, p.x > 0.6 * right) for p in points])
     body = []
-    for number, each in enumerate(points):
-        # A name in the right half would leave the picture.
-        left = each.x > 0.6 * right
+    for number, (each, (left, middle, anchor)) in enumerate(zip(points, names, strict=True)):
         body.append(
             f'<circle class="s{number % _SERIES}" cx="{x(each.x):.1f}" cy="{y(each.y):.1f}" r="4">'
             f"<title>{_text(each.name)}: {_short(each.y)} at {_short(each.x)}</title></circle>"
-            f'<text x="{x(each.x) + (-7 if left else 7):.1f}" y="{y(each.y) + 4:.1f}"'
-            f' text-anchor="{"end" if left else "start"}">{_text(each.name)}</text>'
+            f'<text x="{left:.1f}" y="{middle + 4:.1f}"'
+            f' text-anchor="{anchor}">{_text(each.name)}</text>'
         )
     return _svg([*_axes(x, y, xs, ys, x_label, y_label), *body], HEIGHT)
+
+
+def _beside(marks: Sequence[tuple[float, float, str, bool]]) -> list[tuple[float, float, str]]:
+    """Where the names of marks go: beside each, and higher or lower where another is in the way.
+
+    Args:
+        marks: x, y, name, and whether the name goes to the left, as in the right half it would
+            leave the picture.
+
+    Returns:
+        x, y and anchor of each name.
+    """
+    taken = [(x - 5, x + 5, y) for x, y, _, _ in marks]
+    found = []
+    for x, y, name, left in marks:
+        width = _LETTER * min(len(name), 120)
+        start, end = (x - 7 - width, x - 7) if left else (x + 7, x + 7 + width)
+        places = (y + step * _LINE for step in (0, -1, 1, -2, 2, -3, 3))
+        free = (
+            at
+            for at in places
+            if _TOP <= at <= HEIGHT - _BOTTOM
+            and all(end < a or b < start or abs(at - c) >= _LINE for a, b, c in taken)
+        )
+        at = next(free, y)
+        taken.append((start, end, at))
+        found.append((x - 7 if left else x + 7, at, "end" if left else "start"))
+    return found
 
 
 #: What the page's style sheet says, for a chart that stands alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,16 @@ import numpy as np
 
 from mobileinst_deploy.core.text import shown
 from mobileinst_deploy.core.version import __version__
-from mobileinst_deploy.measure.charts import Bar, Point, Series, bars, histogram, lines, scatter
+from mobileinst_deploy.measure.charts import (
+    LEAST_AP_SPAN,
+    Bar,
+    Point,
+    Series,
+    bars,
+    histogram,
+    lines,
+    scatter,
+)
 from mobileinst_deploy.measure.instructions import MACS, InstructionRecord, bound
 from mobileinst_deploy.measure.latency_table import LatencyTable, latency_table
 from mobileinst_deploy.measure.record import LatencyRecord
@@ -65,7 +74,8 @@ class Placed:
     Attributes:
         name: Of the pair, its form and runtime.
         device: Where the latency was measured.
-        on: What AP was measured on.
+        on: Name of the annotations that AP was measured on.
+        on_sha256: Of that file.
         clip_length: T of the latency, the shortest measured.
         ms: An average frame.
         ap: In [0, 1].
@@ -74,6 +84,7 @@ class Placed:
     name: str
     device: str
     on: str
+    on_sha256: str
     clip_length: int
     ms: float
     ap: float
@@ -219,14 +230,16 @@ def _sections(found: Findings) -> Iterator[_Section]:
 
 def _figure_1(placed: Sequence[Placed]) -> Iterator[_Figure]:
     """AP over latency, for each device, T and set of annotations by itself."""
-    alike: dict[tuple[str, str, int], list[Placed]] = defaultdict(list)
+    alike: dict[tuple[str, str, str, int], list[Placed]] = defaultdict(list)
     for each in placed:
-        alike[each.device, each.on, each.clip_length].append(each)
-    for (device, on, length), some in alike.items():
+        alike[each.device, each.on, each.on_sha256, each.clip_length].append(each)
+    files = Counter(on for on, _ in {(each.on, each.on_sha256) for each in placed})
+    for (device, on, sha256, length), some in alike.items():
         points = [Point(each.name, each.ms, 100 * each.ap) for each in some]
+        which = f" ({sha256[:8]})" if files[on] > 1 else ""
         yield _Figure(
-            shown(f"{device}, AP on {on}"),
-            scatter(points, f"ms a frame at T = {length}", "AP, %"),
+            shown(f"{device}, AP on {on}{which}"),
+            scatter(points, f"ms a frame at T = {length}", "AP, %", least_span=LEAST_AP_SPAN),
         )
 
 

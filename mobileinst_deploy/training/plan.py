@@ -2,7 +2,9 @@
 
 The time comes from a few measured steps on made-up pictures of the stage's largest size, in batches
 of two and three, drawn out to the recipe's batch: a batch of 64 need not fit into the memory of the
-machine that plans it. Reading the data comes on top where it is not hidden behind the steps.
+machine that plans it. On a CPU it is processor time, shared by the threads: what the steps take by
+the clock while nothing else runs. Reading the data comes on top where it is not hidden behind the
+steps.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _INSTANCES = 7  # a COCO picture's, on average
 _REPEATS = 2
 #: What takes longer is measured once: noise is then small beside it.
 _LONG_S = 20.0
-#: Below this share of the processor the time by the clock is that of a busy machine.
+#: Below this share of the processor others use the machine, too.
 _BUSY = 0.8
 
 
@@ -142,7 +144,7 @@ def plan_run(
     begins, iteration = _beginning(begun, counted, objective, output, backbone, weights)
     objective = laid_out(objective, config).to(device).train()
     stages = []
-    worked, began = time.process_time(), time.perf_counter()
+    worked, began = _clock(torch.device("cpu")), time.perf_counter()
     for number, (stage, known) in enumerate(zip(config.stages, counted.stages, strict=True)):
         progress("measuring a few steps", number, len(config.stages))
         size = largest_size(stage, model)
@@ -159,8 +161,7 @@ def plan_run(
             )
         )  # fmt: skip
     progress("measuring a few steps", len(config.stages), len(config.stages))
-    share = (time.process_time() - worked) / (time.perf_counter() - began)
-    share /= torch.get_num_threads()
+    share = (_clock(torch.device("cpu")) - worked) / (time.perf_counter() - began)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return TrainPlan(
         config.model,
@@ -206,13 +207,24 @@ def _beginning(
     return f"It begins with the random weights of seed {config.seed}", 0
 
 
+def _clock(device: torch.device) -> float:
+    """What steps are timed by, s: the clock, or on a CPU the time of all threads over their number.
+
+    Threads that wait for another one do so at work, and so that is the time by the clock where
+    nothing else runs; and nearly the same where something does.
+    """
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    return time.perf_counter()
+
+
 def _busy(share: float) -> str:
-    """What to say of an estimate from a processor that others used, too."""
+    """What to say of a processor that others used, too."""
     if share >= _BUSY:
         return ""
     return (
-        f"; others use this machine: the steps had the processor for {share:.0%} of the time that "
-        "they took, and without them a training takes about that share"
+        "; that is processor time: others use this machine, and while they do it takes "
+        f"{1 / share:.1f} times as long"
     )
 
 
@@ -280,7 +292,7 @@ def _once(
         mask[top : top + cells[0] // 2, left : left + cells[1] // 2] = 1
     labels = torch.arange(_INSTANCES, device=device) % objective.model.config.num_classes
     targets = [Target(labels, masks)] * batch
-    began = time.perf_counter()
+    began = _clock(device)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         losses = objective(images, targets, targets if pair == 2 else None, stage.query_passing)
@@ -288,4 +300,4 @@ def _once(
     if device.type == "cuda":
         torch.cuda.synchronize()
     objective.zero_grad(set_to_none=True)
-    return time.perf_counter() - began
+    return _clock(device) - began

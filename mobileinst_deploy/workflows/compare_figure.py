@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobileinst_deploy.core.errors import ConfigError
 from mobileinst_deploy.core.files import require_writable, write_atomically
-from mobileinst_deploy.measure.charts import Point, alone, scatter
+from mobileinst_deploy.measure.charts import LEAST_AP_SPAN, Point, alone, scatter
 from mobileinst_deploy.workflows.compare import Comparison
 from mobileinst_deploy.workflows.kept import Precision, names_of_sets
 
@@ -41,7 +41,7 @@ def figure(found: Comparison) -> str:
         if row.precision is not None
     ]
     on = next(row.precision.on for row in known if row.precision is not None)
-    return alone(scatter(points, label, f"AP on {on}, %"))
+    return alone(scatter(points, label, f"AP on {on}, %", least_span=LEAST_AP_SPAN))
 
 
 def check_plottable(precisions: Sequence[Precision | None]) -> None:

@@ -180,7 +180,13 @@ def _placed(record: LatencyRecord, evaluation: Evaluation | None) -> Placed | No
     runtime = record.runtime.split(" ")[0]
     name = f"{record.pair.model_id} {record.pair.form}, {runtime}"
     return Placed(
-        name, record.device.name, block.annotations, clip.clip_length, clip.amortised_ms, block.ap
+        name,
+        record.device.name,
+        block.annotations,
+        block.annotations_sha256,
+        clip.clip_length,
+        clip.amortised_ms,
+        block.ap,
     )
 
 

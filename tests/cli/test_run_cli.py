@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from mobileinst_deploy.cli.app import app
 from mobileinst_deploy.core.config import Tolerance
@@ -74,6 +75,22 @@ def test_a_clip_becomes_an_overlay_tracks_and_a_table(pair, tmp_path, capsys):
     assert all(len(track["segmentations"]) == 7 for track in found)
     with av.open(str(tmp_path / "o" / "overlay.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 7
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".gif"])
+def test_an_animated_picture_is_followed_as_a_clip_of_its_time_stamps(
+    pair, tmp_path, capsys, suffix
+):
+    times = [40, 200, 80, 40]
+    shades = [Image.new("RGB", (80, 48), (shade, 90, 20)) for shade in (10, 80, 150, 220)]
+    path = tmp_path / f"clip{suffix}"
+    shades[0].save(path, save_all=True, append_images=shades[1:], duration=times)
+    code, out, _ = mobileinst(capsys, "run", pair, path, "--score", 0, "-o", tmp_path / "o")
+    assert code == 0
+    assert "4 frames, 2 keyframes" in out
+    with av.open(str(tmp_path / "o" / "overlay.mp4")) as container:
+        shown = [round(frame.time * 1000) for frame in container.decode(video=0)]
+    assert shown == [0, 40, 240, 320]
 
 
 @pytest.mark.parametrize(("t", "keyframes"), [("1", 5), ("3", 2), ("5", 1), ("auto", None)])

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+# As a program of its own it has no conftest that would find the other tests' modules.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from track_checker import Checker, Clip, follow_both
 
 from mobileinst_deploy.core.tracker import TrackSettings

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from latency_records import record_of
 from rich.console import Console
@@ -21,6 +22,7 @@ from mobileinst_deploy.core.errors import (
     DeviceError,
     MeasurementInvalid,
 )
+from mobileinst_deploy.measure.charts import Point, scatter
 from mobileinst_deploy.measure.protocol import PROTOCOLS
 from mobileinst_deploy.measure.samples import clip_times
 from mobileinst_deploy.measure.validity import Measured
@@ -306,3 +308,24 @@ def test_a_name_that_says_anything_leaves_the_plot_whole(two):
 
 def test_a_phone_gets_rounds_enough_for_an_interval():
     assert phone_rounds.ROUNDS >= 8
+
+
+def test_what_hardly_differs_in_ap_does_not_look_far_apart(two):
+    for pair, ap in zip(two, (0.457, 0.459), strict=True):
+        evaluated(pair, ap)
+        counted(pair, 1_000_000)
+    circles = ET.fromstring(figure(comparison(two, "qemu")))  # noqa: S314  # made here
+    heights = [float(c.get("cy")) for c in circles.iter("{http://www.w3.org/2000/svg}circle")]
+    assert 0 < abs(heights[0] - heights[1]) < 10
+
+
+def test_names_of_points_that_lie_together_are_not_written_over_each_other():
+    points = [Point(f"a pair of many letters {i}", 100 - i, 45 + i / 100) for i in range(4)]
+    texts = [
+        float(text.get("y"))
+        for text in ET.fromstring(scatter(points, "ms", "AP", least_span=5))  # noqa: S314
+        if text.tag == "text" and text.text.startswith("a pair")
+    ]
+    gaps = np.diff(sorted(texts))
+    assert len(texts) == 4
+    assert (gaps >= 12).all()

@@ -17,7 +17,7 @@ from latency_records import record_of
 
 from mobileinst_deploy.core.errors import ConfigError, InputError, OutputError
 from mobileinst_deploy.measure.charts import Bar, Series, bars, lines, picture
-from mobileinst_deploy.measure.report_page import Counted, Findings, Tensor, report_page
+from mobileinst_deploy.measure.report_page import Counted, Findings, Placed, Tensor, report_page
 from mobileinst_deploy.workflows import history
 from mobileinst_deploy.workflows.history import history_folder, merge, read_history, remember
 from mobileinst_deploy.workflows.report import write_report
@@ -319,3 +319,14 @@ def test_charts_make_a_picture_that_stands_alone():
     assert "<title>AP: 0.5 at 3</title>" in text
     assert "nothing" not in text
     assert picture([], "iteration", []).count("<svg") == 1
+
+
+def test_ap_on_other_data_of_one_name_is_another_figure():
+    placed = [
+        Placed("a", "cpu", "instances.json", sha256, 1, 10.0, 0.3)
+        for sha256 in ("ab" * 32, "cd" * 32)
+    ]
+    page = report_page(findings(placed=placed))
+    assert "AP on instances.json (abababab)" in page
+    assert "AP on instances.json (cdcdcdcd)" in page
+    assert "AP on instances.json<" in report_page(findings(placed=placed[:1]))
