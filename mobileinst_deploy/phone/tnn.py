@@ -23,8 +23,8 @@ from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.core.text import shape_text, shown, whole
 from mobileinst_deploy.measure.tnn import TnnPrecision, TnnTimes
 from mobileinst_deploy.phone.result import death
-from mobileinst_deploy.phone.shell import AdbDevice, ShellResult
-from mobileinst_deploy.phone.storage import RUNNER_MARK, RemoteFile, last_line
+from mobileinst_deploy.phone.shell import AdbDevice, ShellResult, quote
+from mobileinst_deploy.phone.storage import RUNNER_MARK, SHORT_LIMIT_S, RemoteFile, last_line
 from mobileinst_deploy.phone.toolchain import is_aarch64
 from mobileinst_deploy.phone.visit import Visit
 
@@ -236,7 +236,8 @@ class TnnVisit(Visit):
             CancelledError: Somebody asked to stop.
         """
         model = self._folder.models[role].proto.name
-        self.next_turn()
+        # A folder that is gone with all the rest is told by what follows.
+        self.device.shell(f"mkdir {quote(self.next_turn())}", limit_s=SHORT_LIMIT_S)
         said = self.launch(
             # The phone's own `taskset` fails where the kernel refuses; TNN's -dl would not say so.
             [

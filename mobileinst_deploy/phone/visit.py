@@ -50,7 +50,6 @@ _NO_FOLDER = 125
 # builtin and so leaves no child behind, and descriptor 3 is not handed to programs.
 _START = """\
 rm -rf {old}
-mkdir {work} 2>/dev/null
 cd {work} || exit {no_folder}
 exec 3<&0
 {command} </dev/null &
@@ -215,7 +214,7 @@ class Visit:
         limit_s: float,
         on_stderr: Callable[[str], None] | None = None,
     ) -> ShellResult:
-        """Start a program in the folder of this run, and wait for its end.
+        """Start a program in the folder of this run, which is there by now, and wait for its end.
 
         Args:
             command: The program's path, which has ``mobileinst_runner`` in it, or is run by one of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -240,9 +239,7 @@ class _Run:
         """What the reader's thread makes: resizing is work that the network need not wait for."""
         size = self._bundle.config.input_size
         for picture in self._clip:
-            begun = time.perf_counter()
-            image, geometry = prepare(picture.pixels, size)
-            yield _Prepared(picture, image, geometry, time.perf_counter() - begun)
+            yield _Prepared(picture, *prepare(picture.pixels, size))
 
     def _read(self) -> Iterator[_Prepared]:
         with ReadAhead(self._prepared()) as pictures:
@@ -251,7 +248,6 @@ class _Run:
                     prepared = next(pictures, None)
                 if prepared is None:
                     return
-                self._clock.add("prepare", prepared.seconds)
                 yield prepared
 
     def _followed(self) -> _Frames:
@@ -360,12 +356,11 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A picture as the graphs take it, and how long that took, s."""
+    """A picture as the graphs take it."""
 
     picture: Picture
     image: np.ndarray
     geometry: Geometry
-    seconds: float
 
 
 class _Timed:

@@ -15,7 +15,8 @@ import numpy as np
 from mobileinst_deploy.core.files import write_atomically
 
 #: What a frame passes, in order; ``timings.csv`` has a column for each, in ms.
-#: ``read`` is what the network waits for; on this machine ``prepare`` is another thread's time.
+#: It is the time that a frame holds up the next one. On this machine another thread reads and
+#: prepares: ``read`` is the wait for it, and ``prepare`` is nothing.
 #: ``transfer`` is the way to a device and back, shared among a batch's frames.
 STAGES = ("read", "prepare", "transfer", "graphs", "track", "masks", "draw", "write")
 
@@ -54,7 +55,7 @@ class StageClock:
         self._mark = now
 
     def add(self, name: str, seconds: float) -> None:
-        """Time that somebody else says it took: a device, or the reader's thread."""
+        """Time that a device says it took."""
         self._now[name] += seconds
 
     def next_frame(self, shown_at: Fraction, since_keyframe: int, instances: int) -> None:
