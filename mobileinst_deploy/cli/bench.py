@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mobileinst_deploy.cli.console import answer, note, progress_bar, show
+from mobileinst_deploy.cli import bench_modes as modes
 from mobileinst_deploy.cli.options import (
     ClipLengths,
     Json,
@@ -22,12 +21,6 @@ from mobileinst_deploy.cli.options import (
     only_with,
 )
 from mobileinst_deploy.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mobileinst_deploy.core.bundle import ExportBundle
-    from mobileinst_deploy.measure.record import LatencyRecord
-    from mobileinst_deploy.workflows.bench_targets import BenchSettings
-
 
 #: What TNN's own program can be held to.
 _TNN_PROTOCOL = "tnn-script"
@@ -184,42 +177,22 @@ def bench(
     share = gate.parse_share("5%" if fail_above is None else fail_above)
     pair = as_computed(load_bundle(folder), runtime)
     settings.live(pair)
-    where = _Where(device, runtime, tuple(serial or ()), every, report)
+    where = modes.Where(device, runtime, tuple(serial or ()), every, report)
     if tnn is not None:
-        _by_tnn(pair, where, settings, tnn, json)
+        modes.by_tnn(pair, where, settings, tnn, json)
         return
     baseline = None if against is None else gate.open_baseline(against)
     if baseline is not None:
         gate.check_comparable(pair, baseline)
     if sustained is not None:
-        _sustained(pair, where, settings, sustained, 30.0 if fps is None else fps, json)
+        modes.sustained(pair, where, settings, sustained, 30.0 if fps is None else fps, json)
     elif isinstance(baseline, ExportBundle):
-        _in_turn(pair, baseline, where, settings, share, json)
+        modes.in_turn(pair, baseline, where, settings, share, json)
     elif device == "qemu":
-        _counted(pair, where, live_kernels, json)
+        modes.counted(pair, where, live_kernels, json)
     else:
-        judged = None if baseline is None else _Judged(baseline, share, str(against))
-        _timed(pair, where, settings, repeat, judged, explain=explain, json=json)
-
-
-@dataclass(frozen=True)
-class _Where:
-    """What measures, and where the record goes."""
-
-    device: str
-    runtime: str
-    serials: tuple[str, ...]
-    every: bool
-    report: Path | None
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What a measurement is held against."""
-
-    baseline: LatencyRecord
-    share: float
-    name: str
+        judged = None if baseline is None else modes.Judged(baseline, share, str(against))
+        modes.timed(pair, where, settings, repeat, judged, explain=explain, json=json)
 
 
 def _refuse_what_does_not_go_together(
@@ -254,31 +227,6 @@ def _refuse_what_does_not_go_together(
         )
 
 
-def _sustained(
-    pair: ExportBundle,
-    where: _Where,
-    settings: BenchSettings,
-    seconds: float,
-    fps: float,
-    json: bool,
-) -> None:
-    """A load that goes on."""
-    from mobileinst_deploy.cli.tables import sustained_table
-    from mobileinst_deploy.measure.sustained import Load
-    from mobileinst_deploy.workflows.bench_targets import open_targets
-    from mobileinst_deploy.workflows.sustained import sustain
-
-    load = Load(seconds, fps)
-    with progress_bar() as progress:
-        (target,) = open_targets(
-            pair, where.device, where.runtime, serials=where.serials, progress=progress
-        )
-        borne = sustain(pair, target, settings, load, report=where.report, progress=progress)
-    show(sustained_table(borne.record), json=json)
-    _tell([borne.kept.note])
-    answer(borne.record.to_dict(), borne.failure, json=json)
-
-
 def _only_what_tnn_takes(protocol: str | None, options: Mapping[str, object]) -> None:
     given = [name for name, value in options.items() if value is not None]
     if protocol not in (None, _TNN_PROTOCOL):
@@ -290,118 +238,3 @@ def _only_what_tnn_takes(protocol: str | None, options: Mapping[str, object]) ->
             "Leave it away",
             where=given[0],
         )
-
-
-def _by_tnn(
-    pair: ExportBundle, where: _Where, settings: BenchSettings, folder: Path, json: bool
-) -> None:
-    """TNN's own test program."""
-    from mobileinst_deploy.cli.tables import tnn_table
-    from mobileinst_deploy.workflows.tnn import bench_tnn
-
-    with progress_bar() as progress:
-        told = bench_tnn(
-            pair, folder, settings, serials=where.serials, report=where.report, progress=progress
-        )
-    show(tnn_table(told.record), json=json)
-    _tell([told.kept.note])
-    answer(told.record.to_dict(), told.failure, json=json)
-
-
-def _in_turn(
-    pair: ExportBundle,
-    baseline: ExportBundle,
-    where: _Where,
-    settings: BenchSettings,
-    share: float,
-    json: bool,
-) -> None:
-    """Two pairs in turn."""
-    from mobileinst_deploy.cli.tables import slowdown_table
-    from mobileinst_deploy.workflows.against import against_pair
-
-    if where.device != "cpu":
-        raise ConfigError(
-            "two pairs run in turn on this machine only",
-            "Give --against a latency.json that was measured on the phone",
-        )
-    with progress_bar() as progress:
-        found = against_pair(pair, baseline, settings, share, where.runtime, progress=progress)
-    show(slowdown_table(found), json=json)
-    answer(found.to_dict(), found.failure, json=json)
-
-
-def _counted(pair: ExportBundle, where: _Where, live_kernels: int | None, json: bool) -> None:
-    """Executed instructions."""
-    from mobileinst_deploy.cli.tables import instructions_table
-    from mobileinst_deploy.workflows.bench import count_instructions
-
-    with progress_bar() as progress:
-        counted, kept = count_instructions(
-            pair, where.runtime, live_kernels=live_kernels, report=where.report, progress=progress
-        )
-    show(instructions_table(counted), json=json)
-    _tell([kept.note])
-    answer(counted.to_dict(), json=json)
-
-
-def _timed(
-    pair: ExportBundle,
-    where: _Where,
-    settings: BenchSettings,
-    repeat: int,
-    judged: _Judged | None,
-    *,
-    explain: bool,
-    json: bool,
-) -> None:
-    """Latency by the protocol, perhaps explained, perhaps held against an earlier record."""
-    from mobileinst_deploy.cli.tables import explanation_table, latency_table, slowdown_table
-    from mobileinst_deploy.measure.repeats import agreement
-    from mobileinst_deploy.workflows import against as gate
-    from mobileinst_deploy.workflows.bench import bench_repeatedly, explain_records
-    from mobileinst_deploy.workflows.bench_targets import open_targets
-
-    with progress_bar() as progress:
-        targets = open_targets(
-            *(pair, where.device, where.runtime),
-            serials=where.serials,
-            every=where.every,
-            progress=progress,
-        )
-        if judged is not None:
-            gate.check_measured([target.name for target in targets], judged.baseline)
-        result = bench_repeatedly(
-            pair, targets, settings, repeat, report=where.report, progress=progress
-        )
-    if result.records:
-        show(latency_table(result.records), json=json)
-    if repeat > 1:
-        for line in agreement(result.records):
-            show(line, json=json)
-    problems = [problem for outcome in result.outcomes for problem in outcome.notes]
-    document, failure = result.to_dict(), result.failure
-    if explain:
-        explained = explain_records(pair, result.records)
-        for each in explained:
-            show(explanation_table(each), json=json)
-        document = {**document, "explained": [each.to_dict() for each in explained]}
-    mine = None if judged is None else gate.of_the_same_device(result.records, judged.baseline)
-    if judged is not None and mine is not None:
-        held = gate.against_record(mine, judged.baseline, judged.share, judged.name)
-        problems += [
-            f"{record.device.name} was not judged: the baseline is of {mine.device.name}"
-            for record in result.records
-            if record is not mine
-        ]
-        show(slowdown_table(held), json=json)
-        document = {**document, "against": held.to_dict()}
-        failure = failure or held.failure
-    _tell(problems)
-    answer(document, failure, json=json)
-
-
-def _tell(problems: Iterable[str | None]) -> None:
-    """What went otherwise than it should beside the measurement."""
-    for problem in filter(None, problems):
-        note(f"Note: {problem}.", "yellow")
