@@ -67,7 +67,7 @@ def test_a_few_commands_killed_at_random_leave_nothing(place: Workplace):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_killed_at_random_leaves_nothing(place: Workplace, name: str):
-    """200 kills in all; MOBILEINST_KILLS asks for another number for each command.
+    """200 kills in all; MOBILEINST_KILLS is another number, for each command.
 
     MOBILEINST_SEED tries other moments.
     """
