@@ -9,6 +9,7 @@ import typer
 
 from mobileinst_deploy.cli.console import answer, note, progress_bar, show
 from mobileinst_deploy.cli.options import Association, Json, Report, RuntimeName, Serial, Upright
+from mobileinst_deploy.core.text import tallied
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +73,7 @@ def evaluate(
     show(_table(done), json=json)
     first = next(iter(done.measured.values()))
     for reason, count in first.skipped.items():
-        note(f"Left out: {count} {reason}, such as {first.examples[reason]}.")
+        note(f"Left out: {tallied(count, reason)}, such as {first.examples[reason]}.")
     if done.report.trained is False:
         note("Random weights: these figures mean nothing but that it runs.", "bold")
     if done.report.caveat is not None:

@@ -58,5 +58,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def tallied(number: int, things: str) -> str:
+    """So many of what a phrase begins with.
+
+    Examples:
+        >>> tallied(2, "annotations without a mask"), tallied(1, "annotations without a mask")
+        ('2 annotations without a mask', '1 annotation without a mask')
+    """
+    noun, _, rest = things.partition(" ")
+    return f"{counted(number, noun.removesuffix('s'))} {rest}"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -16,6 +16,7 @@ from typing import overload
 import msgspec
 import numpy as np
 
+from mobileinst_deploy.core.text import tallied
 from mobileinst_deploy.data.annotation_text import Text
 from mobileinst_deploy.data.samples import Annotation, Media
 from mobileinst_deploy.media.picture_file import MAX_PIXELS, MAX_SIDE
@@ -67,7 +68,8 @@ class LeftOut:
     def lines(self) -> list[str]:
         """One line for each reason, for people."""
         return [
-            f"{n} {reason}, such as {self.examples[reason]}" for reason, n in self.counts.items()
+            f"{tallied(n, reason)}, such as {self.examples[reason]}"
+            for reason, n in self.counts.items()
         ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.places import places
-from mobileinst_deploy.core.text import shown
+from mobileinst_deploy.core.text import shown, tallied
 from mobileinst_deploy.data.annotation_file import wrong
 from mobileinst_deploy.data.annotation_index import Index, LeftOut, MediaList
 from mobileinst_deploy.data.index_file import open_index
@@ -109,7 +109,7 @@ class Catalogue:
         crowds = self.crowds.counts[CROWD]
         reason = counts.most_common(1)[0][0] if counts else CROWD
         if crowds:
-            reasons.append(f"{crowds} {CROWD}")
+            reasons.append(tallied(crowds, CROWD))
         next_step = _NEXT_STEPS.get(reason, "Check how the annotations were written")
         raise DatasetError(f"{nothing}; left out are {'; '.join(reasons)}", next_step)
 

@@ -79,7 +79,7 @@ def test_what_was_left_out_is_told(folder, tmp_path):
     (tmp_path / "some.json").write_text(json.dumps(document))
     code, _, err = mobileinst(folder, "--annotations", tmp_path / "some.json", "--report", tmp_path)
     assert code == 0
-    assert "Left out: 1 annotations without a mask" in err
+    assert "Left out: 1 annotation without a mask" in err
 
 
 @pytest.mark.parametrize(

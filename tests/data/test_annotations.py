@@ -217,11 +217,11 @@ def test_a_split_whose_annotations_are_kept_back_is_read_and_good_for_nothing(fo
 @pytest.mark.parametrize(
     ("annotation", "said", "next_step"),
     [
-        ({"bbox": [1, 1, 5, 5]}, "1 annotations without a mask, such as annotations[0] of a.png",
+        ({"bbox": [1, 1, 5, 5]}, "1 annotation without a mask, such as annotations[0] of a.png",
          "boxes are not enough"),
         ({"segmentation": [[1, 1, 5, 5]]}, "fewer than three points", "boxes are not enough"),
         ({"segmentation": TRIANGLE}, "flat list", "list of polygons"),
-        ({"segmentation": [TRIANGLE], "iscrowd": "1"}, "1 regions of many objects", "iscrowd to 0"),
+        ({"segmentation": [TRIANGLE], "iscrowd": "1"}, "1 region of many objects", "iscrowd to 0"),
     ],
 )  # fmt: skip
 def test_where_nothing_is_left_the_reasons_are_told(folder, annotation, said, next_step):
