@@ -100,7 +100,7 @@ def _precision(row: Row, sets: Mapping[tuple[str, str], str]) -> str:
     if row.precision is None:
         return "-"
     on = sets[row.precision.on, row.precision.sha256]
-    return f"{row.precision.ap:.1%}" + f" on {on}" * (len(sets) > 1)
+    return f"{row.precision.ap:.3f}" + f" on {on}" * (len(sets) > 1)
 
 
 def _compared_times(row: Row) -> list[list[str]]:

@@ -286,8 +286,8 @@ def test_sets_are_told_apart_by_what_they_hold_and_not_by_their_files_names(two)
         figure(found)
     rows = Console(width=200).render_lines(comparison_table(comparison(two, "qemu", True)))
     text = "\n".join("".join(part.text for part in line) for line in rows)
-    assert "30.0% on instances.json (abababab)" in text
-    assert "30.0% on instances.json (cdcdcdcd)" in text
+    assert "0.300 on instances.json (abababab)" in text
+    assert "0.300 on instances.json (cdcdcdcd)" in text
 
 
 def test_what_was_not_evaluated_is_named_beside_the_plot(two):
