@@ -19,6 +19,8 @@ from mobileinst_deploy.measure.samples import Statistic
 COOLING_LIMIT_S = 600.0
 _POLL_S = 2.0
 _HIGHEST_GATE = 60.0
+#: Of measuring at each T: a day.
+MAX_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def protocol(
     Raises:
         ConfigError: There is no such protocol, or it would never end.
     """
-    if seconds is not None and not math.isfinite(seconds):
-        raise ConfigError(f"{seconds} seconds never end", "Give a finite number of seconds")
+    if seconds is not None and not seconds <= MAX_SECONDS:
+        raise ConfigError(f"{seconds} seconds never end", f"Give at most {MAX_SECONDS:,}")
     if name not in PROTOCOLS:
         raise ConfigError(f"there is no protocol {name!r}", f"Use {' or '.join(PROTOCOLS)}")
     own = PROTOCOLS[name]
