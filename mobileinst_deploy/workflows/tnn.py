@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.contract import Role
+from mobileinst_deploy.core.contract import ROLES
 from mobileinst_deploy.core.errors import MeasurementInvalid
 from mobileinst_deploy.core.progress import Progress, silent
 from mobileinst_deploy.measure.paper import compare_with_paper
@@ -71,14 +71,8 @@ def bench_tnn(
         DeviceError: No such phone, or the program failed there.
         OutputError: ``report`` cannot be written.
     """
-    roles: tuple[Role, ...] = (
-        ("frame",)
-        if max(settings.clip_lengths) == 1
-        else (
-            "frame",
-            "mask_head",
-        )
-    )
+    # At T = 1 there is no reuse frame.
+    roles = ROLES[:1] if max(settings.clip_lengths) == 1 else ROLES
     given = read_tnn_folder(folder, {role: pair.graphs[role].spec for role in roles})
     (chosen,) = choose_devices(serials)
     device = AdbDevice(chosen.serial)
