@@ -21,7 +21,6 @@ from mobileinst_deploy.core.bundle import ExportBundle, load_bundle, load_golden
 from mobileinst_deploy.core.errors import (
     ConfigError,
     DeviceError,
-    MeasurementInvalid,
     MobileInstError,
 )
 from mobileinst_deploy.core.progress import Progress, silent
@@ -45,7 +44,7 @@ from mobileinst_deploy.workflows.bench_targets import (
     open_targets,
 )
 from mobileinst_deploy.workflows.history import remember
-from mobileinst_deploy.workflows.results import Kept, Place, pair_place
+from mobileinst_deploy.workflows.results import Kept, Place, not_believed, pair_place
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,9 @@ class BenchResult:
             if outcome.record is not None and not outcome.record.valid:
                 where = None if outcome.kept is None else outcome.kept.path
                 kept = "" if where is None else f"; every sample is in {where}"
-                return MeasurementInvalid(
-                    f"the measurement on {outcome.name} must not be believed: "
-                    + "; ".join(outcome.record.invalid),
+                return not_believed(
+                    f"the measurement on {outcome.name}",
+                    outcome.record.invalid,
                     f"Measure again when that no longer holds{kept}",
                 )
         return None

@@ -18,7 +18,6 @@ from mobileinst_deploy.core.contract import ROLES, Role
 from mobileinst_deploy.core.errors import (
     BundleError,
     ConfigError,
-    MeasurementInvalid,
     MobileInstError,
 )
 from mobileinst_deploy.core.progress import Progress, silent
@@ -40,6 +39,7 @@ from mobileinst_deploy.workflows.history import Page
 from mobileinst_deploy.workflows.host_clips import HostEntry, measure_in_turn
 from mobileinst_deploy.workflows.kept import Precision, counts_of, precision_of
 from mobileinst_deploy.workflows.phone_rounds import joined, measure_in_rounds, middle_clip
+from mobileinst_deploy.workflows.results import not_believed
 
 SCHEMA = 1
 
@@ -139,11 +139,7 @@ class Comparison:
         """A MeasurementInvalid when one of the measurements must not be believed, else None."""
         for row in self.rows:
             if row.record is not None and not row.record.valid:
-                return MeasurementInvalid(
-                    f"the measurement of {row.entry.name} must not be believed: "
-                    + "; ".join(row.record.invalid),
-                    "Measure again when that no longer holds",
-                )
+                return not_believed(f"the measurement of {row.entry.name}", row.record.invalid)
         return None
 
     def instruction_ratio(self, row: Row, role: Role = "frame") -> float | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from typing import Any, Literal
 from platformdirs import user_state_path
 
 from mobileinst_deploy.core.bundle import ExportBundle
-from mobileinst_deploy.core.errors import OutputError
+from mobileinst_deploy.core.errors import MeasurementInvalid, OutputError
 from mobileinst_deploy.core.files import require_writable, write_json
 from mobileinst_deploy.core.pair_files import RESULTS
 
@@ -86,6 +86,21 @@ class Kept:
             return None
         where = "was not kept" if self.path is None else f"is in {self.path}"
         return f"{self.problem}; the result {where}. Choose a place with --report"
+
+
+def not_believed(
+    what: str, invalid: Sequence[str], next_step: str = "Measure again when that no longer holds"
+) -> MeasurementInvalid | None:
+    """Why something that was measured must not be believed, as an error; None when it may.
+
+    Args:
+        what: What was measured, and where.
+        invalid: Each reason.
+        next_step: What to do.
+    """
+    if not invalid:
+        return None
+    return MeasurementInvalid(f"{what} must not be believed: {'; '.join(invalid)}", next_step)
 
 
 def pair_place(

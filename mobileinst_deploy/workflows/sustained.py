@@ -42,7 +42,7 @@ from mobileinst_deploy.workflows.bench_targets import (
     PhoneTarget,
 )
 from mobileinst_deploy.workflows.host_clips import HostClips
-from mobileinst_deploy.workflows.results import Kept, pair_place
+from mobileinst_deploy.workflows.results import Kept, not_believed, pair_place
 
 _SLOWEST_READING_S = 10.0
 _FASTEST_READING_S = 0.5
@@ -63,11 +63,9 @@ class SustainedResult:
     @property
     def failure(self) -> MeasurementInvalid | None:
         """Why it must not be believed, as an error; None when it may."""
-        if not self.record.invalid:
-            return None
-        return MeasurementInvalid(
-            f"the load on {self.record.device.name} must not be believed:"
-            f" {'; '.join(self.record.invalid)}",
+        return not_believed(
+            f"the load on {self.record.device.name}",
+            self.record.invalid,
             f"Try again when that no longer holds; every sample is in {self.kept.path}",
         )
 

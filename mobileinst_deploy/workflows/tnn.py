@@ -20,7 +20,7 @@ from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.phone.state import read_phone
 from mobileinst_deploy.phone.tnn import TnnVisit, read_tnn_folder
 from mobileinst_deploy.workflows.bench_targets import BenchSettings
-from mobileinst_deploy.workflows.results import Kept, pair_place
+from mobileinst_deploy.workflows.results import Kept, not_believed, pair_place
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class TnnResult:
     @property
     def failure(self) -> MeasurementInvalid | None:
         """Why it must not be believed, as an error; None when it may."""
-        if not self.record.invalid:
-            return None
-        return MeasurementInvalid(
-            f"what TNN told on {self.record.device.name} must not be believed:"
-            f" {'; '.join(self.record.invalid)}",
+        return not_believed(
+            f"what TNN told on {self.record.device.name}",
+            self.record.invalid,
             f"Measure again when that no longer holds; it is in {self.kept.path}",
         )
 
