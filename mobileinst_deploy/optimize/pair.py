@@ -21,7 +21,7 @@ from mobileinst_deploy.pair.comparison import compare_tensor
 from mobileinst_deploy.pair.instances import match_instances, picks_instances
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
-from mobileinst_deploy.runtimes.graph_memory import require_bounded
+from mobileinst_deploy.runtimes.graph_bounds import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 #: Largest Winograd tiles to try, in order: the larger, the faster and the less exact. 0 is none.

@@ -44,7 +44,7 @@ from mobileinst_deploy.pair.instances import in_order, picks_instances
 from mobileinst_deploy.pair.onnx_file import load_graph
 from mobileinst_deploy.pair.rewritten import write_derived
 from mobileinst_deploy.quantize.price import Price, measure_price
-from mobileinst_deploy.runtimes.graph_memory import require_bounded
+from mobileinst_deploy.runtimes.graph_bounds import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import run_graph
 
 INT8 = "quantize-int8"

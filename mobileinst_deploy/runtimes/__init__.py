@@ -89,7 +89,7 @@ def open_host(
             "Use --device adb with a phone of ARMv8.2, or --device qemu",
         )
     if runtime == "ncnn":
-        from mobileinst_deploy.runtimes.graph_memory import require_bounded
+        from mobileinst_deploy.runtimes.graph_bounds import require_bounded
         from mobileinst_deploy.runtimes.ncnn.host import NcnnRunner
         from mobileinst_deploy.runtimes.ncnn.rehearsal import rehearse
 
@@ -113,7 +113,7 @@ def for_device(
         BundleError: It cannot be converted.
     """
     from mobileinst_deploy.phone.device_bundle import prepare_bundle
-    from mobileinst_deploy.runtimes.graph_memory import require_bounded
+    from mobileinst_deploy.runtimes.graph_bounds import require_bounded
 
     known_runtime(runtime)
     require_bounded(bundle)

@@ -14,7 +14,7 @@ from mobileinst_deploy.core.bundle import ExportBundle
 from mobileinst_deploy.core.content import Content
 from mobileinst_deploy.core.contract import Role, Tensors
 from mobileinst_deploy.core.errors import BundleError, DeviceError
-from mobileinst_deploy.runtimes.graph_memory import require_bounded
+from mobileinst_deploy.runtimes.graph_bounds import require_bounded
 from mobileinst_deploy.runtimes.host import HostRunner
 
 #: Of the runtime that runs the graphs here, which may differ from the one at export.

@@ -24,7 +24,7 @@ from mobileinst_deploy.phone.plan import Plan, reuse_pattern
 from mobileinst_deploy.phone.session import Session
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.runtimes import known_device, only_adb
-from mobileinst_deploy.runtimes.graph_memory import require_bounded
+from mobileinst_deploy.runtimes.graph_bounds import require_bounded
 from mobileinst_deploy.runtimes.onnxruntime import VERSION, compute, open_session
 from mobileinst_deploy.workflows.results import Kept, pair_place
 

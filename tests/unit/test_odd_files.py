@@ -31,7 +31,7 @@ from mobileinst_deploy.core.text import whole
 from mobileinst_deploy.media.pictures import read_picture
 from mobileinst_deploy.media.video import open_clip
 from mobileinst_deploy.pair.onnx_file import load_graph
-from mobileinst_deploy.runtimes.graph_memory import memory_fault
+from mobileinst_deploy.runtimes.graph_bounds import bounds_fault
 
 
 @pytest.fixture
@@ -179,15 +179,96 @@ GIANTS = (
 def test_a_graph_that_asks_for_giants_is_told_by_its_shapes(how: str):
     data = giant(how).SerializeToString()
     assert len(data) < 20_000
-    said = memory_fault(data)
+    said = bounds_fault(data)
     assert said is not None
-    assert ("MiB are the most" in said) or ("whose size it does not tell" in said)
+    assert ("MiB are the most" in said) or ("whose size its shapes do not tell" in said)
 
 
 @pytest.mark.parametrize("how", ["filled", "spread", "repeated", "by the picture", "drawn"])
 def test_the_same_graph_of_a_usual_size_is_taken(how: str):
     usual = numpy_helper.from_array(np.array([16, 16]), "square")
-    assert memory_fault(giant(how, usual).SerializeToString()) is None
+    assert bounds_fault(giant(how, usual).SerializeToString()) is None
+
+
+def endless(how: str, length: int = 1 << 13) -> onnx.ModelProto:
+    """A small graph that fits in memory and computes for hours, or as long as the picture says."""
+    side = numpy_helper.from_array(np.array([length, length]), "side")
+    square = helper.make_node("Expand", ["x", "side"], ["s0"])
+    made = {
+        "products": [
+            square,
+            *(helper.make_node("MatMul", [f"s{n}", f"s{n}"], [f"s{n + 1}"]) for n in range(20)),
+            helper.make_node("ReduceSum", ["s20"], ["c"]),
+        ],
+        "one wide convolution": [
+            helper.make_node("Expand", ["x", "map"], ["m"]),
+            helper.make_node("Expand", ["x", "filters"], ["f"]),
+            helper.make_node("Conv", ["m", "f"], ["d"], pads=[length // 16] * 4),
+            helper.make_node("ReduceSum", ["d"], ["c"]),
+        ],
+        "a sum of letters": [
+            helper.make_node("Squeeze", ["x"], ["x0"]),
+            helper.make_node("Expand", ["x0", "line"], ["l"]),
+            helper.make_node("Einsum", ["l"] * 4, ["c"], equation="a,b,c,d->"),
+        ],
+        "many samples": [
+            helper.make_node("Expand", ["x", "map"], ["m"]),
+            helper.make_node(
+                *("RoiAlign", ["m", "boxes", "first"], ["r"]),
+                sampling_ratio=length * 128,
+            ),
+            helper.make_node("ReduceSum", ["r"], ["c"]),
+        ],
+    }[how]
+    nodes = [*made, helper.make_node("Mul", ["c", "x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [_float("y")])
+    graph.initializer.extend(
+        [
+            side,
+            numpy_helper.from_array(np.array([length]), "line"),
+            numpy_helper.from_array(np.array([1, 1, length // 8, length // 8]), "map"),
+            numpy_helper.from_array(np.array([8, 1, length // 8, length // 8]), "filters"),
+            numpy_helper.from_array(np.ones((length, 4), np.float32), "boxes"),
+            numpy_helper.from_array(np.zeros(length, np.int64), "first"),
+        ]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+ENDLESS = ("products", "one wide convolution", "a sum of letters", "many samples")
+
+
+@pytest.mark.parametrize("how", ENDLESS)
+def test_a_graph_that_would_compute_for_hours_is_told_by_its_shapes(how: str):
+    said = bounds_fault(endless(how).SerializeToString())
+    assert said is not None
+    assert "multiply-accumulates a run, and 9e12 are the most" in said
+
+
+@pytest.mark.parametrize("how", ENDLESS)
+def test_the_same_work_on_less_is_taken(how: str):
+    assert bounds_fault(endless(how, 64).SerializeToString()) is None
+
+
+@pytest.mark.parametrize("operator", ["NonZero", "Unique"])
+def test_a_size_that_the_picture_decides_is_refused(operator: str):
+    nodes = [helper.make_node(operator, ["x"], ["c"]), helper.make_node("Size", ["c"], ["y"])]
+    output = helper.make_tensor_value_info("y", TensorProto.INT64, [])
+    graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert bounds_fault(model.SerializeToString()) == (
+        "computes 'c', whose size its shapes do not tell"
+    )
+
+
+def test_trees_whose_nodes_might_lead_back_are_not_a_kernel_networks():
+    nodes = [helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")]
+    graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [_float("y", 1, 1)])
+    ids = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    said = bounds_fault(helper.make_model(graph, opset_imports=ids).SerializeToString())
+    assert said == (
+        "computes with the operator ai.onnx.ml.TreeEnsembleRegressor, which is not ONNX's own"
+    )
 
 
 @pytest.fixture
