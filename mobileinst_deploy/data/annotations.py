@@ -15,7 +15,7 @@ import numpy as np
 
 from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.core.places import places
-from mobileinst_deploy.core.text import shown, tallied
+from mobileinst_deploy.core.text import counted, shown, tallied
 from mobileinst_deploy.data.annotation_file import wrong
 from mobileinst_deploy.data.annotation_index import Index, LeftOut, MediaList
 from mobileinst_deploy.data.index_file import open_index
@@ -206,8 +206,8 @@ def _check_files(index: Index, folder: Path, path: Path) -> None:
             missing.append(name)
     if missing:
         raise DatasetError(
-            f"{len(missing)} of the {total} pictures of {path} are missing from {folder}, "
-            f"the first is {shown(missing[0], 100)}",
+            f"{folder} lacks {counted(len(missing), 'picture')} of {total:,} that {path} names, the"
+            f" first is {shown(missing[0], 100)}",
             "Check that the pictures' folder belongs to the annotations",
         )
 

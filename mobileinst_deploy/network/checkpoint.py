@@ -165,7 +165,7 @@ def load_backbone(model: MobileInst, path: Path) -> None:
     """Load published backbone weights into a model's backbone.
 
     Understood are TopFormer's and SeaFormer's classification and segmentation checkpoints,
-    MobileNetV2 in torchvision's layout, and whole checkpoints of this project. Wrappers
+    MobileNetV2 in torchvision's layout or timm's, and whole checkpoints of this project. Wrappers
     (``state_dict_ema``, ``state_dict``, ``model``) and prefixes (``module.``, ``backbone.``) are
     taken off; heads, TopFormer's semantic injection and MobileNetV2's last convolution are left.
 
@@ -182,8 +182,13 @@ def load_backbone(model: MobileInst, path: Path) -> None:
     """
     name = model.config.backbone
     wanted = weights_of(model.backbone.state_dict())
+    file = read_weights_file(path)
+    states = {
+        place: {model.backbone.own_name(key): tensor for key, tensor in state.items()}
+        for place, state in file.states.items()
+    }
     kept = {}
-    for key, tensor in choose(read_weights_file(path), wanted).state.items():
+    for key, tensor in choose(replace(file, states=states), wanted).state.items():
         key = key.removeprefix("module.").removeprefix("backbone.")
         if not key.startswith((*_IGNORED[name], *_OWN_PARTS)):
             kept[key] = tensor

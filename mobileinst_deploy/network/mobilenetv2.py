@@ -1,9 +1,12 @@
 """MobileNetV2 1.0 (arXiv 1801.04381) in the torchvision key layout, up to its 320-channel map.
 
-The last 1x1 convolution (``features.18``, 1280 channels) and the classifier are not built.
+The last 1x1 convolution (``features.18``, 1280 channels) and the classifier are not built. timm's
+names of the same tensors are understood.
 """
 
 from __future__ import annotations
+
+import re
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +27,29 @@ SETTINGS = (
 STEM_CHANNELS = 32
 #: The layers that give X3, X4 and X5.
 TAPS = (6, 13, 17)
+
+# timm counts blocks within each row of the table.
+_TIMM = re.compile(
+    r"(?P<around>(?:[a-z_]+\.)*?)"
+    r"(?:(?P<end>conv_stem|bn1|conv_head|bn2)|blocks\.(?P<row>[0-6])\.(?P<block>\d)\.(?P<part>\w+))"
+    r"\.(?P<what>\w+)"
+)
+_TIMM_ENDS = {
+    "conv_stem": "features.0.0",
+    "bn1": "features.0.1",
+    "conv_head": "features.18.0",
+    "bn2": "features.18.1",
+}
+_TIMM_PARTS = {
+    "conv_pw": "0.0",
+    "bn1": "0.1",
+    "conv_dw": "1.0",
+    "bn2": "1.1",
+    "conv_pwl": "2",
+    "bn3": "3",
+}
+#: The first block has no expansion.
+_TIMM_FIRST_PARTS = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
 
 
 class TensorflowConv2d(nn.Conv2d):
@@ -116,3 +142,25 @@ class MobileNetV2(Backbone):
         if depth > 5:
             maps.append(F.max_pool2d(maps[-1], 2))
         return Pyramid(*maps)
+
+    @staticmethod
+    def own_name(published: str) -> str:
+        """See :meth:`Backbone.own_name`: timm's names become torchvision's.
+
+        Example:
+            >>> MobileNetV2.own_name("blocks.1.0.conv_pwl.weight")
+            'features.2.conv.2.weight'
+        """
+        found = _TIMM.fullmatch(published)
+        if found is None:
+            return published
+        if found["end"]:
+            place = _TIMM_ENDS[found["end"]]
+        else:
+            row = int(found["row"])
+            number = 1 + sum(repeats for _, _, repeats, _ in SETTINGS[:row]) + int(found["block"])
+            part = (_TIMM_PARTS if row else _TIMM_FIRST_PARTS).get(found["part"])
+            if part is None:
+                return published
+            place = f"features.{number}.conv.{part}"
+        return f"{found['around']}{place}.{found['what']}"

@@ -41,3 +41,12 @@ class Backbone(nn.Module):
             image: (B, 3, H, W), normalised, H and W multiples of 64.
             depth: The deepest map that is needed, 3 to 6; what only deeper ones need does not run.
         """
+
+    @staticmethod
+    def own_name(published: str) -> str:
+        """A tensor's name here, from its name in a published file; unknown ones stay as they are.
+
+        Args:
+            published: May begin with what a file wraps a network in.
+        """
+        return published

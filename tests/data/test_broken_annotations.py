@@ -98,7 +98,7 @@ def test_missing_files_are_refused_in_a_sentence(folder):
 
 def test_a_missing_picture_is_named_with_how_many_there_are(folder):
     (folder / "b.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of the 2 pictures .* first is b\.png"):
+    with pytest.raises(DatasetError, match=r"lacks 1 picture of 2 .* first is b\.png"):
         read_pictures(folder, pictures())
 
 

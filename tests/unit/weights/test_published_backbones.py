@@ -4,18 +4,69 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import TINY, assert_same_weights, refusal, trained, weights_of
+from torch import nn
 
 from mobileinst_deploy.network import MobileInst, build_model
-from mobileinst_deploy.network.checkpoint import (
-    load_backbone,
-)
+from mobileinst_deploy.network.checkpoint import load_backbone
 
 SHARED = Path(os.environ.get("MOBILEINST_SHARED", Path(__file__).parents[3].parent / "shared"))
+
+
+class TimmsBlock(nn.Module):
+    """A block under timm's names; the first one of the network does not expand."""
+
+    def __init__(self, ins: int, outs: int, stride: int, expand: int):
+        super().__init__()
+        hidden = ins * expand
+        pointwise, norm = partial(nn.Conv2d, kernel_size=1, bias=False), nn.BatchNorm2d
+        self.shortcut = stride == 1 and ins == outs
+        if expand > 1:
+            self.conv_pw, self.bn1 = pointwise(ins, hidden), norm(hidden)
+        depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        if expand > 1:
+            self.conv_dw, self.bn2 = depthwise, norm(hidden)
+            self.conv_pwl, self.bn3 = pointwise(hidden, outs), norm(outs)
+        else:
+            self.conv_dw, self.bn1 = depthwise, norm(hidden)
+            self.conv_pw, self.bn2 = pointwise(hidden, outs), norm(outs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if hasattr(self, "conv_pwl"):
+            y = self.bn1(self.conv_pw(x)).clamp(0, 6)
+            y = self.bn2(self.conv_dw(y)).clamp(0, 6)
+            y = self.bn3(self.conv_pwl(y))
+        else:
+            y = self.bn1(self.conv_dw(x)).clamp(0, 6)
+            y = self.bn2(self.conv_pw(y))
+        return x + y if self.shortcut else y
+
+
+class TimmsMobileNetV2(nn.Module):
+    """MobileNetV2 under timm's names, up to the map of 320 channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv_stem, self.bn1 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32)
+        rows = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)]
+        rows += [(6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+        ins, stages = 32, []
+        for expand, outs, repeats, stride in rows:
+            stage = []
+            for i in range(repeats):
+                stage.append(TimmsBlock(ins, outs, 1 if i else stride, expand))
+                ins = outs
+            stages.append(nn.Sequential(*stage))
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head, self.bn2 = nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.bn1(self.conv_stem(x)).clamp(0, 6))
 
 
 class TestBackboneImporters:
@@ -119,6 +170,23 @@ class TestBackboneImporters:
         load_backbone(fresh, path)
         assert_same_weights(fresh.backbone, source.backbone)
         assert all(torch.equal(others[k], v) for k, v in weights_of(fresh.mask_decoder).items())
+
+    @pytest.mark.parametrize("prefix", ["", "module.", "model."])
+    def test_timms_mobilenetv2_gives_the_same_maps(self, tmp_path, prefix):
+        torch.manual_seed(3)
+        theirs = TimmsMobileNetV2().eval()
+        for norm in theirs.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean.normal_(std=0.1)
+                norm.weight.data.uniform_(0.8, 1.2)
+        state = {prefix + name: tensor for name, tensor in theirs.state_dict().items()}
+        state[f"{prefix}classifier.weight"] = torch.zeros(1000, 1280)
+        torch.save(state, tmp_path / "mobilenetv2_100.pth")
+        model = build_model(replace(TINY, backbone="mobilenetv2")).eval()
+        load_backbone(model, tmp_path / "mobilenetv2_100.pth")
+        image = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(model.backbone(image, depth=5).x5, theirs(image))
 
     def test_an_own_checkpoint_lends_its_backbone(self, model, saved):
         fresh = build_model(replace(TINY, classes=("car",), width=32))
