@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.text import shown
-from mobileinst_deploy.runtimes.graph_work import steps
+from mobileinst_deploy.runtimes.graph_work import work_of
 
 if TYPE_CHECKING:
     import onnx
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 MOST_CONSTANTS = 1 << 29
 #: Of any one value, free axes taken as 1; the activations of a network are far smaller.
 MOST_VALUE = 1 << 30
-#: Steps (:func:`graph_work.steps`) of a run: minutes of a core. The paper's largest has 25e9, and
+#: Work (:func:`graph_work.work_of`) of a run: minutes of a core. The paper's largest has 25e9, and
 #: the largest peer 0.1e12 at the sizes tried here.
-MOST_STEPS = 1 << 43
+MOST_WORK = 1 << 43
 #: ONNX's own operators and ONNX Runtime's. No network here needs trees or text.
 _DOMAINS = {"", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc"}
 _LONGEST_KEPT = 1 << 12
@@ -92,21 +92,21 @@ def bounds_fault(model: bytes) -> str | None:
             f"computes constants of {_mib(asked.constants)}, and {_mib(MOST_CONSTANTS)} are the"
             " most"
         )
-    if asked.steps > MOST_STEPS:
+    if asked.work > MOST_WORK:
         return (
-            f"computes {asked.steps / 1e12:,.0f}e12 multiply-accumulates a run, and"
-            f" {MOST_STEPS / 1e12:.0f}e12 are the most"
+            f"computes {asked.work / 1e12:,.0f}e12 multiply-accumulates a run, and"
+            f" {MOST_WORK / 1e12:.0f}e12 are the most"
         )
     return None
 
 
 class _Asked:
-    """Bytes of the values of a graph and of what is inside its nodes, and steps to compute them."""
+    """Bytes of the values of a graph and of what is inside its nodes, and the work to compute them."""
 
     def __init__(self) -> None:
         self.largest = 0
         self.constants = 0
-        self.steps = 0
+        self.work = 0
         self.unknown = ""
         self.foreign = ""
 
@@ -135,7 +135,7 @@ class _Asked:
             inner = [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]
             for each in inner:
                 self.add(each, constants, shapes)
-            self.steps += steps(node, shapes)
+            self.work += work_of(node, shapes)
             constant = not inner and constants.issuperset(filter(None, node.input))
             for name in filter(None, node.output):
                 size, told = of.get(name, (0, False))

@@ -1,12 +1,12 @@
 """How much does one operator of an ONNX graph compute? An upper bound, from shapes alone.
 
-The unit is a step: a multiply-accumulate, or one element read or written. What matters is that no
+The unit is a multiply-accumulate, or one element read or written. What matters is that no
 operator does much more than is counted, so that a graph cannot hide hours of work.
 
 Example:
     >>> import onnx
     >>> node = onnx.helper.make_node("MatMul", ["a", "b"], ["y"])
-    >>> steps(node, {"a": (64, 256), "b": (256, 100), "y": (64, 100)})
+    >>> work_of(node, {"a": (64, 256), "b": (256, 100), "y": (64, 100)})
     1638400
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
-#: Steps an element of what is no product: bicubic sampling reads 16, sorting compares up to 30.
+#: For an element of what is no product: bicubic sampling reads 16, sorting compares up to 30.
 PER_ELEMENT = 32
 #: Samples a cell, each way, where RoiAlign takes as many as a box asks for.
 _SAMPLES_BY_BOX = 1 << 16
@@ -29,7 +29,7 @@ _SAMPLES_BY_BOX = 1 << 16
 _NONE = ("", "", "", "")
 
 
-def steps(node: onnx.NodeProto, shapes: Shapes) -> int:
+def work_of(node: onnx.NodeProto, shapes: Shapes) -> int:
     """The most that a node computes, without what is inside its subgraphs.
 
     Args:

@@ -1,11 +1,11 @@
-"""The steps of an operator are at least its multiply-accumulates, and not far above them."""
+"""The work of an operator is at least its multiply-accumulates, and not far above them."""
 
 from __future__ import annotations
 
 import pytest
 from onnx import helper
 
-from mobileinst_deploy.runtimes.graph_work import PER_ELEMENT, steps
+from mobileinst_deploy.runtimes.graph_work import PER_ELEMENT, work_of
 
 # operator, attributes, shapes of inputs and output, multiply-accumulates
 CASES = {
@@ -44,33 +44,35 @@ def test_no_product_is_counted_too_low_or_far_too_high(case: str):
     node = helper.make_node(case.split()[0], names, ["y"], **attributes)
     shapes = {**dict(zip(names, inputs, strict=True)), "y": output}
     elements = sum(_size(shape) for shape in shapes.values())
-    assert macs <= steps(node, shapes) <= macs + PER_ELEMENT * elements
+    assert macs <= work_of(node, shapes) <= macs + PER_ELEMENT * elements
 
 
 def test_a_kernel_larger_than_its_map_reads_the_map():
     node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1 << 40, 1 << 40])
-    assert steps(node, {"x": (1, 1, 8, 8), "y": (1, 1, 8, 8)}) < 10_000
+    assert work_of(node, {"x": (1, 1, 8, 8), "y": (1, 1, 8, 8)}) < 10_000
 
 
 def test_as_many_samples_as_a_box_asks_for_are_counted_as_very_many():
     node = helper.make_node("RoiAlign", ["x", "boxes", "first"], ["y"])
-    assert steps(node, {"x": (1, 1, 8, 8), "boxes": (1, 4), "first": (1,), "y": (1, 1, 1, 1)}) > 1e9
+    assert (
+        work_of(node, {"x": (1, 1, 8, 8), "boxes": (1, 4), "first": (1,), "y": (1, 1, 1, 1)}) > 1e9
+    )
 
 
 def test_letters_of_an_unknown_number_of_axes_are_counted_by_all_elements():
     node = helper.make_node("Einsum", ["a", "b"], ["y"], equation="...i,...i->...")
-    assert steps(node, {"a": (5, 300), "b": (5, 300), "y": (5,)}) >= 5 * 300
+    assert work_of(node, {"a": (5, 300), "b": (5, 300), "y": (5,)}) >= 5 * 300
 
 
 @pytest.mark.parametrize("operator", ["Add", "Softmax", "Resize", "AnOperatorOfTomorrow"])
 def test_what_is_no_product_is_counted_by_its_elements(operator: str):
     node = helper.make_node(operator, ["x"], ["y"])
-    assert steps(node, {"x": (4, 100), "y": (4, 100)}) == 800 * PER_ELEMENT
+    assert work_of(node, {"x": (4, 100), "y": (4, 100)}) == 800 * PER_ELEMENT
 
 
 @pytest.mark.parametrize("operator", ["Conv", "MatMul", "LSTM", "Gemm", "Einsum", "RoiAlign"])
 def test_an_operator_without_its_inputs_is_counted_and_not_a_fault(operator: str):
-    assert steps(helper.make_node(operator, [], ["y"]), {}) >= 0
+    assert work_of(helper.make_node(operator, [], ["y"]), {}) >= 0
 
 
 def _size(shape: tuple[int, ...]) -> int:
