@@ -101,7 +101,7 @@ def bounds_fault(model: bytes) -> str | None:
 
 
 class _Asked:
-    """Bytes of the values of a graph and of what is inside its nodes, and the work to compute them."""
+    """Bytes of the values of a graph and of what is inside its nodes, and its work."""
 
     def __init__(self) -> None:
         self.largest = 0
