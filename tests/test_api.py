@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
 import subprocess
 import sys
@@ -55,6 +56,27 @@ def test_the_example_in_a_docstring_runs(desk: Path, monkeypatch, example: docte
     said: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     assert runner.run(example, out=said.append).failed == 0, "".join(said)
+
+
+PACKAGE = Path(mobileinst_deploy.__file__).parent
+#: Those of the API, above, have a desk.
+WITH_OWN_EXAMPLES = [
+    ".".join(("mobileinst_deploy", *path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+    and ">>>" in (text := path.read_text())
+    and ">>> import mobileinst_deploy as" not in text
+]
+
+
+@pytest.mark.parametrize("module", WITH_OWN_EXAMPLES)
+def test_the_examples_of_a_module_run_by_themselves(module: str):
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    for example in doctest.DocTestFinder().find(importlib.import_module(module)):
+        runner.run(example, out=said.append)
+    assert runner.tries > 0
+    assert not said, "".join(said)
 
 
 @pytest.mark.parametrize("name", NAMES)

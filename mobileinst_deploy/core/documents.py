@@ -5,8 +5,12 @@ their bounds, unknown fields are refused, nothing is converted in silence. msgsp
 against those types; this module turns whatever it, the file system or the recursion limit says into
 one sentence that names the file, the field or entry, what is there and what belongs there.
 
->>> parse_json(b'{"clips": 0}', Row, Blame("run.json", DeviceError, "Run it again"))
-DeviceError: run.json: clips is 0, not a whole number from 1 to 100. Run it again.
+Example:
+    >>> class Row(msgspec.Struct):
+    ...     clips: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    >>> parse_json(b'{"clips": 0}', Row, Blame("run.json", MobileInstError, "Run it again"))
+    Traceback (most recent call last):
+    mobileinst_deploy.core.errors.MobileInstError: run.json: clips is 0, not a whole number from...
 """
 
 from __future__ import annotations
