@@ -14,7 +14,8 @@ _HEAD = """\
 Written by the fault tests from what they saw:
 `MOBILEINST_WRITE_FAULTS=1 pytest tests/device -k fault`. Each row is a test. Phones are emulated
 ones with the real adbd, driven by the real adb; after every test nothing of ours may run on the
-phone. Serials, sizes and paths differ from run to run. Long sentences are cut here.
+phone. Serials, numbers of processes, noise, sizes and paths differ from run to run. Long sentences
+are cut here.
 
 | fault | exit | what the user is told |
 |---|---|---|
@@ -34,6 +35,8 @@ def title(item: pytest.Item) -> str:
 def note(item: pytest.Item, outcome: str, exit_code: int) -> None:
     """Remember what a fault led to."""
     text = re.sub(r"127\.0\.0\.1:\d+", "SERIAL", outcome)
+    text = re.sub(r"\b(process|pid) \d+", r"\1 NUMBER", text)
+    text = re.sub(r": [^:]*\ufffd.*?\. (?=[A-Z][a-z]+ )", ": (noise). ", text, flags=re.DOTALL)
     text = re.sub(r"/\S*/(?=[\w.-]+)", ".../", text)
     _noted[title(item)] = (exit_code, text)
 
