@@ -365,8 +365,15 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _short(value: float) -> str:
-    """A number of at most four figures."""
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+    """A number of at most four figures, or a whole one below a million.
+
+    Example:
+        >>> _short(0.123456), _short(15000.0), _short(2e7)
+        ('0.1235', '15,000', '2.000e+07')
+    """
+    if abs(value) >= 1e6:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _text(name: str) -> str:
