@@ -27,8 +27,8 @@ MOST_VALUE = 1 << 30
 #: Work (:func:`graph_work.work_of`) of a run: minutes of a core. The paper's largest has 25e9, and
 #: the largest peer 0.1e12 at the sizes tried here.
 MOST_WORK = 1 << 43
-#: ONNX's own operators and ONNX Runtime's. No network here needs trees or text.
-_DOMAINS = {"", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc"}
+#: ONNX's own operators; no graph that the toolchain writes has others.
+_DOMAINS = {"", "ai.onnx"}
 _LONGEST_KEPT = 1 << 12
 
 

@@ -33,19 +33,19 @@ def work_of(node: onnx.NodeProto, shapes: Shapes) -> int:
     """The most that a node computes, without what is inside its subgraphs.
 
     Args:
-        node: An operator of ONNX's or of ONNX Runtime's own.
+        node: One of ONNX's own operators.
         shapes: Of its inputs and outputs, by name; a missing one counts as one element.
     """
     inputs = [shapes.get(name, ()) for name in (*node.input, *_NONE[len(node.input) :])]
     made = prod(shapes.get(node.output[0], ())) if node.output else 0
     touched = sum(prod(shapes.get(name, ())) for name in (*node.input, *node.output)) * PER_ELEMENT
-    kind = node.op_type.removeprefix("QLinear").removeprefix("Fused").removesuffix("Integer")
+    kind = node.op_type.removeprefix("QLinear").removesuffix("Integer")
     if kind == "ConvTranspose":
         product = prod(inputs[0]) * prod(inputs[1][1:])
-    elif kind in {"Conv", "NhwcConv", "DeformConv"}:
+    elif kind in {"Conv", "DeformConv"}:
         weight = inputs[3 if node.op_type == "QLinearConv" else 1]
         product = made * prod(weight[1:])
-    elif kind in {"MatMul", "Gemm", "QGemm"}:
+    elif kind in {"MatMul", "Gemm"}:
         flipped = _number(node, "transA", 0)
         product = made * (inputs[0][-2 if flipped and len(inputs[0]) > 1 else -1 :] or (1,))[0]
     elif kind == "Einsum":

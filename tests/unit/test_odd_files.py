@@ -261,14 +261,16 @@ def test_a_size_that_the_picture_decides_is_refused(operator: str):
     )
 
 
-def test_trees_whose_nodes_might_lead_back_are_not_a_kernel_networks():
-    nodes = [helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")]
+@pytest.mark.parametrize(
+    ("domain", "operator"),
+    [("ai.onnx.ml", "TreeEnsembleRegressor"), ("com.microsoft", "GreedySearch")],
+)
+def test_operators_whose_work_no_shape_tells_are_refused(domain: str, operator: str):
+    nodes = [helper.make_node(operator, ["x"], ["y"], domain=domain)]
     graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [_float("y", 1, 1)])
-    ids = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    ids = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)]
     said = bounds_fault(helper.make_model(graph, opset_imports=ids).SerializeToString())
-    assert said == (
-        "computes with the operator ai.onnx.ml.TreeEnsembleRegressor, which is not ONNX's own"
-    )
+    assert said == f"computes with the operator {domain}.{operator}, which is not ONNX's own"
 
 
 @pytest.fixture
