@@ -55,7 +55,7 @@ def bounds_fault(model: bytes) -> str | None:
     """Why a serialised model asks for too much memory or work, or None.
 
     Raises:
-        ValueError: It is not in protobuf's form.
+        ValueError: It is not in protobuf's form, or holds names that are no text.
     """
     import onnx
     import onnx.inliner
@@ -130,6 +130,9 @@ class _Asked:
         of = {value.name: _bytes_of(value) for value in values}
         self.largest = max((self.largest, *(size for size, _ in of.values())))
         for node in graph.node:
+            words = (node.op_type, node.domain, *node.input, *node.output)
+            if not all(isinstance(word, str) for word in words):  # protobuf gives such as bytes
+                raise ValueError("a name in it is no text")
             if node.domain not in _DOMAINS:
                 self.foreign = self.foreign or f"{node.domain}.{node.op_type}"
             inner = [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +53,7 @@ def work_of(node: onnx.NodeProto, shapes: Shapes) -> int:
     elif kind in {"RNN", "GRU", "LSTM"}:
         product = prod(inputs[0][:-1]) * (prod(inputs[1]) + prod(inputs[2]))
     elif kind in {"MaxPool", "AveragePool", "LpPool"}:
-        area = prod(map(abs, _attribute(node, "kernel_shape", (1,))))
+        area = prod(map(abs, _attribute(node, "kernel_shape", [1])))
         product = made * min(area, prod(inputs[0][2:]))
     elif kind == "RoiAlign":
         product = made * (_number(node, "sampling_ratio", 0) or _SAMPLES_BY_BOX) ** 2
@@ -69,7 +69,7 @@ def work_of(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 def _einsum(node: onnx.NodeProto, inputs: Sequence[Sequence[int]]) -> int:
     """Lengths of all letters multiplied; with "..." of unknown extent, all inputs' elements."""
-    equation = _attribute(node, "equation", b"").decode(errors="replace").replace(" ", "")
+    equation = _attribute(node, "equation", "").replace(" ", "")
     terms = equation.split("->")[0].split(",")
     if "." in equation or [len(term) for term in terms] != [len(shape) for shape in inputs]:
         return prod(map(prod, inputs))
@@ -78,14 +78,23 @@ def _einsum(node: onnx.NodeProto, inputs: Sequence[Sequence[int]]) -> int:
 
 
 def _number(node: onnx.NodeProto, name: str, usual: int) -> int:
-    value = _attribute(node, name, usual)
-    return value if isinstance(value, int) else usual
+    return _attribute(node, name, [usual])[0]
 
 
-def _attribute(node: onnx.NodeProto, name: str, usual: Any) -> Any:
+@overload
+def _attribute(node: onnx.NodeProto, name: str, usual: str) -> str: ...
+@overload
+def _attribute(node: onnx.NodeProto, name: str, usual: list[int]) -> list[int]: ...
+def _attribute(node: onnx.NodeProto, name: str, usual: str | list[int]) -> str | list[int]:
+    """An attribute's value; as usual where a damaged one has another type."""
     import onnx
 
     for attribute in node.attribute:
         if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
+            if isinstance(usual, str) and attribute.type == onnx.AttributeProto.STRING:
+                return str(attribute.s, errors="replace")
+            if isinstance(usual, list) and attribute.type == onnx.AttributeProto.INT:
+                return [attribute.i]
+            if isinstance(usual, list) and attribute.type == onnx.AttributeProto.INTS:
+                return list(attribute.ints) or usual
     return usual

@@ -22,11 +22,13 @@ import tiny_pair
 from fuzz.target import Target, file_of, scratch
 from mobileinst_deploy.core.bundle import load_bundle
 from mobileinst_deploy.core.content import Content
+from mobileinst_deploy.core.errors import BundleError
 from mobileinst_deploy.core.files import canonical_sha256
 from mobileinst_deploy.core.golden import read_golden
 from mobileinst_deploy.network.checkpoint import CONFIG_KEY, load_checkpoint
 from mobileinst_deploy.network.weights_file import read_weights_file
 from mobileinst_deploy.pair.onnx_file import summarise
+from mobileinst_deploy.runtimes.graph_bounds import bounds_fault
 from mobileinst_deploy.runtimes.ncnn.network import check_weights, read_param
 from mobileinst_deploy.training.checkpoints import load_state, require_state_of
 
@@ -61,6 +63,16 @@ def _golden(data: bytes) -> object:
 
 def _onnx(data: bytes) -> object:
     return summarise(file_of("graph.onnx", data))
+
+
+def _bounds(data: bytes) -> str | None:
+    try:
+        said = bounds_fault(data)
+    except ValueError as error:
+        said = str(error)
+    if said is not None:
+        raise BundleError(said, "Export the model again")
+    return said
 
 
 def _pair_files(*names: str) -> Callable[[], list[bytes]]:
@@ -149,6 +161,7 @@ TARGETS = {
     "manifest": Target(_manifest, _manifest_seeds, share=0.3),
     "golden": Target(_golden, _pair_files("golden.npz"), text=False, share=0.4),
     "onnx": Target(_onnx, _pair_files("frame.onnx", "mask_head.onnx"), text=False, share=0.3),
+    "bounds": Target(_bounds, _pair_files("frame.onnx", "mask_head.onnx"), text=False, share=0.3),
     "weights": Target(_weights, _weights_seeds, text=False, share=0.2),
     "safetensors": Target(_safetensors, _safetensors_seeds, text=False, share=0.5),
     "training_state": Target(_training_state, _training_state_seeds, text=False, share=0.1),

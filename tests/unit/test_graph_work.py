@@ -74,6 +74,23 @@ def test_an_operator_without_its_inputs_is_counted_and_not_a_fault(operator: str
     assert work_of(helper.make_node(operator, [], ["y"]), {}) >= 0
 
 
+@pytest.mark.parametrize("value", ["x", 3, 2.5, [1.5], ["x"], [1 << 40, 1 << 40]])
+@pytest.mark.parametrize(
+    ("operator", "name"),
+    [
+        ("MaxPool", "kernel_shape"),
+        ("Einsum", "equation"),
+        ("RoiAlign", "sampling_ratio"),
+        ("Gemm", "transA"),
+        ("LRN", "size"),
+        ("Attention", "num_heads"),
+    ],
+)
+def test_an_attribute_of_another_type_is_no_fault_of_this_program(operator, name, value):
+    node = helper.make_node(operator, ["a", "b"], ["y"], **{name: value})
+    assert work_of(node, {"a": (2, 3), "b": (3, 4), "y": (2, 4)}) > 0
+
+
 def _size(shape: tuple[int, ...]) -> int:
     size = 1
     for length in shape:

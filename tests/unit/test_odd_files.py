@@ -261,6 +261,15 @@ def test_a_size_that_the_picture_decides_is_refused(operator: str):
     )
 
 
+def test_a_name_that_is_no_text_is_told():
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [_float("x", 1, 1)], [_float("y", 1, 1)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    damaged = model.SerializeToString().replace(b"Identity", b"Identi\xff\xfe")
+    with pytest.raises(ValueError, match="a name in it is no text"):
+        bounds_fault(damaged)
+
+
 @pytest.mark.parametrize(
     ("domain", "operator"),
     [("ai.onnx.ml", "TreeEnsembleRegressor"), ("com.microsoft", "GreedySearch")],
