@@ -114,7 +114,12 @@ def sweep() -> None:
 def _known() -> list[tuple[Path, int]]:
     found = []
     for record in (cache_folder() / "instances").glob("*/phone.json"):
-        found.append((record.parent, int(json.loads(record.read_text())["pid"])))
+        try:
+            found.append((record.parent, int(json.loads(record.read_text())["pid"])))
+        except (OSError, ValueError):
+            # Another process is just writing or removing it. Were that an error, the phone that is
+            # to be stopped here would run for ever.
+            continue
     return found
 
 

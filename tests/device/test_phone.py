@@ -14,7 +14,7 @@ from conftest import PHONE, REPOSITORY
 
 sys.path.insert(0, str(PHONE.parent))
 
-from emulated_phone import image
+from emulated_phone import image, phone as emulator
 
 from mobileinst_deploy.phone.shell import AdbDevice
 from mobileinst_deploy.phone.state import read_phone
@@ -139,6 +139,18 @@ def test_stopping_what_is_no_phone_is_refused() -> None:
     )
     assert done.returncode == 1
     assert f"no emulated phone has the pid {os.getpid()}" in done.stderr
+
+
+def test_a_record_that_another_process_just_removes_stops_nobody(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, record in (("being-written", "{"), ("whole", '{"pid": 1}')):
+        (image.cache_folder() / "instances" / name).mkdir(parents=True)
+        (image.cache_folder() / "instances" / name / "phone.json").write_text(record)
+    (image.cache_folder() / "instances" / "gone").mkdir()
+    (image.cache_folder() / "instances" / "gone" / "phone.json").symlink_to(tmp_path / "nowhere")
+    emulator.sweep()
+    left = {path.name for path in (image.cache_folder() / "instances").iterdir()}
+    assert left == {"being-written", "gone"}
 
 
 def test_an_unknown_profile_is_refused() -> None:
