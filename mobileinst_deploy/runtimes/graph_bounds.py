@@ -25,7 +25,7 @@ MOST_CONSTANTS = 1 << 29
 #: Of any one value, free axes taken as 1; the activations of a network are far smaller.
 MOST_VALUE = 1 << 30
 #: Work (:func:`graph_work.work_of`) of a run: minutes of a core. The paper's largest has 25e9, and
-#: the largest peer 0.1e12 at the sizes tried here.
+#: the largest peer 0.07e12 at the sizes tried here.
 MOST_WORK = 1 << 43
 #: ONNX's own operators; no graph that the toolchain writes has others.
 _DOMAINS = {"", "ai.onnx"}

@@ -35,6 +35,9 @@ def work_of(node: onnx.NodeProto, shapes: Shapes) -> int:
     Args:
         node: One of ONNX's own operators.
         shapes: Of its inputs and outputs, by name; a missing one counts as one element.
+
+    Returns:
+        Multiply-accumulates, from 0 up.
     """
     inputs = [shapes.get(name, ()) for name in (*node.input, *_NONE[len(node.input) :])]
     made = prod(shapes.get(node.output[0], ())) if node.output else 0
