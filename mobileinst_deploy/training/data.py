@@ -6,7 +6,8 @@ of workers, sees what an undisturbed one would have seen, and no sampler has sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -26,6 +27,8 @@ from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfi
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
+#: So long after SIGTERM a worker ends by itself, s.
+_GRACE_S = 20
 #: Tells the draw of a batch's orientation from those of samples.
 _ORIENTATION = 0x0EA7
 
@@ -301,8 +304,10 @@ def batches(
     process: int = 0,
     processes: int = 1,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of one process, from a given one onwards.
+
+    Closing it ends the workers.
 
     Args:
         samples: Of the stage.
@@ -317,16 +322,36 @@ def batches(
     if workers:
         # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
         cv2.setNumThreads(1)
-    return iter(
-        DataLoader(
-            samples,
-            batch_sampler=order,
-            collate_fn=Collate(losses.mask_stride),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    loader = DataLoader(
+        samples,
+        batch_sampler=order,
+        collate_fn=Collate(losses.mask_stride),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_run if workers else None,
     )
+    read = iter(loader)
+    try:
+        yield from read
+    finally:
+        if workers:
+            # An exception on its way out keeps the iterator alive, whose end would be theirs.
+            read._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _leave_signals_to_the_run(_worker: int) -> None:
+    """What ends a whole group of processes must not take a worker from under the run.
+
+    A time limit, a job scheduler and a closed terminal signal all of them. The run then ends its
+    workers itself, by word. One that it did not reach ends a while after SIGTERM.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows lacks SIGHUP, and SIGALRM below.
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,12 @@ def explained(config: TrainConfig) -> Iterator[None]:
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise _out_of_memory(config) from error
+        if str(error).startswith("DataLoader worker"):
+            raise ConfigError(
+                "a process that reads the data was ended from outside, as a system does that "
+                "has no memory left",
+                "Set data.workers lower and go on with --resume",
+            ) from error
         raise
 
 

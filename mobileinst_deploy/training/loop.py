@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class _Run:
         )
         set_seed(config.seed)
         self.model = build_model(model_config, config.seed)
-        self.iteration = 0
+        self.iteration = self._saved = 0
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.metrics: dict[str, float] = {}
 
@@ -188,7 +188,7 @@ class _Run:
             )
             self._module.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.iteration = state["iteration"]
+            self.iteration = self._saved = state["iteration"]
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         freeze(self.model, self.config.frozen)
@@ -205,28 +205,31 @@ class _Run:
         current = -1
         pace = Pace(config.data.workers, self.accelerator.num_processes)
         self._evaluate_again()
-        while self.iteration < config.iterations:
-            number, within = config.stage_at(self.iteration)
-            stage = config.stages[number]
-            if number != current or pace.changes():
-                current = number
-                stream = pace.timed(self._stream(number, within, pace.workers))
-            losses, read = self._step(stage, within, stream)
-            self.iteration += 1
-            unreadable += read
-            seen += stage.samples * config.accumulate * self.accelerator.num_processes
-            ended = within + 1 == stage.iterations
-            row_due = ended or self.iteration % config.log_every == 0
-            if row_due:
-                speed = seen / (time.perf_counter() - began)
-                loss = self._record(stage, within, losses, speed, pace.waiting())
-            self.progress(f"{stage.kind} stage", within + 1, stage.iterations)
-            evaluation_due = self._evaluation_due(ended)
-            # Before the evaluation, which takes a while and must not cost the steps before it.
-            if ended or evaluation_due or self.iteration % config.save_every == 0:
-                self._save()
-            if evaluation_due:
-                self._evaluate(stage)
+        with self._saying_what_is_kept(), ExitStack() as reading:
+            while self.iteration < config.iterations:
+                number, within = config.stage_at(self.iteration)
+                stage = config.stages[number]
+                if number != current or pace.changes():
+                    current = number
+                    reading.close()
+                    stream = pace.timed(self._stream(number, within, pace.workers))
+                    reading.callback(stream.close)
+                losses, read = self._step(stage, within, stream)
+                self.iteration += 1
+                unreadable += read
+                seen += stage.samples * config.accumulate * self.accelerator.num_processes
+                ended = within + 1 == stage.iterations
+                row_due = ended or self.iteration % config.log_every == 0
+                if row_due:
+                    speed = seen / (time.perf_counter() - began)
+                    loss = self._record(stage, within, losses, speed, pace.waiting())
+                self.progress(f"{stage.kind} stage", within + 1, stage.iterations)
+                evaluation_due = self._evaluation_due(ended)
+                # Before the evaluation, which takes a while and must not cost the steps before it.
+                if ended or evaluation_due or self.iteration % config.save_every == 0:
+                    self._save()
+                if evaluation_due:
+                    self._evaluate(stage)
         self._save()
         return TrainReport(
             self.iteration,
@@ -255,7 +258,7 @@ class _Run:
         if self._evaluation_due(ended) and not self.log.evaluated:
             self._evaluate(stage)
 
-    def _stream(self, number: int, within: int, workers: int) -> Iterator[Batch]:
+    def _stream(self, number: int, within: int, workers: int) -> Generator[Batch]:
         accelerator, config = self.accelerator, self.config
         stage, seed = config.stages[number], (config.seed, number)
         each = stage.samples * config.accumulate * accelerator.num_processes
@@ -368,7 +371,19 @@ class _Run:
         if self.ema is not None:
             state["ema"] = self.ema.state_dict()
         save_state(self.folder, state)
+        self._saved = self.iteration
         draw_curves(self.folder)
+
+    @contextmanager
+    def _saying_what_is_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if self._saved:
+                error.add_note(
+                    f"What {self._saved} steps trained is in {self.folder}; go on with --resume."
+                )
+            raise
 
     @contextmanager
     def _kept_weights(self) -> Iterator[None]:

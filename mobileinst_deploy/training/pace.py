@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Literal, TypeVar
 
 #: Steps that ``auto`` measures, after the first, which is slow for other reasons.
@@ -36,22 +37,23 @@ class Pace:
         self._waited = self._auto_waited = 0.0
         self._begun, self._all_waited = self._since, 0.0
 
-    def timed(self, stream: Iterator[_T]) -> Iterator[_T]:
-        """A stream, noting how long each item was waited for."""
-        while True:
-            began = time.perf_counter()
-            try:
-                item = next(stream)
-            except StopIteration:
-                return
-            now = time.perf_counter()
-            self._waited += now - began
-            self._auto_waited += now - began
-            self._all_waited += now - began
-            self._steps += 1
-            if self._steps == 1:
-                self._auto_since, self._auto_waited = now, 0.0
-            yield item
+    def timed(self, stream: Generator[_T]) -> Generator[_T]:
+        """A stream, noting how long each item was waited for; it is closed with this one."""
+        with closing(stream):
+            while True:
+                began = time.perf_counter()
+                try:
+                    item = next(stream)
+                except StopIteration:
+                    return
+                now = time.perf_counter()
+                self._waited += now - began
+                self._auto_waited += now - began
+                self._all_waited += now - began
+                self._steps += 1
+                if self._steps == 1:
+                    self._auto_since, self._auto_waited = now, 0.0
+                yield item
 
     @property
     def waited_share(self) -> float:

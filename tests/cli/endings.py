@@ -116,7 +116,11 @@ class Workplace:
 
 
 def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int) -> Counter[str]:
-    """End commands at random moments and say how each ended; what is wrong begins with ``BAD``."""
+    """End commands at random moments and say how each ended; what is wrong begins with ``BAD``.
+
+    Half of the signals go to the command alone, as by ``kill``. The others go to its processes all
+    at once, as by Ctrl-C, ``timeout`` and what schedules jobs.
+    """
     chance, ends = random.Random(seed), Counter[str]()
     whole = {name: place.seconds(name) for name in names}
     for number in range(kills):
@@ -127,7 +131,10 @@ def kill_at_random(place: Workplace, names: Sequence[str], kills: int, seed: int
         place.clear()
         process = place.start(place.commands()[name])
         time.sleep(wait)
-        process.send_signal(ending)
+        if chance.random() < 0.5:
+            process.send_signal(ending)
+        elif process.poll() is None:
+            os.killpg(process.pid, ending)
         try:
             _, said = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ NAMES = (
 def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "model.toml").write_text(SHAPES_TOML + TOLERANCE_TOML)
-    (folder / "train.toml").write_text(recipe(30))
+    (folder / "train.toml").write_text(recipe(30).replace("[data]", "[data]\nworkers = 1"))
     entry = load_model_toml(str(folder / "model.toml"))
     source = build_loaded("tiny", entry.config, None, seed=0, tolerance=Tolerance(atol=5e-3))
     export_model(source, folder / "pair")
@@ -167,6 +168,43 @@ def test_run_keeps_what_it_has_at_every_signal_and_says_so(place: Workplace, num
     assert f"The results of {report['frames']} frames are in {folder}." in said
     written = {"overlay.mp4", "run.json", "timings.csv", "tracks.json"}
     assert {p.name for p in folder.iterdir()} == written
+
+
+def training(place: Workplace) -> tuple[subprocess.Popen[str], list[int]]:
+    """A training of many steps that has begun, and its process that reads data."""
+    path = place.inputs / "long.toml"
+    text = "log_every = 1\nsave_every = 2\n[data]\nworkers = 1"
+    path.write_text(recipe(10**5).replace("[data]", text))
+    log = place.out / "train" / "training.csv"
+    process = place.start(["train", "--config", path, "-o", place.out / "train"])
+    wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) > 4, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return process, [int(child) for child in children.split()]
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_to_all_processes_of_a_training_ends_it_in_order(place: Workplace, number):
+    process, children = training(place)
+    assert children
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    kept = rf"Interrupted\. What \d+ steps trained is in {place.out}/train; go on with --resume\."
+    assert re.fullmatch(kept, said.splitlines()[-1])
+    assert "bug" not in said
+    assert place.still_running() == []
+
+
+def test_a_process_that_reads_data_and_is_killed_ends_the_training_in_a_sentence(place: Workplace):
+    process, (child, *_) = training(place)
+    os.kill(child, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    said = " ".join(said.split())
+    assert "error: a process that reads the data was ended from outside" in said
+    assert "Set data.workers lower" in said
+    assert "Traceback" not in said
+    assert place.still_running() == []
 
 
 @pytest.mark.parametrize("number", ENDING)

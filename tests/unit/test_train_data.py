@@ -257,7 +257,7 @@ def test_the_number_of_workers_changes_once_and_the_samples_go_on():
     assert pace.workers == 1
     pace._most = 4
     taken = []
-    for i in pace.timed(iter(range(100))):
+    for i in pace.timed(i for i in range(100)):
         taken.append(i)
         pace._auto_waited += 0.01  # as if every batch had been waited for
         if pace.changes():
