@@ -17,11 +17,13 @@ from typing import IO, NoReturn
 
 from mobileinst_deploy.core.interrupt import Ended
 
+#: Python's own functions that start a process, by file and name.
+_FORKING = {("popen_fork.py", "_launch"), ("subprocess.py", "_execute_child")}
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 #: Within so many seconds of the first signal more of them change nothing: the process is cleaning
 #: up. After that, whoever still waits means it.
 _PATIENCE_S = 2.0
-#: How often an import is asked whether it is through.
+#: How often it is asked whether such a moment is over.
 _RETRY_S = 0.02
 NOTHING_LEFT = "Interrupted; nothing half written was left behind."
 
@@ -29,6 +31,7 @@ NOTHING_LEFT = "Interrupted; nothing half written was left behind."
 class _State:
     """Where the process stands."""
 
+    process = 0
     working = False
     done = False
     ending_since: float | None = None
@@ -38,6 +41,7 @@ class _State:
 def begin() -> None:
     """Make the three standard streams usable, and let signals end the process in order."""
     _open_streams()
+    _State.process = os.getpid()
     for number in [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]:
         # nohup and shells in the background ignore some; so it stays.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -101,6 +105,8 @@ def _open_streams() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _State.process:
+        return  # a forked child, which its parent ends
     now = time.monotonic()
     if _State.done:
         os._exit(128 + number)
@@ -108,9 +114,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         return
     if not _State.working:
         _end_at_once(number)
-    if _importing(frame):
-        # An exception in the middle of an import leaves native modules half made, and some turn it
-        # into another one.
+    if _indivisible(frame):
         _State.pending = number
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
@@ -118,9 +122,17 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     raise Ended(number)
 
 
-def _importing(frame: FrameType | None) -> bool:
+def _indivisible(frame: FrameType | None) -> bool:
+    """Whether an exception here would be lost or do harm.
+
+    In the middle of an import it leaves native modules half made, and some turn it into another
+    one. In what Python itself does around a fork it is printed and forgotten.
+    """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib"):
+            return True
+        if (code.co_filename.rpartition(os.sep)[2], code.co_name) in _FORKING:
             return True
         frame = frame.f_back
     return False

@@ -126,8 +126,21 @@ class OverlayFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._end_encoder()
+        except KeyboardInterrupt:
+            # Only the first signal raises; what was drawn is written as a whole all the same.
+            self._end_encoder()
+            self._make_whole(error)
+            raise
+        self._make_whole(error)
+
+    def _end_encoder(self) -> None:
         self._waiting.put(None)
         self._encoder.join()
+
+    def _make_whole(self, error: BaseException | None) -> None:
+        """Write what is still in the encoder, and give the file its name or remove it."""
         temporary, whole = self._temporary, False
         try:
             if self._failure is not None and error is None:

@@ -249,6 +249,46 @@ def test_a_signal_in_an_import_during_the_work_waits_for_its_end(tmp_path: Path)
     assert done.stdout == "143 1\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "multiprocessing.get_context('fork').Process(target=int).start()",
+        "subprocess.Popen(['true'], preexec_fn=int)",
+    ],
+)
+def test_a_signal_while_a_process_is_forked_is_not_lost(start: str):
+    program = (
+        "import multiprocessing, os, signal, subprocess, time\n"
+        "from mobileinst_deploy.cli import process\n"
+        "process.begin(); process.working()\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "try:\n"
+        f"    {start}\n"
+        "    time.sleep(5)\n"
+        "except KeyboardInterrupt as error:\n"
+        "    print(error.exit_code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=restored
+    )
+    assert (done.stdout, done.stderr) == ("143\n", "")
+
+
+def test_a_forked_child_leaves_signals_to_its_parent():
+    program = (
+        "import os, signal\n"
+        "from mobileinst_deploy.cli import process\n"
+        "process.begin(); process.working()\n"
+        "if (child := os.fork()) == 0:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=restored
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
 def test_what_nohup_ignores_stays_ignored(inputs: Path):
     process = subprocess.Popen(
         [*COMMAND, "inspect", str(inputs / "pair")],

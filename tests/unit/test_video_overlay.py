@@ -97,7 +97,11 @@ def read_back(path: Path) -> list[np.ndarray]:
 
 def copy(source: Path | Clip, target: Path) -> OverlayFile:
     clip = open_clip(str(source)) if isinstance(source, Path) else source
-    with OverlayFile(target, clip) as overlay:
+    return copy_by(OverlayFile(target, clip), clip)
+
+
+def copy_by(overlay: OverlayFile, clip: Clip) -> OverlayFile:
+    with overlay:
         for picture in clip:
             overlay.write(picture.pixels, picture.pts)
     return overlay
@@ -186,6 +190,22 @@ class TestWriting:
         with pytest.raises(error):
             copy(Interrupted(source), tmp_path / "o.mp4")
         assert len(read_back(tmp_path / "o.mp4")) == 4
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "o.mp4"]
+
+    def test_a_signal_while_the_encoder_catches_up_costs_nothing(self, tmp_path):
+        source = write_clip(tmp_path / "a.mp4", [quadrants(48, 64)] * 6)
+        clip = open_clip(str(source))
+        overlay = OverlayFile(tmp_path / "o.mp4", clip)
+        wait = overlay._encoder.join
+
+        def signalled():
+            overlay._encoder.join = wait
+            raise KeyboardInterrupt
+
+        overlay._encoder.join = signalled
+        with pytest.raises(KeyboardInterrupt):
+            copy_by(overlay, clip)
+        assert len(read_back(tmp_path / "o.mp4")) == 6
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "o.mp4"]
 
     def test_nothing_written_leaves_no_file(self, tmp_path):
