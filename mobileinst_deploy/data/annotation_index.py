@@ -160,6 +160,22 @@ class Index:
         first, end = self.columns["first_frames"][i : i + 2].tolist()
         return int(end - first)
 
+    def shown(self, labels: Mapping[int, int]) -> np.ndarray:
+        """Which classes each medium has an object of, regions of many objects aside.
+
+        Args:
+            labels: The class index of each category that annotations use.
+
+        Returns:
+            (media, classes) bool; as many classes as ``labels`` reaches.
+        """
+        c = self.columns
+        owners = np.repeat(np.arange(len(self)), np.diff(c["first_objects"]))
+        counted = np.flatnonzero(c["seen"] & ~c["crowds"])
+        found = np.zeros((len(self), max(labels.values(), default=-1) + 1), bool)
+        found[owners[counted], [labels[n] for n in c["categories"][counted].tolist()]] = True
+        return found
+
     def medium(self, i: int, labels: Mapping[int, int]) -> Media:
         """Medium ``i`` with its annotations.
 
@@ -225,6 +241,10 @@ class MediaList(Sequence[Media]):
         if isinstance(i, slice):
             return [self[k] for k in range(len(self))[i]]
         return self._index.medium(range(len(self))[i], self._labels)
+
+    def shown(self) -> np.ndarray:
+        """(media, classes) bool: which classes each has an object of."""
+        return self._index.shown(self._labels)
 
 
 def _rises(bounds: np.ndarray, count: int, end: int, by: int = 0) -> bool:

@@ -84,6 +84,9 @@ class DataConfig:
         upright: Whether upright pictures are fitted into upright sizes: a batch then holds pictures
             of one orientation, and a stage's size is turned for the upright ones. They are drawn as
             often as before.
+        repeat: Share of the pictures, or clips, below which a class counts as rare: those that show
+            it are drawn ``sqrt(repeat / share)`` times as often (repeat-factor sampling, arXiv
+            1908.03195, appendix B). 0 draws all alike. For ``coco`` and ``ytvis``.
         flip: Whether half of the samples are mirrored left to right.
         colour: How strongly light and colours are varied, from 0 to 1.
         paste: Most other pictures of which instances are pasted on a picture; how many is drawn
@@ -103,6 +106,7 @@ class DataConfig:
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 24
     validation_clips: StepsOrNone = 100
     upright: bool = False
+    repeat: Annotated[float, Meta(ge=0, le=1)] = 0.0
     flip: bool = True
     colour: Annotated[float, Meta(ge=0, le=1)] = 0.0
     paste: Annotated[int, Meta(ge=0, le=100)] = 0
@@ -115,6 +119,11 @@ class DataConfig:
             raise ConfigError(
                 f"data.kind {self.kind} needs data.annotations and data.images",
                 "Name the annotation file and the folder of its pictures",
+            )
+        if self.repeat and self.kind not in ("coco", "ytvis"):
+            raise ConfigError(
+                f"data.repeat is set, and data.kind {self.kind} makes its clips",
+                "Leave it out, or take annotated pictures or clips",
             )
 
 

@@ -106,16 +106,33 @@ class Sample(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Clips to draw from: all of a source, or some of them."""
+    """Clips to draw from: all of a source, or some of them.
+
+    Attributes:
+        source: Theirs.
+        clips: (n,) their numbers; None: all.
+        weights: (n,) how often each is drawn against the others, summed up to it; None: all alike.
+    """
 
     source: ClipSource
     clips: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def draw(self, rng: np.random.Generator) -> int:
-        """The number of a clip, all of them as likely."""
-        if self.clips is None:
-            return int(rng.integers(len(self.source)))
-        return int(self.clips[int(rng.integers(len(self.clips)))])
+        """The number of a clip."""
+        if self.weights is not None:
+            place = np.searchsorted(self.weights, rng.random() * self.weights[-1], side="right")
+            drawn = int(min(place, len(self.weights) - 1))
+        else:
+            drawn = int(rng.integers(len(self.source if self.clips is None else self.clips)))
+        return drawn if self.clips is None else int(self.clips[drawn])
+
+
+def _weight(pool: Pool) -> float:
+    """How often some clip of a pool is drawn, against other pools of the source."""
+    if pool.weights is not None:
+        return float(pool.weights[-1]) if len(pool.weights) else 0.0
+    return float(len(pool.source if pool.clips is None else pool.clips))
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,8 @@ class Samples(Dataset[Sample]):
         seed: Of the draws: the run's, and the stage's number so that no stage repeats another.
         length: How many there are, for the loader's sake.
         stills: Where single pictures beside pairs come from; None: from the source.
+        weights: (clips,) how often each clip of the source is drawn against the others; None: all
+            alike. Stills of their own are.
     """
 
     source: ClipSource
@@ -137,6 +156,7 @@ class Samples(Dataset[Sample]):
     seed: tuple[int, int]
     length: int
     stills: ClipSource | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -171,23 +191,28 @@ class Samples(Dataset[Sample]):
         That depends on the seed and on the batch's number alone, as a sample does on its own, and
         each orientation is as frequent as its clips.
         """
+        pools = self._pools[source is not self.source]
         if not self.config.upright:
-            return Pool(source)
-        lying, upright = self._by_orientation[source is not self.source]
+            return pools[0]
         rng = np.random.default_rng([*self.seed, batch, _ORIENTATION])
-        first = self._by_orientation[0]
-        stands = rng.random() * sum(map(len, first)) < len(first[1])
-        chosen = upright if stands else lying
+        lying, upright = (_weight(pool) for pool in self._pools[0][1:])
+        stands = rng.random() * (lying + upright) < upright
         # Single pictures beside pairs may be of one orientation only.
-        return Pool(source, chosen if len(chosen) else None)
+        return pools[2 if stands else 1] if _weight(pools[2 if stands else 1]) else pools[0]
 
     @cached_property
-    def _by_orientation(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The clips that lie and those that stand upright, of the source and of the stills."""
+    def _pools(self) -> list[tuple[Pool, ...]]:
+        """Of the source and of the stills: all clips, those that lie, and those that stand."""
         found = []
         for source in (self.source, self.stills or self.source):
-            upright = np.array([source.upright(clip) for clip in range(len(source))], bool)
-            found.append((np.flatnonzero(~upright), np.flatnonzero(upright)))
+            weights = self.weights if source is self.source else None
+            pools = [Pool(source, None, None if weights is None else weights.cumsum())]
+            if self.config.upright:
+                stand = np.array([source.upright(clip) for clip in range(len(source))], bool)
+                for clips in (np.flatnonzero(~stand), np.flatnonzero(stand)):
+                    each = None if weights is None else weights[clips].cumsum()
+                    pools.append(Pool(source, clips, each))
+            found.append(tuple(pools))
         return found
 
     def _turned(self, stage: StageConfig, frames: LabelledFrames) -> StageConfig:

@@ -36,7 +36,7 @@ from mobileinst_deploy.training.frozen import freeze
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
 from mobileinst_deploy.training.pace import Pace
-from mobileinst_deploy.training.sources import CutoutSource, ShapesSource, stills_of
+from mobileinst_deploy.training.sources import CutoutSource, ShapesSource, repeat_weights, stills_of
 from mobileinst_deploy.training.validate import picture_ap
 
 
@@ -264,7 +264,13 @@ class _Run:
         each = stage.samples * config.accumulate * accelerator.num_processes
         source = self._source(stage)
         samples = Samples(
-            source, config.data, stage, seed, stage.iterations * each, stills_of(source)
+            source,
+            config.data,
+            stage,
+            seed,
+            stage.iterations * each,
+            stills_of(source),
+            repeat_weights(source, config.data.repeat),
         )
         return batches(
             samples,

@@ -183,6 +183,28 @@ def stills_of(source: ClipSource) -> ClipSource:
     return source
 
 
+def repeat_weights(source: ClipSource, rare: float) -> np.ndarray | None:
+    """How often each picture or clip is drawn, so that rare classes are seen more often.
+
+    Repeat-factor sampling (arXiv 1908.03195, appendix B): a class that a share f of them shows has
+    the factor max(1, sqrt(rare / f)), and each is drawn by the largest of its classes' factors.
+
+    Args:
+        source: What is trained on.
+        rare: Share below which a class counts as rare, 0 to 1; 0: none.
+
+    Returns:
+        (clips,) float64 of at least 1; None where all are drawn alike.
+    """
+    if not (rare and isinstance(source, AnnotatedSource)):
+        return None
+    shown = source.media.catalogue.media.shown()
+    share = shown.mean(axis=0)
+    factors = np.sqrt(np.maximum(rare / np.where(share > 0, share, 1), 1))
+    weights: np.ndarray = np.where(shown, factors, 1.0).max(axis=1, initial=1.0)
+    return weights
+
+
 def left_out(source: ClipSource | None) -> list[str]:
     """What of a source's annotations training does not learn from: one line a reason."""
     if not isinstance(source, Annotated):

@@ -55,6 +55,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path):
         ("clips = 3", "clips = 0", "data.clips"),
         ("clips = 3", "clips = '3'", "data.clips is '3', not a whole number from 1"),
         ("clips = 3", 'kind = "cocoa"', "data.kind"),
+        ("clips = 3", "repeat = 0.3", "data.repeat is set"),
         ("clips = 3", 'kind = "coco"', "needs data.annotations"),
         ("lr = 1", "lr = nan", r"stages\[0\].lr is nan"),
         ("lr = 1", "", "lr"),

@@ -306,6 +306,21 @@ def test_with_upright_a_batch_is_of_one_orientation_and_upright_ones_are_as_freq
     assert 0.15 < sizes.count((128, 64)) / len(sizes) < 0.35
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_clips_are_drawn_as_often_as_they_weigh(upright):
+    """Clip 0 stands and clip 1 lies, as every fourth and the others do; both weigh ten."""
+    stage = StageConfig("image", 1, 1e-3, 10, size=(64, 128), zoom=(1.0, 1.0))
+    weights = np.ones(len(Mixed()))
+    weights[:2] = 10
+    config = replace(UPRIGHT, upright=upright)
+    samples = Samples(Mixed(), config, stage, (0, 0), 600, weights=weights)
+    frames = [samples[i].frames for i in range(600)]
+    drawn = np.array([f.images[f.masks[0]][0, 0] for f in frames])
+    for clip in (0, 1):
+        share = float((drawn == clip).mean())
+        assert share == pytest.approx(10 / weights.sum(), abs=0.07)
+
+
 class Tall(Mixed):
     """All of them upright."""
 

@@ -13,7 +13,12 @@ from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
 from mobileinst_deploy.training.data import Samples, batches
-from mobileinst_deploy.training.sources import ShapesSource, open_sources, stills_of
+from mobileinst_deploy.training.sources import (
+    ShapesSource,
+    open_sources,
+    repeat_weights,
+    stills_of,
+)
 
 MODEL = ModelConfig("topformer-tiny", CLASSES, (64, 128), num_queries=6, width=16, num_heads=2)
 DRAWN = ShapesSource("val", 0, 2, 4, (64, 128))
@@ -137,3 +142,36 @@ def test_pictures_beside_cut_out_clips_are_their_photographs(tmp_path):
     assert len(stills) == len(photographs) == 8
     assert np.array_equal(stills.read(3, [0]).masks, photographs.read(3, [0]).masks)
     assert stills_of(photographs) is photographs
+
+
+def test_pictures_with_rare_classes_are_drawn_more_often(tmp_path):
+    """Of ten pictures all show a disc, four a square, one a star, and one a crowd of crosses."""
+    polygon = [[1, 1, 30, 1, 30, 30]]
+    shows = {"disc": range(10), "square": range(4), "star": [3], "cross": [9]}
+    annotations = [
+        {"id": 100 * CLASSES.index(name) + i, "image_id": i, "category_id": CLASSES.index(name)}
+        | {"segmentation": polygon, "area": 400, "bbox": [1, 1, 29, 29]}
+        | {"iscrowd": int(name == "cross")}
+        for name, pictures in shows.items()
+        for i in pictures
+    ]
+    for each in annotations:
+        if each["iscrowd"]:
+            each["segmentation"] = {"size": [64, 128], "counts": [0, 64, 64 * 127]}
+    document = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "height": 64, "width": 128} for i in range(10)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES)],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    (tmp_path / FRAMES).mkdir()
+    for i in range(10):
+        (tmp_path / FRAMES / f"{i}.jpg").touch()
+    source, _ = opened(tmp_path, "coco", "a.json")
+    once, twice = 1.0, np.sqrt(0.4 / 0.1)
+    np.testing.assert_allclose(repeat_weights(source, 0.4), [once, once, once, twice, *[once] * 6])
+    np.testing.assert_allclose(repeat_weights(source, 0.9)[:3], np.sqrt(0.9 / 0.4))
+    assert repeat_weights(source, 0.0) is None
+    assert repeat_weights(DRAWN, 0.4) is None
