@@ -80,6 +80,12 @@ def read_weights_file(path: Path) -> WeightsFile:
                     f"{path} holds {shown(name, 120)} as {kind}", "Save it as a plain tensor"
                 )
         return WeightsFile(path, states)
+    if path.name.endswith(".index.json"):
+        raise CheckpointError(
+            f"{path} is the list of a weights file's parts",
+            "Load the parts that it names, write all of their tensors into one file with "
+            "safetensors.torch.save_file, and give that file",
+        )
     raise CheckpointError(
         f"{path} is no weights file by its name", f"Give a file that ends in {', '.join(SUFFIXES)}"
     )

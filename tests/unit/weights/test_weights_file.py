@@ -230,6 +230,14 @@ class TestDamagedFiles:
         (tmp_path / "model.onnx").write_bytes(b"x")
         assert "by its name" in refusal(load_weights, tmp_path / "model.onnx").cause
 
+    @pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+    def test_the_list_of_parts_is_told_and_how_to_join_them(self, tmp_path, kind):
+        path = tmp_path / f"{kind}.index.json"
+        path.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+        told = refusal(load_weights, path)
+        assert "list of a weights file's parts" in told.cause
+        assert "save_file" in told.next_step
+
     def test_a_file_that_may_not_be_read(self, saved, monkeypatch):
         def denied(path, *args):
             raise PermissionError(13, "Permission denied")
