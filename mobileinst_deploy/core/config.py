@@ -139,8 +139,6 @@ class ModelConfig:
     5 and 6.
 
     Attributes:
-        suppression: The network finds an object once: nothing removes duplicates.
-        mask_shift: A pixel belongs to a mask from a probability of one half.
         backbone: Which backbone gives the maps X3 to X6.
         classes: Class names, in logit order; their number is the width of the class logits.
         input_size: (height, width) of the picture in pixels, each a multiple of 64.
@@ -164,15 +162,9 @@ class ModelConfig:
         reuse_context: From which map on a reuse frame takes over what its keyframe computed: the
             paper's ``none``, ``x6`` alone, or from ``x5`` or ``x4`` on, of backbone and mask
             decoder. Any weights can be used either way.
-        maskness: Whether a picture's finds are ranked by their score times the mean probability
-            inside the mask, as SparseInst's authors rank theirs (arXiv 2203.12827). Nothing in the
-            graphs or the weights depends on it.
         mean: Per-channel RGB mean subtracted inside the graph, in 0..255 units.
         std: Per-channel RGB divisor inside the graph, in 0..255 units.
     """
-
-    suppression: ClassVar[Literal["none"]] = "none"
-    mask_shift: ClassVar[float] = 0.0
 
     backbone: Backbone
     classes: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_CLASSES)]
@@ -192,7 +184,6 @@ class ModelConfig:
     pool_size: Literal[1, 2, 4, 8] = 8
     padding: Padding = "even"
     reuse_context: ContextReuse = "none"
-    maskness: bool = False
     mean: tuple[Level, Level, Level] = IMAGENET_MEAN
     std: tuple[Divisor, Divisor, Divisor] = IMAGENET_STD
 

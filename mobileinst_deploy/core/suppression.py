@@ -12,9 +12,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from mobileinst_deploy.core.config import ModelConfig
 from mobileinst_deploy.core.masks import iou, threshold
-from mobileinst_deploy.core.needs import Description
+from mobileinst_deploy.core.needs import Description, Needs
 from mobileinst_deploy.core.settled import settled
 
 #: SOLOv2's matrix suppression: how fast an overlapped find decays, and how many are looked at.
@@ -30,14 +29,14 @@ def settled_scores(
     """Scores as the network's authors evaluate them.
 
     Args:
-        description: Of the network; MobileInst's scores stay as they are without ``maskness``.
+        description: Of the network; MobileInst's scores stay as they are.
         scores: (N, C) in [0, 1].
         mask_logits: (N, h, w), 0 the border of a mask.
 
     Returns:
         (N, C); 0 where a find is suppressed or is none of the :data:`MOST_PAIRS` strongest.
     """
-    if isinstance(description, ModelConfig) and not description.maskness:
+    if not isinstance(description, Needs):
         return scores
     # In float64, and maskness settled, so that the order of finds is the same in C.
     scores = np.asarray(scores, np.float64)

@@ -241,7 +241,7 @@ def _require_same_model(
     path: Path, there: ModelConfig, here: ModelConfig, other_classes: bool
 ) -> None:
     """Refuse weights that fit by shape and yet mean something else, such as other classes."""
-    free = {"input_size", "reuse_context", "maskness"} | ({"classes"} if other_classes else set())
+    free = {"input_size", "reuse_context"} | ({"classes"} if other_classes else set())
     ours, theirs = here.to_dict(), there.to_dict()
     differing = [key for key in ours if ours[key] != theirs[key] and key not in free]
     if differing:

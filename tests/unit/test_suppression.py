@@ -1,7 +1,5 @@
 """Scores as a network's authors evaluate them, worked out by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from tiny import TINY
@@ -21,12 +19,6 @@ def needs(**changes) -> Needs:
 
 def test_mobileinsts_scores_stay_as_they_are():
     assert settled_scores(TINY, SCORES, MASKS) is SCORES
-
-
-def test_mobileinsts_scores_are_weighed_where_its_configuration_says_so():
-    got = settled_scores(replace(TINY, maskness=True), SCORES, MASKS)
-    np.testing.assert_allclose(got, SCORES / (1 + np.exp(-2.0)), rtol=1e-6)
-    assert got.dtype == np.float64
 
 
 def test_maskness_is_the_mean_probability_inside():
