@@ -6,7 +6,9 @@ of workers, sees what an undisturbed one would have seen, and no sampler has sta
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
-from mobileinst_deploy.core.errors import DatasetError, MediaError
+from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.media.letterbox import turned_for
 from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
@@ -27,6 +29,9 @@ from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfi
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
+#: Of the folder's name, bytes: a socket's may have 103, of which Python adds
+#: ``/pymp-XXXXXXXX/listener-XXXXXXXX``.
+_LONGEST_TEMPORARY = 103 - 32
 #: So long after SIGTERM a worker ends by itself, s.
 _GRACE_S = 20
 #: Tells the draw of a batch's orientation from those of samples.
@@ -363,6 +368,21 @@ def batches(
         if workers:
             # An exception on its way out keeps the iterator alive, whose end would be theirs.
             read._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def require_room_for_sockets() -> None:
+    """Refuse a folder for temporary files in which no socket can be: batches would never come.
+
+    Raises:
+        ConfigError: Its name is too long.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
+        raise ConfigError(
+            f"{folder} is too long a name for processes that read data: it has "
+            f"{len(os.fsencode(folder))} bytes, and {_LONGEST_TEMPORARY} are the most",
+            "Let TMPDIR name another folder, or set data.workers to 0",
+        )
 
 
 def _leave_signals_to_the_run(_worker: int) -> None:

@@ -28,7 +28,13 @@ from mobileinst_deploy.training.beginning import begin, fresh_optimizer
 from mobileinst_deploy.training.checkpoints import require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.curves import draw_curves
-from mobileinst_deploy.training.data import Batch, ClipSource, Samples, batches
+from mobileinst_deploy.training.data import (
+    Batch,
+    ClipSource,
+    Samples,
+    batches,
+    require_room_for_sockets,
+)
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.engine import accelerator_of, laid_out, synchronised
 from mobileinst_deploy.training.failures import explained, require_finite
@@ -105,8 +111,9 @@ def train(
 
     Raises:
         ConfigError: Classes differ, the model cannot do what the recipe asks, the folder holds a
-            run that was not to be resumed or one of another configuration, the loss or gradient is
-            no finite number, or memory ran out.
+            run that was not to be resumed or one of another configuration, the folder for temporary
+            files has too long a name for workers, the loss or gradient is no finite number, or
+            memory ran out.
         CheckpointError: The weights to start from do not fit.
         DatasetError: The data cannot be read.
         OutputError: The folder cannot be written or is full.
@@ -121,6 +128,8 @@ def train(
             "query passing needs a model whose stages are global, then local",
             "Set query_passing to false, or use such a model",
         )
+    if config.data.workers:
+        require_room_for_sockets()
     run = _Run(config, model_config, source, folder, held_out, progress)
     run.start(resume, backbone, weights)
     with explained(config):

@@ -30,12 +30,13 @@ class Workplace:
     Args:
         inputs: Read by the commands.
         folder: Emptied before each command.
+        temporary: For temporary files, likewise; a short name, as sockets need it.
     """
 
-    def __init__(self, inputs: Path, folder: Path) -> None:
+    def __init__(self, inputs: Path, folder: Path, temporary: Path) -> None:
         self.inputs = inputs
         self.folder = folder
-        self.out, self.temporary = folder / "out", folder / "tmp"
+        self.out, self.temporary = folder / "out", temporary
         self.env = {
             **os.environ,
             "TMPDIR": str(self.temporary),
@@ -43,6 +44,7 @@ class Workplace:
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_DATA_HOME": str(folder / "data"),
         }
+        self._started: list[subprocess.Popen[str]] = []
         self.clear()
 
     def clear(self) -> None:
@@ -77,7 +79,7 @@ class Workplace:
         }
 
     def start(self, words: Sequence[object]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "mobileinst_deploy", *map(str, words)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -87,6 +89,15 @@ class Workplace:
             start_new_session=True,
             preexec_fn=restored,
         )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
     def seconds(self, name: str) -> float:
         """How long a command takes that nobody ends."""

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -52,8 +54,11 @@ def inputs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def place(inputs: Path, tmp_path: Path) -> Workplace:
-    return Workplace(inputs, tmp_path / "work")
+def place(inputs: Path, tmp_path: Path) -> Iterator[Workplace]:
+    with tempfile.TemporaryDirectory() as short:
+        workplace = Workplace(inputs, tmp_path / "work", Path(short) / "tmp")
+        yield workplace
+        workplace.close()
 
 
 def bad(ends) -> list[str]:

@@ -49,6 +49,16 @@ def test_memory_that_runs_out_names_the_batch_to_try(tmp_path, monkeypatch):
     assert "Set batch to 4 and accumulate to 2" in caught.value.next_step
 
 
+def test_workers_need_a_short_name_of_the_folder_for_temporary_files(tmp_path, monkeypatch):
+    """Batches come through a socket in there; with a longer name they would never come."""
+    config = replace(CONFIG, data=replace(CONFIG.data, workers=1))
+    monkeypatch.setattr("tempfile.tempdir", "/".ljust(72, "x"))
+    with pytest.raises(ConfigError, match="72 bytes, and 71 are the most") as caught:
+        train(config, MODEL, SOURCE, tmp_path / "run")
+    assert "TMPDIR" in caught.value.next_step
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_failures_are_not_taken_for_memory(tmp_path, monkeypatch):
     def fail(self, *arguments):
         raise RuntimeError("shapes do not agree")
