@@ -141,6 +141,8 @@ def start_phone(adb_server: int) -> Iterator[Callable[..., EmulatedPhone]]:
     if prepared.returncode:
         pytest.skip(f"no emulated phone: {prepared.stderr.strip()}; run: scripts/phone prepare")
     running = []
+    # Phones are found in the user's cache, and other tests may take another one until the end.
+    environment = dict(os.environ)
 
     def started(profile: str, port: int | None = None) -> EmulatedPhone:
         where = [] if port is None else ["--port", str(port)]
@@ -149,6 +151,7 @@ def start_phone(adb_server: int) -> Iterator[Callable[..., EmulatedPhone]]:
             capture_output=True,
             text=True,
             check=True,
+            env=environment,
         )
         told = json.loads(done.stdout)
         phone = EmulatedPhone(told["serial"], told["pid"], Path(told["folder"]))
@@ -157,7 +160,9 @@ def start_phone(adb_server: int) -> Iterator[Callable[..., EmulatedPhone]]:
 
     yield started
     for phone in running:
-        subprocess.run([PHONE, "stop", str(phone.pid)], capture_output=True, check=False)
+        subprocess.run(
+            [PHONE, "stop", str(phone.pid)], capture_output=True, check=False, env=environment
+        )
 
 
 @pytest.fixture(scope="session")
