@@ -22,7 +22,8 @@ import numpy as np
 from mobileinst_deploy.data.annotated import AnnotatedSet
 from mobileinst_deploy.training.augment import vary
 from mobileinst_deploy.training.config import DataConfig, LossConfig, MaskStride, StageConfig
-from mobileinst_deploy.training.data import Collate, Sample, Samples, batches
+from mobileinst_deploy.training.data import Collate, Sample, Samples
+from mobileinst_deploy.training.loading import batches
 from mobileinst_deploy.training.sources import AnnotatedSource
 
 PICTURES, BATCH = 48, 16

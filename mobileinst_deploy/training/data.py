@@ -1,4 +1,4 @@
-"""From clips to batches: what is drawn, how it is varied, and in an order fixed by the seed.
+"""What is drawn from clips, how it is varied, and how a batch is put together, by the seed alone.
 
 Sample k of a run depends on the seed and on k alone. So a resumed run, or one with another number
 of workers, sees what an undisturbed one would have seen, and no sampler has state to save.
@@ -6,10 +6,7 @@ of workers, sees what an undisturbed one would have seen, and no sampler has sta
 
 from __future__ import annotations
 
-import os
-import signal
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -18,22 +15,17 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mobileinst_deploy.core.config import SIZE_MULTIPLE
-from mobileinst_deploy.core.errors import ConfigError, DatasetError, MediaError
+from mobileinst_deploy.core.errors import DatasetError, MediaError
 from mobileinst_deploy.core.picture_rules import PADDING
 from mobileinst_deploy.media.letterbox import turned_for
 from mobileinst_deploy.training.augment import PASTE_ZOOM, LabelledFrames, paste, recolour, vary
-from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
+from mobileinst_deploy.training.config import DataConfig, StageConfig
 from mobileinst_deploy.training.objective import Target
 
 MAX_UNREADABLE = 20
-#: Of the folder's name, bytes: a socket's may have 103, of which Python adds
-#: ``/pymp-XXXXXXXX/listener-XXXXXXXX``.
-_LONGEST_TEMPORARY = 103 - 32
-#: So long after SIGTERM a worker ends by itself, s.
-_GRACE_S = 20
 #: Tells the draw of a batch's orientation from those of samples.
 _ORIENTATION = 0x0EA7
 
@@ -324,96 +316,3 @@ def cell_pixels(masks: np.ndarray, size: tuple[int, int], stride: int) -> np.nda
         np.multiply(mask.view(np.uint8), stride * stride, out=padded[:h, :w])
         cell[:rows, :columns] = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     return cells
-
-
-def batches(
-    samples: Samples,
-    losses: LossConfig,
-    batch: int,
-    first: int,
-    process: int = 0,
-    processes: int = 1,
-    workers: int = 0,
-) -> Generator[Batch]:
-    """The batches of one process, from a given one onwards.
-
-    Closing it ends the workers.
-
-    Args:
-        samples: Of the stage.
-        losses: Their mask stride.
-        batch: Samples of one process in one batch.
-        first: Number of batches to leave out because an earlier run has seen them.
-        process: This process, from 0.
-        processes: How many there are; they share the sequence of samples between them.
-        workers: Processes that read ahead for this one; 0 reads when a batch is asked for.
-    """
-    order = _Order(len(samples), batch, first, process, processes)
-    if workers:
-        # Before the fork: OpenCV cannot end its threads in a child that did not inherit them.
-        cv2.setNumThreads(1)
-    loader = DataLoader(
-        samples,
-        batch_sampler=order,
-        collate_fn=Collate(losses.mask_stride),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_run if workers else None,
-    )
-    read = iter(loader)
-    try:
-        yield from read
-    finally:
-        if workers:
-            # An exception on its way out keeps the iterator alive, whose end would be theirs.
-            read._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def require_room_for_sockets() -> None:
-    """Refuse a folder for temporary files in which no socket can be: batches would never come.
-
-    Raises:
-        ConfigError: Its name is too long.
-    """
-    folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
-        raise ConfigError(
-            f"{folder} is too long a name for processes that read data: it has "
-            f"{len(os.fsencode(folder))} bytes, and {_LONGEST_TEMPORARY} are the most",
-            "Let TMPDIR name another folder, or set data.workers to 0",
-        )
-
-
-def _leave_signals_to_the_run(_worker: int) -> None:
-    """What ends a whole group of processes must not take a worker from under the run.
-
-    A time limit, a job scheduler and a closed terminal signal all of them. The run then ends its
-    workers itself, by word. One that it did not reach ends a while after SIGTERM.
-    """
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):  # Windows lacks SIGHUP, and SIGALRM below.
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
-
-
-@dataclass(frozen=True)
-class _Order:
-    """Indices of the samples of each batch of one process, in order."""
-
-    length: int
-    batch: int
-    first: int
-    process: int
-    processes: int
-
-    def __len__(self) -> int:
-        return self.length // (self.batch * self.processes) - self.first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.batch * self.processes
-        for i in range(self.first, self.length // step):
-            start = i * step + self.process * self.batch
-            yield list(range(start, start + self.batch))

@@ -28,17 +28,12 @@ from mobileinst_deploy.training.beginning import begin, fresh_optimizer
 from mobileinst_deploy.training.checkpoints import require_state_of, save_state
 from mobileinst_deploy.training.config import StageConfig, TrainConfig
 from mobileinst_deploy.training.curves import draw_curves
-from mobileinst_deploy.training.data import (
-    Batch,
-    ClipSource,
-    Samples,
-    batches,
-    require_room_for_sockets,
-)
+from mobileinst_deploy.training.data import Batch, ClipSource, Samples
 from mobileinst_deploy.training.ema import Ema
 from mobileinst_deploy.training.engine import accelerator_of, laid_out, synchronised
 from mobileinst_deploy.training.failures import explained, require_finite
 from mobileinst_deploy.training.frozen import freeze
+from mobileinst_deploy.training.loading import batches, require_room_for_sockets
 from mobileinst_deploy.training.log import TrainingLog
 from mobileinst_deploy.training.objective import Objective
 from mobileinst_deploy.training.pace import Pace

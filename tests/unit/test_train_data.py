@@ -15,9 +15,9 @@ from mobileinst_deploy.training.data import (
     Collate,
     Sample,
     Samples,
-    batches,
     cell_pixels,
 )
+from mobileinst_deploy.training.loading import batches
 from mobileinst_deploy.training.pace import Pace, enough_workers
 from mobileinst_deploy.training.sources import ShapesSource, aligned
 

@@ -12,7 +12,8 @@ from mobileinst_deploy.core.errors import DatasetError
 from mobileinst_deploy.data.shapes import CLASSES
 from mobileinst_deploy.data.shapes_files import COCO_FILE, FRAMES, YTVIS_FILE, write_shapes
 from mobileinst_deploy.training.config import DataConfig, LossConfig, StageConfig
-from mobileinst_deploy.training.data import Samples, batches
+from mobileinst_deploy.training.data import Samples
+from mobileinst_deploy.training.loading import batches
 from mobileinst_deploy.training.sources import (
     ShapesSource,
     open_sources,
